@@ -1,0 +1,50 @@
+# `make` prints this list. The work is in hack/*.sh and in the crates; a target here is one line.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## the quickstart without a cluster, on loopback; ONCE=1 ends by itself
+	@ONCE=$(ONCE) examples/quickstart/demo.sh
+
+.PHONY: test
+test: ## installs or builds what is missing, then runs every tier (root, for network namespaces)
+	@hack/test.sh
+
+.PHONY: tools
+tools: ## only what the tests start: Debian packages and Kubernetes
+	@hack/packages.sh && hack/kube.sh
+
+.PHONY: build
+build: ## the product's binaries, as the tests start them
+	@cargo build --locked --workspace --bins
+
+.PHONY: lint
+lint: ## format, clippy, licences, documentation
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	hack/deny.sh bans licenses sources
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace
+
+.PHONY: advisories
+advisories: ## known vulnerabilities in dependencies (fetches the advisory database)
+	@hack/deny.sh advisories
+
+.PHONY: bench
+bench: ## measures and writes docs/performance.md
+	@hack/bench.sh
+
+.PHONY: crds
+crds: ## writes crds/yaml from the Rust types
+	cargo run --quiet --package sluice-crds --bin crdgen
+
+.PHONY: golden
+golden: ## rewrites the golden files; read the diff
+	UPDATE_GOLDEN=1 INSTA_UPDATE=always cargo test --quiet --package sluice-snapshot --package sluice-translate
+
+.PHONY: clean
+clean: ## removes what cargo built; the cache of tools in ~/.cache/sluice stays
+	cargo clean

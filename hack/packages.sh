@@ -1,0 +1,35 @@
+#!/bin/bash
+# Installs the Debian packages whose commands are missing. `packages.sh [test|bench]`
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+# command:package
+needs=(cc:gcc cc:libc6-dev make:make etcd:etcd-server redis-server:redis-server openssl:openssl ip:iproute2 unshare:util-linux mount:mount)
+if [ "${1:-test}" = bench ]; then needs+=(nginx:nginx-light); fi
+
+missing=()
+for need in "${needs[@]}"; do
+    command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
+done
+
+if [ ${#missing[@]} -gt 0 ]; then
+    [ "$(id -u)" = 0 ] || die "missing packages: ${missing[*]}. Install them, or run this as root"
+    command -v apt-get >/dev/null || die "missing programs of the Debian packages ${missing[*]}; this machine has no apt-get"
+    say "installing ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    # Packages of servers start a daemon when installed. The tests start their own; policy-rc.d (exit 101) forbids it.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' >$policy
+        chmod 755 $policy
+        trap 'rm -f $policy' EXIT
+    fi
+    apt-get update -qq >&2
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+fi
+
+command -v cargo >/dev/null || die "cargo is not on the PATH: install Rust 1.92 or newer (https://rustup.rs)"
+command -v go >/dev/null || [ -n "${KUBEBUILDER_ASSETS:-}" ] || die "go is not on the PATH: install Go 1.26 or newer, or set KUBEBUILDER_ASSETS"
+for component in clippy rustfmt; do
+    cargo "${component/rustfmt/fmt}" --version >/dev/null 2>&1 || rustup component add $component >&2 || die "cargo ${component/rustfmt/fmt} is missing"
+done

@@ -10,7 +10,7 @@ build() {
     say "building cargo-deny $version into $dir: about 3 minutes"
     local start=$SECONDS
     # Unoptimised: it runs for a second, optimising it would take minutes.
-    CARGO_PROFILE_DEV_DEBUG=0 CARGO_TARGET_DIR="$1/target" cargo install --quiet --locked --debug --root "$1" "cargo-deny@$version" >&2
+    CARGO_PROFILE_DEV_DEBUG=0 CARGO_TARGET_DIR="$1/target" cargo install --quiet --locked --debug --root "$1" "cargo-deny@$version" >&2 || return 1
     rm -rf "$1/target"
     say "built cargo-deny in $((SECONDS - start)) s"
 }

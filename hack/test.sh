@@ -10,7 +10,7 @@ step() {
     say "[$(printf %4d $SECONDS) s] $name"
     "$@" || die "$name failed after $((SECONDS - began)) s: $*"
 }
-kubernetes() { KUBEBUILDER_ASSETS=$(hack/kube.sh); export KUBEBUILDER_ASSETS; }
+kubernetes() { KUBEBUILDER_ASSETS=$(hack/kube.sh) && export KUBEBUILDER_ASSETS; }
 docs() { RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --workspace; }
 
 step "programs: Debian packages" hack/packages.sh

@@ -1,0 +1,104 @@
+//! What a sidecar can honour. A unit names the features it needs, Hello names those the sidecar has; a unit that needs
+//! more is sent as denied. A feature is added in the commit that adds the field.
+
+use crate::unit::{
+    Unit,
+    auth::Method,
+    policy::Scope,
+    route::{Action, Target},
+};
+
+/// One thing that older sidecars may not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Feature {
+    /// Units of the first version: inbound, route, backend, endpoints.
+    Core,
+    /// Authentication by API key.
+    AuthApiKey,
+    /// Authentication by HTTP message signature.
+    AuthSignature,
+    /// Authentication by JWT.
+    AuthJwt,
+    /// The memory cache.
+    Cache,
+    /// Token buckets of one sidecar.
+    LimitLocal,
+    /// Token buckets shared through a store.
+    LimitGlobal,
+    /// HTTP shard maps.
+    ShardHttp,
+}
+
+impl Feature {
+    /// Every feature of this build.
+    pub const ALL: [Self; 8] = [
+        Self::Core,
+        Self::AuthApiKey,
+        Self::AuthSignature,
+        Self::AuthJwt,
+        Self::Cache,
+        Self::LimitLocal,
+        Self::LimitGlobal,
+        Self::ShardHttp,
+    ];
+
+    /// The name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Core => "core",
+            Self::AuthApiKey => "auth-api-key",
+            Self::AuthSignature => "auth-signature",
+            Self::AuthJwt => "auth-jwt",
+            Self::Cache => "cache",
+            Self::LimitLocal => "limit-local",
+            Self::LimitGlobal => "limit-global",
+            Self::ShardHttp => "shard-http",
+        }
+    }
+}
+
+/// The features that `unit` needs, sorted.
+pub fn needed(unit: &Unit) -> Vec<Feature> {
+    let mut needs = vec![Feature::Core];
+    match unit {
+        Unit::Route(route) => {
+            needs.extend(
+                route
+                    .providers
+                    .iter()
+                    .filter_map(|provider| match &provider.method {
+                        Method::ApiKey(_) => Some(Feature::AuthApiKey),
+                        Method::Signature(_) => Some(Feature::AuthSignature),
+                        Method::Jwt(_) => Some(Feature::AuthJwt),
+                        Method::Broken(_) => None,
+                    }),
+            );
+            for rule in &route.rules {
+                if rule.cache.is_some() {
+                    needs.push(Feature::Cache);
+                }
+                if let Action::Backends(targets) = &rule.action
+                    && targets
+                        .iter()
+                        .any(|weighted| matches!(weighted.target, Target::Shards(_)))
+                {
+                    needs.push(Feature::ShardHttp);
+                }
+            }
+        }
+        Unit::Policy(policy) => needs.extend(policy.limits.iter().map(|limit| match limit.scope {
+            Scope::Local => Feature::LimitLocal,
+            Scope::Global(_) => Feature::LimitGlobal,
+        })),
+        Unit::ShardMap(_) => needs.push(Feature::ShardHttp),
+        Unit::Fleet(_) | Unit::Store(_) => needs.push(Feature::LimitGlobal),
+        Unit::Inbound(_)
+        | Unit::Backend(_)
+        | Unit::Endpoints(_)
+        | Unit::Keys(_)
+        | Unit::Secret(_) => {}
+    }
+    needs.sort_unstable();
+    needs.dedup();
+    needs
+}

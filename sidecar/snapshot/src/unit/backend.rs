@@ -1,0 +1,54 @@
+//! Where a forward can go: a port of a Service and the EndpointSlices behind it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::UnitName;
+
+/// One port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Backend {
+    /// Namespace of the Service.
+    pub namespace: String,
+    /// Its name.
+    pub service: String,
+    /// Its port, for logs and the `Host` of nothing: the request keeps its own.
+    pub port: u16,
+    /// Name of the slices' port to use; the empty name is the unnamed port.
+    pub port_name: String,
+    /// What the endpoints speak.
+    pub protocol: BackendProtocol,
+    /// Endpoints units, one for each slice, sorted.
+    pub endpoints: Vec<UnitName>,
+}
+
+/// What a backend speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BackendProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 without TLS (`appProtocol: kubernetes.io/h2c`).
+    H2c,
+}
+
+/// One EndpointSlice. Never held back by a policy that is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Endpoints {
+    /// Port name -> number; the unnamed port has the empty name.
+    pub ports: std::collections::BTreeMap<String, u16>,
+    /// Sorted by address.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One address.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Endpoint {
+    /// IPv4 or IPv6.
+    pub address: std::net::IpAddr,
+    /// May take new requests.
+    pub ready: bool,
+    /// Still answers although it terminates: used only where no other is ready.
+    pub serving: bool,
+}

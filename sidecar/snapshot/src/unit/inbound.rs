@@ -1,0 +1,49 @@
+//! The root unit of a group: which routes each inbound port serves.
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::UnitName;
+
+/// What the sidecars of a group serve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Inbound {
+    /// Namespace of the group.
+    pub namespace: String,
+    /// The Services that select its pods, sorted.
+    pub services: Vec<String>,
+    /// The trust domain of hop certificates.
+    pub trust_domain: String,
+    /// One table for each targetPort that has routes. A port without an entry has no route: bytes pass as they are.
+    pub ports: Vec<InboundPort>,
+}
+
+/// The routes of one port, of all parents that share the targetPort.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InboundPort {
+    /// The targetPort: where the app listens, as EndpointSlices give it.
+    pub port: u16,
+    /// Elder routes first, then by name: the last tie-break between equal matches.
+    pub routes: Vec<RouteUse>,
+}
+
+/// A route as a table uses it. Hostnames stand here and not only in the route, so that a route the sidecar cannot
+/// honour denies its own hostnames and no others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RouteUse {
+    /// The route unit.
+    pub unit: UnitName,
+    /// Lower-case hostnames, exact or with a `*.` prefix; empty means any.
+    pub hostnames: Vec<String>,
+}
+
+impl Inbound {
+    pub(super) fn needs(&self) -> Vec<UnitName> {
+        self.ports
+            .iter()
+            .flat_map(|port| port.routes.iter().map(|route| route.unit.clone()))
+            .collect()
+    }
+}

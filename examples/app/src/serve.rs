@@ -140,7 +140,7 @@ mod tests {
 
     #[tokio::test]
     async fn both_versions_of_http_are_answered() {
-        let (address, ..) = started().await;
+        let (address, _end, _server) = started().await;
         let stream = TcpStream::connect(address).await.expect("listening");
         let (mut one, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await

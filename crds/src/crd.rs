@@ -1,0 +1,1 @@
+//! The CustomResourceDefinitions as an API server is given them.

@@ -1,0 +1,1 @@
+//! What every manifest file may hold, read with its places.

@@ -1,1 +1,28 @@
-//! Stub.
+//! The data plane of Sluice: takes its configuration from the operator over one stream and enforces it on the requests
+//! of one pod.
+//!
+//! | folder | holds |
+//! |---|---|
+//! | [`control`] | the stream to the operator, the last-known-good, roots and certificate |
+//! | [`store`] | stores that sidecars share (Redis), behind [`store_api`] |
+//! | [`data`] | data threads: listeners, the phases of a request in order, upstream connections |
+//! | [`limits`], [`nonces`], [`cache`], [`tokens`], [`shards`] | live state, keyed by stable ids, that outlives programs |
+//! | [`metrics`], [`log`], [`admin`] | what people see |
+//!
+//! Policy itself is decided in `sluice-pipeline`; here is the I/O around it.
+
+pub mod admin;
+pub mod cache;
+pub mod cli;
+pub mod control;
+pub mod data;
+pub mod limits;
+pub mod log;
+pub mod metrics;
+pub mod nonces;
+pub mod run;
+pub mod shards;
+pub mod shared;
+pub mod store;
+pub mod store_api;
+pub mod tokens;

@@ -1,2 +1,7 @@
-//! Entry point.
-fn main() {}
+//! Entry point of `sluice-sidecar`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sluice_sidecar::run::main()
+}

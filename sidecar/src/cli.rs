@@ -1,0 +1,252 @@
+//! The command line: what is local to the machine is an argument here, what is policy comes over the stream.
+
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXAMPLES: &str = "\
+Examples:
+  One pod, one port: clients reach 10.1.2.3:8080, the application listens on 10.1.2.3:18080.
+    sluice-sidecar --inbound 10.1.2.3:8080=10.1.2.3:18080 \\
+      --operator sluice-operator.sluice-system.svc:8443 \\
+      --token-file /var/run/secrets/sluice/token --state-dir /var/lib/sluice
+
+  Without a cluster, beside `sluice-operator --manifests DIR --state-dir STATE`:
+    sluice-sidecar --inbound 127.0.0.1:8080=127.0.0.1:18080 --operator 127.0.0.1:8443 \\
+      --token-file STATE/join/shop.orders-0.token --roots STATE/roots.pem --state-dir /tmp/orders-0
+
+  What is loaded now, without secrets:
+    curl http://127.0.0.1:15000/config
+
+Exit codes:
+  0  ended after SIGTERM or SIGINT, drained
+  1  could not start, or a data thread died; the last log line says why
+  2  the command line is wrong
+  3  drained no further: --drain-timeout passed with requests still running
+
+Until the first configuration is applied every request is answered 503; once it is, a port without a
+route passes bytes as they are.";
+
+/// The sidecar: enforces what the operator compiled from ApiRoutes, RateLimitPolicies and ShardSets.
+#[derive(Debug, Parser)]
+#[command(name = "sluice-sidecar", version, after_long_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Cli {
+    /// Something else than serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Serving.
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+/// Other things to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Prints a completion script for a shell.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How to serve.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// A port to serve and the application behind it, as LISTEN=APP; may be repeated.
+    ///
+    /// The number of the LISTEN port is the Service's targetPort: it chooses the routes.
+    #[arg(long = "inbound", value_name = "LISTEN=APP", required = true)]
+    pub inbound: Vec<Inbound>,
+
+    /// The stream to the operator.
+    #[command(flatten)]
+    pub control: ControlArgs,
+
+    /// Threads that serve requests; each has its own listener and upstream connections.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub data_threads: u16,
+
+    /// Debug endpoint: /config, /version, /readyz, POST /drain. Loopback only.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15000", value_parser = loopback)]
+    pub admin: SocketAddr,
+
+    /// Prometheus metrics and health: /metrics, /readyz, /healthz.
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:15020")]
+    pub metrics: SocketAddr,
+
+    /// How long requests that run may take to end after SIGTERM, like 30s or 1m30s.
+    #[arg(long, value_name = "DURATION", default_value = "25s", value_parser = duration)]
+    pub drain_timeout: Duration,
+
+    /// How the sidecar's own log is written, on standard error.
+    #[arg(long, value_enum, default_value_t = LogFormat::Json)]
+    pub log_format: LogFormat,
+
+    /// Where one JSON line per request goes.
+    #[arg(long, value_enum, default_value_t = AccessLog::Stdout)]
+    pub access_log: AccessLog,
+}
+
+/// How to reach the operator, and what to keep for the time it is away.
+#[derive(Debug, Clone, Args)]
+pub struct ControlArgs {
+    /// Address of the operator's stream, as HOST:PORT.
+    #[arg(long, value_name = "ADDR")]
+    pub operator: String,
+
+    /// Name that the operator's certificate must bear, whatever address is dialled.
+    #[arg(long, value_name = "NAME", default_value = "sluice-operator.sluice-system.svc")]
+    pub operator_name: String,
+
+    /// File with the token that proves who this pod is; read again for every connection.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: PathBuf,
+
+    /// PEM file with the first roots. Without it, SLUICE_ROOTS_PEM is read.
+    #[arg(long, value_name = "FILE")]
+    pub roots: Option<PathBuf>,
+
+    /// Directory of the last-known-good configuration: memory-backed, for this pod only.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: PathBuf,
+}
+
+/// One listener and its application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inbound {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where the application listens.
+    pub app: SocketAddr,
+}
+
+/// A mapping that is not one.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum InboundError {
+    /// No `=`.
+    #[error("expected LISTEN=APP, like 10.1.2.3:8080=10.1.2.3:18080")]
+    Shape,
+    /// A side is no address.
+    #[error("{0:?} is not an address and port; host names are not resolved here")]
+    Address(String),
+    /// The sidecar would call itself.
+    #[error("LISTEN and APP are the same address: the sidecar would forward to itself")]
+    Same,
+}
+
+impl FromStr for Inbound {
+    type Err = InboundError;
+
+    fn from_str(text: &str) -> Result<Self, InboundError> {
+        let (listen, app) = text.split_once('=').ok_or(InboundError::Shape)?;
+        let address = |side: &str| side.parse::<SocketAddr>().map_err(|_| InboundError::Address(side.into()));
+        let (listen, app) = (address(listen)?, address(app)?);
+        if listen == app { Err(InboundError::Same) } else { Ok(Self { listen, app }) }
+    }
+}
+
+/// How the sidecar's own log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Where access log lines go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AccessLog {
+    /// Standard output.
+    Stdout,
+    /// Nowhere.
+    Off,
+}
+
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| "expected an address and port, like 127.0.0.1:15000".to_owned())?;
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err("the debug endpoint is served on loopback only: it shows configuration and can drain the sidecar".into())
+    }
+}
+
+/// A GEP-2257 duration: `h`, `m`, `s` and `ms` parts in this order, each at most once.
+fn duration(text: &str) -> Result<Duration, String> {
+    const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+    let malformed = || format!("{text:?} is not a duration; write 30s, 1m30s or 500ms");
+    let (mut rest, mut total, mut next) = (text, 0u64, 0);
+    while !rest.is_empty() {
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, after) = rest.split_at(digits);
+        let letters = after.len() - after.trim_start_matches(|c: char| c.is_ascii_alphabetic()).len();
+        let (unit, after) = after.split_at(letters);
+        let index = UNITS.iter().position(|(name, _)| *name == unit).filter(|index| *index >= next).ok_or_else(malformed)?;
+        let value: u64 = number.parse().ok().filter(|_| digits <= 5).ok_or_else(malformed)?;
+        total += value * UNITS[index].1;
+        (rest, next) = (after, index + 1);
+    }
+    if text.is_empty() { Err(malformed()) } else { Ok(Duration::from_millis(total)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    const LEAST: [&str; 9] = [
+        "sluice-sidecar",
+        "--inbound",
+        "10.1.2.3:8080=10.1.2.3:18080",
+        "--operator",
+        "127.0.0.1:8443",
+        "--token-file",
+        "token",
+        "--state-dir",
+        "state",
+    ];
+
+    #[test]
+    fn the_least_command_line_has_the_documented_defaults() {
+        Cli::command().debug_assert();
+        let serve = Cli::try_parse_from(LEAST).expect("parses").serve;
+        assert_eq!(serve.inbound[0].listen.port(), 8080);
+        assert_eq!(serve.admin.to_string(), "127.0.0.1:15000");
+        assert_eq!(serve.metrics.to_string(), "0.0.0.0:15020");
+        assert_eq!(serve.control.operator_name, "sluice-operator.sluice-system.svc");
+        assert_eq!(serve.data_threads, 1);
+    }
+
+    #[test]
+    fn the_debug_endpoint_is_refused_anywhere_but_on_loopback() {
+        for address in ["0.0.0.0:15000", "10.1.2.3:15000", "nonsense"] {
+            let line = LEAST.into_iter().chain(["--admin", address]);
+            assert!(Cli::try_parse_from(line).is_err(), "{address}");
+        }
+        assert!(Cli::try_parse_from(LEAST.into_iter().chain(["--admin", "[::1]:15000"])).is_ok());
+    }
+
+    #[test]
+    fn mappings_are_two_different_addresses() {
+        assert_eq!("10.1.2.3:8080".parse::<Inbound>(), Err(InboundError::Shape));
+        assert_eq!("a:1=10.1.2.3:1".parse::<Inbound>(), Err(InboundError::Address("a:1".into())));
+        assert_eq!("10.1.2.3:1=10.1.2.3:1".parse::<Inbound>(), Err(InboundError::Same));
+    }
+
+    #[test]
+    fn durations_are_gep_2257() {
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        for text in ["", "1", "s", "30s1m", "1s1s", "-1s", "999999s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn completion_needs_no_other_argument() {
+        let cli = Cli::try_parse_from(["sluice-sidecar", "completion", "bash"]).expect("parses");
+        assert!(matches!(cli.command, Some(Command::Completion { .. })));
+    }
+}

@@ -1,0 +1,231 @@
+//! The small HTTP/1.1 listener for `/healthz`, `/readyz`, `/metrics` and a binary's own debug pages. GET and HEAD of
+//! fixed paths only: nothing here takes input or changes anything.
+
+use std::{collections::BTreeMap, convert::Infallible, io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode, body::Incoming, header::CONTENT_TYPE,
+    server::conn::http1, service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus::{Encoder, Registry, TextEncoder};
+use tokio::{net::TcpListener, sync::Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::Readiness;
+
+/// Connections that are served at a time; later ones wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 64;
+/// How long a client may take to send its request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one connection may last: scrapers reconnect, and an idle client must not hold a slot.
+const CONNECTION_LIFETIME: Duration = Duration::from_secs(60);
+
+/// One answer.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// HTTP status code.
+    pub status: u16,
+    /// `Content-Type`.
+    pub content_type: &'static str,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Page {
+    /// Plain text.
+    pub fn text(status: u16, body: impl Into<Bytes>) -> Self {
+        Self {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            body: body.into(),
+        }
+    }
+
+    /// Indented JSON.
+    pub fn json(value: &serde_json::Value) -> Self {
+        Self {
+            status: 200,
+            content_type: "application/json",
+            body: format!("{value:#}\n").into(),
+        }
+    }
+}
+
+type Render = Arc<dyn Fn() -> Page + Send + Sync>;
+
+/// The pages of one listener, by path. `/` lists them.
+#[derive(Clone, Default)]
+pub struct Pages {
+    by_path: BTreeMap<&'static str, Render>,
+}
+
+impl Pages {
+    /// Adds a page that is rendered for each request.
+    pub fn page(
+        mut self,
+        path: &'static str,
+        render: impl Fn() -> Page + Send + Sync + 'static,
+    ) -> Self {
+        self.by_path.insert(path, Arc::new(render));
+        self
+    }
+
+    /// Adds `/healthz` (the process answers) and `/readyz` (503 with the conditions that do not hold).
+    pub fn health(self, readiness: Readiness) -> Self {
+        self.page("/healthz", || Page::text(200, "ok\n"))
+            .page("/readyz", move || {
+                let unmet = readiness.unmet();
+                if unmet.is_empty() {
+                    return Page::text(200, "ok\n");
+                }
+                let lines = unmet
+                    .iter()
+                    .map(|(name, why)| format!("{name}: {why}\n"))
+                    .collect::<String>();
+                Page::text(503, lines)
+            })
+    }
+
+    /// Adds `/metrics` in Prometheus' text format.
+    pub fn metrics(self, registry: Registry) -> Self {
+        self.page("/metrics", move || {
+            let mut body = Vec::new();
+            match TextEncoder::new().encode(&registry.gather(), &mut body) {
+                Ok(()) => Page {
+                    status: 200,
+                    content_type: prometheus::TEXT_FORMAT,
+                    body: body.into(),
+                },
+                Err(error) => Page::text(500, format!("{error}\n")),
+            }
+        })
+    }
+
+    fn answer(&self, method: &Method, path: &str) -> Page {
+        if method != Method::GET && method != Method::HEAD {
+            return Page::text(405, "GET and HEAD only\n");
+        }
+        match self.by_path.get(path) {
+            Some(render) => render(),
+            None if path == "/" => Page::text(200, self.list()),
+            None => Page::text(404, format!("no such page; there are:\n{}", self.list())),
+        }
+    }
+
+    fn list(&self) -> String {
+        self.by_path
+            .keys()
+            .map(|path| format!("{path}\n"))
+            .collect()
+    }
+
+    /// Serves until `stop`. Answers while the process drains, so that `/readyz` can say so; the caller decides when to
+    /// stop.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let pages = Arc::new(self);
+        loop {
+            let slot = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                slot = slots.clone().acquire_owned() => slot,
+            };
+            let stream = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        // Out of descriptors, or a client that went away: neither is a reason to end.
+                        tracing::warn!(%error, "health listener cannot accept");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        continue;
+                    }
+                },
+            };
+            let pages = pages.clone();
+            tokio::spawn(async move {
+                let _slot = slot;
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let pages = pages.clone();
+                    async move { Ok::<_, Infallible>(respond(&pages, &request)) }
+                });
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEAD_TIMEOUT)
+                    .serve_connection(TokioIo::new(stream), service);
+                // A client that breaks off is its own affair.
+                let _ = tokio::time::timeout(CONNECTION_LIFETIME, connection).await;
+            });
+        }
+    }
+}
+
+fn respond(pages: &Pages, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let page = pages.answer(request.method(), request.uri().path());
+    let mut response = Response::new(Full::new(page.body));
+    *response.status_mut() =
+        StatusCode::from_u16(page.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        hyper::header::HeaderValue::from_static(page.content_type),
+    );
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    async fn get(address: std::net::SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.expect("connects");
+        stream
+            .write_all(format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes())
+            .await
+            .expect("writes");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("reads");
+        answer
+    }
+
+    #[tokio::test]
+    async fn health_metrics_and_pages_answer() {
+        let (readiness, registry) = (Readiness::default(), Registry::new());
+        let snapshot = readiness.condition("snapshot");
+        crate::build::register(&registry, "test").expect("registers");
+        let pages = Pages::default()
+            .health(readiness)
+            .metrics(registry)
+            .page("/debug", || Page::json(&serde_json::json!({"a": 1})));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let address = listener.local_addr().expect("has an address");
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(pages.serve(listener, stop.clone()));
+
+        assert!(get(address, "GET /healthz").await.starts_with("HTTP/1.1 200"));
+        let unready = get(address, "GET /readyz").await;
+        assert!(
+            unready.starts_with("HTTP/1.1 503") && unready.contains("snapshot: not yet"),
+            "{unready}"
+        );
+        snapshot.met();
+        assert!(get(address, "GET /readyz").await.starts_with("HTTP/1.1 200"));
+        assert!(get(address, "GET /metrics").await.contains("test_build_info{"));
+        assert!(get(address, "GET /debug").await.contains("\"a\": 1"));
+        assert!(get(address, "POST /debug").await.starts_with("HTTP/1.1 405"));
+        let missing = get(address, "GET /nothing").await;
+        assert!(
+            missing.starts_with("HTTP/1.1 404") && missing.contains("/readyz"),
+            "{missing}"
+        );
+
+        stop.cancel();
+        server.await.expect("no panic").expect("ends well");
+    }
+}

@@ -4,10 +4,18 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-command -v cargo >/dev/null || {
-    echo "cargo is missing: install Rust from https://rustup.rs first" >&2
+die() {
+    echo "demo: $*" >&2
     exit 1
 }
+command -v cargo >/dev/null || die "cargo is missing: install Rust 1.92 or newer (https://rustup.rs)"
+if ! command -v cc >/dev/null; then
+    # One dependency, the cryptography library, is compiled from C.
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || die "a C compiler is missing: install gcc and libc6-dev"
+    echo "Installing a C compiler ..."
+    apt-get update -qq >&2
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev >&2
+fi
 case "${ONCE:-}" in
 '' | 0) ;;
 *) set -- --once "$@" ;;

@@ -18,7 +18,6 @@ pub struct LiveStatus {
     #[schemars(range(max = 1_000_000))]
     pub of: u32,
     /// The version of the object's units, a short hash.
-    #[serde(default)]
     #[schemars(length(max = 64))]
     pub version: String,
     /// How long the slowest pod took to acknowledge it, in milliseconds.

@@ -56,7 +56,6 @@ pub struct LimitStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub measured_overshoot: Option<Percent>,
     /// Requests that Shadow let through.
-    #[serde(default)]
     #[schemars(range(min = 0))]
     pub shadowed: i64,
 }

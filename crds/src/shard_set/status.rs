@@ -64,7 +64,6 @@ pub struct MoveStatus {
     /// Since when it is in this phase.
     pub since: Time,
     /// How often it was given up so far.
-    #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub attempts: i32,
     /// Why it waits or was given up, for people.

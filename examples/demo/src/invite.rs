@@ -54,7 +54,7 @@ pub(crate) fn print(platform: &mut Platform, ground: &Ground) -> Result<()> {
     for pod in &platform.pods {
         if let Some(sidecar) = &pod.sidecar {
             println!(
-                "  {:<11} http://{}   admin http://{}   metrics http://{}/metrics",
+                "  {:<11} http://{}   config http://{}/config   metrics http://{}/metrics",
                 pod.name, pod.address, sidecar.admin, sidecar.metrics
             );
         }

@@ -77,6 +77,7 @@ pub fn config_schema() -> Result<Value, CrdError> {
 fn patch(schema: &mut Value) {
     walk(schema, &mut |node| {
         known_integer_format(node);
+        words_only(node);
         bounded_conditions(node);
     });
     if let Some(status) = schema.pointer_mut("/properties/status") {
@@ -111,6 +112,13 @@ fn known_integer_format(node: &mut Value) {
         _ => return,
     };
     node["format"] = json!(format);
+}
+
+/// `nullable` alone says that null means absent; as a member of the enum it would be offered to people as a word.
+fn words_only(node: &mut Value) {
+    if let Some(words) = node.get_mut("enum").and_then(Value::as_array_mut) {
+        words.retain(|word| !word.is_null());
+    }
 }
 
 /// Conditions with the bounds of metav1, one sentence per field, merged by type.

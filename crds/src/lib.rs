@@ -10,6 +10,7 @@ pub mod manifest;
 pub mod rate_limit_policy;
 pub mod shard_set;
 pub mod sluice_config;
+pub mod validation;
 
 pub use api_route::{ApiRoute, ApiRouteSpec, ApiRouteStatus};
 pub use rate_limit_policy::{RateLimitPolicy, RateLimitPolicySpec, RateLimitPolicyStatus};

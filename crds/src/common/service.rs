@@ -29,23 +29,6 @@ choice! {
     }
 }
 
-impl HttpMethod {
-    /// The method as a request carries it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Get => "GET",
-            Self::Head => "HEAD",
-            Self::Post => "POST",
-            Self::Put => "PUT",
-            Self::Delete => "DELETE",
-            Self::Connect => "CONNECT",
-            Self::Options => "OPTIONS",
-            Self::Trace => "TRACE",
-            Self::Patch => "PATCH",
-        }
-    }
-}
-
 choice! {
     /// The kind of a reference that can only be a Service.
     pub enum ServiceKind {

@@ -70,8 +70,7 @@ choice! {
     /// What the shards speak.
     pub enum ShardProtocol {
         /// HTTP/1.1 and HTTP/2.
-        #[allow(clippy::upper_case_acronyms)]
-        HTTP,
+        Http = "HTTP",
     }
 }
 
@@ -79,8 +78,7 @@ choice! {
     /// How a key becomes a number.
     pub enum KeyHash {
         /// CRC16/XMODEM with hash tags, as Redis Cluster computes it.
-        #[allow(clippy::upper_case_acronyms)]
-        CRC16,
+        Crc16 = "CRC16",
     }
 }
 

@@ -64,16 +64,3 @@ choice! {
         Trace = "trace",
     }
 }
-
-impl LogLevel {
-    /// The word of the schema, which is also the log filter's.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
-}

@@ -1,6 +1,7 @@
 # Shared by the scripts of this folder; sourced, never run. Nothing here builds or installs anything.
 # Convention: what a caller reads goes to stdout, everything for people to stderr.
 
+export HOME=${HOME:-/root}
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/sluice
 

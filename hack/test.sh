@@ -4,6 +4,8 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"
 
+[ "$(id -u)" = 0 ] || die "run this as root, or in a container as root: each test has network namespaces of its own"
+
 step() {
     local name=$1 began=$SECONDS
     shift

@@ -31,7 +31,9 @@ pub fn post(path: &str, body: impl Into<Bytes>) -> Request<Bytes> {
 pub fn request(method: Method, path: &str, body: impl Into<Bytes>) -> Request<Bytes> {
     let mut request = Request::new(body.into());
     *request.method_mut() = method;
-    *request.uri_mut() = path.parse().unwrap_or_else(|e| panic!("the test asks for {path:?}, which is no URI: {e}"));
+    *request.uri_mut() = path
+        .parse()
+        .unwrap_or_else(|e| panic!("the test asks for {path:?}, which is no URI: {e}"));
     request
 }
 
@@ -43,8 +45,10 @@ pub trait With {
 
 impl With for Request<Bytes> {
     fn with(mut self, name: &str, value: &str) -> Self {
-        let name = HeaderName::try_from(name).unwrap_or_else(|e| panic!("header name {name:?}: {e}"));
-        let value = HeaderValue::try_from(value).unwrap_or_else(|e| panic!("value of header {name}: {e}"));
+        let name =
+            HeaderName::try_from(name).unwrap_or_else(|e| panic!("header name {name:?}: {e}"));
+        let value =
+            HeaderValue::try_from(value).unwrap_or_else(|e| panic!("value of header {name}: {e}"));
         self.headers_mut().append(name, value);
         self
     }
@@ -74,13 +78,19 @@ impl Answer {
 
     /// The body as JSON.
     pub fn json(&self) -> Result<serde_json::Value> {
-        serde_json::from_slice(&self.body).with_context(|| format!("status {}, body is no JSON: {:?}", self.status, self.text()))
+        serde_json::from_slice(&self.body)
+            .with_context(|| format!("status {}, body is no JSON: {:?}", self.status, self.text()))
     }
 
     /// Itself when the status is this; else an error that shows the answer.
     pub fn expect(self, status: u16) -> Result<Self> {
         if self.status.as_u16() != status {
-            bail!("expected {status}, got {}: {:?} {}", self.status, self.headers, self.text());
+            bail!(
+                "expected {status}, got {}: {:?} {}",
+                self.status,
+                self.headers,
+                self.text()
+            );
         }
         Ok(self)
     }
@@ -131,7 +141,10 @@ impl Connection {
                 Sender::Http2(sender)
             }
         };
-        Ok(Self { sender, authority: address.to_string() })
+        Ok(Self {
+            sender,
+            authority: address.to_string(),
+        })
     }
 
     /// Whether another request may be sent on it, as far as is known.
@@ -144,8 +157,16 @@ impl Connection {
 
     /// Sends a request and reads the whole answer.
     pub async fn send(&mut self, request: Request<Bytes>) -> Result<Answer> {
-        let what = format!("{} {} of {}", request.method(), request.uri(), self.authority);
-        tokio::time::timeout(TIMEOUT, self.exchange(request)).await.with_context(|| format!("{what}: no answer in {TIMEOUT:?}"))?.context(what)
+        let what = format!(
+            "{} {} of {}",
+            request.method(),
+            request.uri(),
+            self.authority
+        );
+        tokio::time::timeout(TIMEOUT, self.exchange(request))
+            .await
+            .with_context(|| format!("{what}: no answer in {TIMEOUT:?}"))?
+            .context(what)
     }
 
     async fn exchange(&mut self, mut request: Request<Bytes>) -> Result<Answer> {
@@ -159,19 +180,32 @@ impl Connection {
             }
             Sender::Http2(sender) => {
                 sender.ready().await?;
-                sender.send_request(with_authority(request)?.map(Full::new)).await?
+                sender
+                    .send_request(with_authority(request)?.map(Full::new))
+                    .await?
             }
         };
         let (head, body) = response.into_parts();
-        Ok(Answer { status: head.status, headers: head.headers, body: body.collect().await?.to_bytes() })
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            body: body.collect().await?.to_bytes(),
+        })
     }
 }
 
 /// HTTP/2 carries the host in `:authority` (RFC 9113 section 8.3.1).
 fn with_authority(mut request: Request<Bytes>) -> Result<Request<Bytes>> {
-    let host = request.headers_mut().remove(HOST).context("set by the caller")?;
+    let host = request
+        .headers_mut()
+        .remove(HOST)
+        .context("set by the caller")?;
     let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
-    *request.uri_mut() = Uri::builder().scheme("http").authority(host.as_bytes()).path_and_query(path).build()?;
+    *request.uri_mut() = Uri::builder()
+        .scheme("http")
+        .authority(host.as_bytes())
+        .path_and_query(path)
+        .build()?;
     Ok(request)
 }
 
@@ -186,12 +220,19 @@ pub struct Client {
 impl Client {
     /// An HTTP/1.1 client of `address`.
     pub fn new(address: impl Into<SocketAddr>) -> Self {
-        Self { address: address.into(), protocol: Protocol::Http1, kept: Mutex::new(None) }
+        Self {
+            address: address.into(),
+            protocol: Protocol::Http1,
+            kept: Mutex::new(None),
+        }
     }
 
     /// A cleartext HTTP/2 client of `address`.
     pub fn http2(address: impl Into<SocketAddr>) -> Self {
-        Self { protocol: Protocol::Http2, ..Self::new(address) }
+        Self {
+            protocol: Protocol::Http2,
+            ..Self::new(address)
+        }
     }
 
     /// The server's address.
@@ -218,7 +259,10 @@ impl Client {
 
     /// One request on a connection of its own.
     pub async fn send_fresh(&self, request: Request<Bytes>) -> Result<Answer> {
-        Connection::open(self.address, self.protocol).await?.send(request).await
+        Connection::open(self.address, self.protocol)
+            .await?
+            .send(request)
+            .await
     }
 }
 

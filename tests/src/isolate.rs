@@ -65,14 +65,19 @@ fn outside(name: &str, limit: Duration) -> Result<()> {
         rustix::process::geteuid().is_root(),
         "{name} needs root: it runs in network namespaces of its own. Run the tests as root, or in a container as root"
     );
-    let dir = tempfile::Builder::new().prefix("sluice-test-").tempdir().context("making the test's folder")?;
+    let dir = tempfile::Builder::new()
+        .prefix("sluice-test-")
+        .tempdir()
+        .context("making the test's folder")?;
     let output = dir.path().join("output");
     let kept = dir.path().join("world");
     fs::create_dir(&kept)?;
 
     let mut child = enter(name, &kept, &output)?;
     let ended = wait(&mut child, limit + GRACE)?;
-    let printed = fs::read(&output).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
+    let printed = fs::read(&output)
+        .map(|b| String::from_utf8_lossy(&b).into_owned())
+        .unwrap_or_default();
     let done = dir.path().join(DONE).exists();
     if std::env::var_os(KEEP).is_some() {
         println!("kept: {}", dir.keep().display());
@@ -80,24 +85,50 @@ fn outside(name: &str, limit: Duration) -> Result<()> {
     // Shown for a failing test, or with --nocapture: figures that a test prints.
     println!("{}", without_frame(&printed));
     match ended {
-        None => bail!("{name} did not end within {:?} and was killed", limit + GRACE),
-        Some(status) if !status.success() => bail!("{name} failed inside its namespace ({status}): its output is above"),
-        Some(_) if !done => bail!("{name} is not what libtest calls this test: use isolated! directly in the #[test] function"),
+        None => bail!(
+            "{name} did not end within {:?} and was killed",
+            limit + GRACE
+        ),
+        Some(status) if !status.success() => {
+            bail!("{name} failed inside its namespace ({status}): its output is above")
+        }
+        Some(_) if !done => bail!(
+            "{name} is not what libtest calls this test: use isolated! directly in the #[test] function"
+        ),
         Some(_) => Ok(()),
     }
 }
 
 /// What the inner run printed without libtest's frame: only the outer result counts, and only it may look like one.
 fn without_frame(printed: &str) -> String {
-    let frame = |line: &&str| !line.is_empty() && !["running 1 test", "test result:", "failures:"].iter().any(|f| line.starts_with(f));
-    printed.lines().filter(frame).map(|line| line.to_string() + "\n").collect()
+    let frame = |line: &&str| {
+        !line.is_empty()
+            && !["running 1 test", "test result:", "failures:"]
+                .iter()
+                .any(|f| line.starts_with(f))
+    };
+    printed
+        .lines()
+        .filter(frame)
+        .map(|line| line.to_string() + "\n")
+        .collect()
 }
 
 /// The command that runs `name` inside, in a process group of its own.
 fn enter(name: &str, world: &Path, output: &Path) -> Result<Child> {
     let log = File::create(output)?;
     Command::new("unshare")
-        .args(["--net", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "--"])
+        .args([
+            "--net",
+            "--mount",
+            "--propagation",
+            "private",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "--",
+        ])
         .arg(std::env::current_exe()?)
         .args([name, "--exact", "--nocapture", "--test-threads=1"])
         .env(INSIDE, world)
@@ -127,7 +158,11 @@ fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
 /// The inner process: prepares the namespace, runs the body, prints logs when it fails.
 fn inside(dir: PathBuf, limit: Duration, body: impl AsyncFnOnce(&World) -> Result<()>) {
     let world = prepare(&dir).unwrap_or_else(|error| panic!("preparing the namespace: {error:#}"));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async {
             match tokio::time::timeout(limit, body(&world)).await {
@@ -138,7 +173,9 @@ fn inside(dir: PathBuf, limit: Duration, body: impl AsyncFnOnce(&World) -> Resul
     }));
     runtime.shutdown_timeout(Duration::from_secs(1));
     match outcome {
-        Ok(Ok(())) => File::create(dir.with_file_name(DONE)).map(drop).expect("the outer folder is there"),
+        Ok(Ok(())) => File::create(dir.with_file_name(DONE))
+            .map(drop)
+            .expect("the outer folder is there"),
         Ok(Err(error)) => {
             world.print_logs();
             panic!("{error:?}");
@@ -156,7 +193,17 @@ fn prepare(dir: &Path) -> Result<World> {
     command("ip", &["address", "add", NETWORK, "dev", "lo"])?;
     if std::env::var_os(KEEP).is_none() {
         // etcd syncs every write: on memory that costs nothing, and nothing is left behind.
-        command("mount", &["-t", "tmpfs", "-o", "mode=0700,size=2g", "tmpfs", &dir.to_string_lossy()])?;
+        command(
+            "mount",
+            &[
+                "-t",
+                "tmpfs",
+                "-o",
+                "mode=0700,size=2g",
+                "tmpfs",
+                &dir.to_string_lossy(),
+            ],
+        )?;
     }
     // A second call finds it installed: fine.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -164,8 +211,16 @@ fn prepare(dir: &Path) -> Result<World> {
 }
 
 fn command(program: &str, args: &[&str]) -> Result<()> {
-    let output = Command::new(program).args(args).output().with_context(|| format!("starting {program}"))?;
-    ensure!(output.status.success(), "{program} {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    let output = Command::new(program)
+        .args(args)
+        .output()
+        .with_context(|| format!("starting {program}"))?;
+    ensure!(
+        output.status.success(),
+        "{program} {}: {}",
+        args.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
     Ok(())
 }
 
@@ -176,7 +231,10 @@ mod tests {
     #[test]
     fn the_name_is_the_path_between_binary_and_marker() {
         assert_eq!(test_name("real_servers::smoke::here"), "smoke");
-        assert_eq!(test_name("real_servers::limits::burst::here"), "limits::burst");
+        assert_eq!(
+            test_name("real_servers::limits::burst::here"),
+            "limits::burst"
+        );
     }
 
     #[test]
@@ -184,7 +242,10 @@ mod tests {
         crate::isolated!(async |world| {
             let listener = tokio::net::TcpListener::bind((world.address(), 80)).await?;
             ensure!(listener.local_addr()?.to_string() == "10.123.1.1:80");
-            ensure!(std::process::id() == 1, "not alone in its process namespace");
+            ensure!(
+                std::process::id() == 1,
+                "not alone in its process namespace"
+            );
             Ok(())
         });
     }

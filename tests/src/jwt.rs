@@ -20,30 +20,48 @@ pub struct TokenKey {
 impl TokenKey {
     /// HS256 with a shared secret.
     pub fn hs256(id: &str, secret: &[u8]) -> Self {
-        Self { id: Some(id.into()), algorithm: Algorithm::HS256, key: EncodingKey::from_secret(secret) }
+        Self {
+            id: Some(id.into()),
+            algorithm: Algorithm::HS256,
+            key: EncodingKey::from_secret(secret),
+        }
     }
 
     /// RS256 with a new key of 2048 bits.
     pub fn rs256(id: &str) -> Result<Self> {
         let pair = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
         let key = EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes())?;
-        Ok(Self { id: Some(id.into()), algorithm: Algorithm::RS256, key })
+        Ok(Self {
+            id: Some(id.into()),
+            algorithm: Algorithm::RS256,
+            key,
+        })
     }
 
     /// ES256 with a new key.
     pub fn es256(id: &str) -> Result<Self> {
         let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        Ok(Self { id: Some(id.into()), ..Self::es256_from_pem(&pair.serialize_pem())? })
+        Ok(Self {
+            id: Some(id.into()),
+            ..Self::es256_from_pem(&pair.serialize_pem())?
+        })
     }
 
     /// ES256 with this key (PKCS#8); tokens carry no `kid`.
     pub fn es256_from_pem(pem: &str) -> Result<Self> {
-        Ok(Self { id: None, algorithm: Algorithm::ES256, key: EncodingKey::from_ec_pem(pem.as_bytes())? })
+        Ok(Self {
+            id: None,
+            algorithm: Algorithm::ES256,
+            key: EncodingKey::from_ec_pem(pem.as_bytes())?,
+        })
     }
 
     /// Signs these claims.
     pub fn sign(&self, claims: &Value) -> Result<String> {
-        let header = Header { kid: self.id.clone(), ..Header::new(self.algorithm) };
+        let header = Header {
+            kid: self.id.clone(),
+            ..Header::new(self.algorithm)
+        };
         encode(&header, claims, &self.key).context("signing a token")
     }
 
@@ -75,12 +93,15 @@ mod tests {
     #[test]
     fn a_jwk_verifies_what_its_key_signed() {
         for key in [TokenKey::rs256("r").unwrap(), TokenKey::es256("e").unwrap()] {
-            let token = key.sign(&claims("https://id.example", "alice", "api")).unwrap();
+            let token = key
+                .sign(&claims("https://id.example", "alice", "api"))
+                .unwrap();
             let jwk: Jwk = serde_json::from_value(key.jwk().unwrap()).unwrap();
             assert!(jwk.common.key_id.is_some());
             let mut validation = Validation::new(key.algorithm);
             validation.set_audience(&["api"]);
-            let read = decode::<Value>(&token, &DecodingKey::from_jwk(&jwk).unwrap(), &validation).unwrap();
+            let read = decode::<Value>(&token, &DecodingKey::from_jwk(&jwk).unwrap(), &validation)
+                .unwrap();
             assert_eq!(read.claims["sub"], "alice");
         }
     }

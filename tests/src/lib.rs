@@ -30,11 +30,11 @@ pub mod signature;
 pub mod wait;
 pub mod world;
 
-pub use cluster::{Cluster, StandInPod};
 pub use self::http::{Answer, Client, With, get, post, request};
+pub use self::redis::Redis;
+pub use cluster::{Cluster, StandInPod};
 pub use load::Load;
 pub use process::Running;
 pub use product::{App, Operator, Sidecar};
-pub use self::redis::Redis;
 pub use wait::{eventually, seconds};
 pub use world::World;

@@ -56,27 +56,45 @@ impl Load {
 
     /// Requests started per second.
     pub fn per_second(self, per_second: u32) -> Self {
-        Self { per_second: per_second.max(1), ..self }
+        Self {
+            per_second: per_second.max(1),
+            ..self
+        }
     }
 
     /// Every n-th request goes over a new connection; 1 = all, 0 = none.
     pub fn fresh_every(self, fresh_every: u64) -> Self {
-        Self { fresh_every, ..self }
+        Self {
+            fresh_every,
+            ..self
+        }
     }
 
     /// Cleartext HTTP/2.
     pub fn http2(self) -> Self {
-        Self { protocol: Protocol::Http2, ..self }
+        Self {
+            protocol: Protocol::Http2,
+            ..self
+        }
     }
 
     /// The n-th request, from 0.
     pub fn request(self, make: impl Fn(u64) -> Request<Bytes> + Send + Sync + 'static) -> Self {
-        Self { request: Arc::new(make), ..self }
+        Self {
+            request: Arc::new(make),
+            ..self
+        }
     }
 
     /// What counts as a good answer; also the place to look at every answer.
-    pub fn check(self, check: impl Fn(&Answer) -> Result<(), String> + Send + Sync + 'static) -> Self {
-        Self { check: Arc::new(check), ..self }
+    pub fn check(
+        self,
+        check: impl Fn(&Answer) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            check: Arc::new(check),
+            ..self
+        }
     }
 
     /// Sends for as long as told.
@@ -89,7 +107,10 @@ impl Load {
     /// Starts to send until [`RunningLoad::finish`]; dropping the handle stops it too.
     pub fn start(self) -> RunningLoad {
         let (stop, stopped) = watch::channel(());
-        RunningLoad { stop, task: tokio::spawn(drive(Arc::new(self), stopped)) }
+        RunningLoad {
+            stop,
+            task: tokio::spawn(drive(Arc::new(self), stopped)),
+        }
     }
 }
 
@@ -104,7 +125,9 @@ impl RunningLoad {
     /// Starts no more requests, waits for those under way, and reports.
     pub async fn finish(self) -> Report {
         drop(self.stop);
-        self.task.await.expect("a request function or a check panicked: see above")
+        self.task
+            .await
+            .expect("a request function or a check panicked: see above")
     }
 }
 
@@ -140,15 +163,24 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [p50, p99, max] = [50.0, 99.0, 100.0].map(|p| self.percentile(p));
-        write!(f, "{} sent, {} failed, {:?}, p50 {p50:.1?}, p99 {p99:.1?}, max {max:.1?}", self.sent, self.failed, self.statuses)?;
-        self.reasons.iter().try_for_each(|reason| write!(f, "\n  {reason}"))
+        write!(
+            f,
+            "{} sent, {} failed, {:?}, p50 {p50:.1?}, p99 {p99:.1?}, max {max:.1?}",
+            self.sent, self.failed, self.statuses
+        )?;
+        self.reasons
+            .iter()
+            .try_for_each(|reason| write!(f, "\n  {reason}"))
     }
 }
 
 /// The nearest-rank percentile of ascending values; zero of none.
 pub fn percentile(ascending: &[Duration], percent: f64) -> Duration {
     let rank = (percent / 100.0 * ascending.len() as f64).ceil() as usize;
-    ascending.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+    ascending
+        .get(rank.saturating_sub(1))
+        .copied()
+        .unwrap_or_default()
 }
 
 /// What the tasks of one load share.
@@ -167,7 +199,10 @@ async fn drive(load: Arc<Load>, mut stopped: watch::Receiver<()>) -> Report {
     loop {
         let due = began + Duration::from_secs_f64(n as f64 / f64::from(load.per_second));
         // Any outcome of `changed` means that the handle is gone.
-        if tokio::time::timeout_at(due.into(), stopped.changed()).await.is_ok() {
+        if tokio::time::timeout_at(due.into(), stopped.changed())
+            .await
+            .is_ok()
+        {
             break;
         }
         while tasks.try_join_next().is_some() {}
@@ -201,7 +236,10 @@ async fn one(load: Arc<Load>, shared: Arc<Shared>, n: u64, due: Instant) {
                 report.fail(format!("request {n}: {reason}"));
             }
         }
-        Ok(Err(error)) => report.fail(format!("request {n}{}: {error:#}", if fresh { ", new connection" } else { "" })),
+        Ok(Err(error)) => report.fail(format!(
+            "request {n}{}: {error:#}",
+            if fresh { ", new connection" } else { "" }
+        )),
         Err(_) => report.fail(format!("request {n}: no answer in {PATIENCE:?}")),
     }
 }
@@ -239,7 +277,10 @@ fn keep(shared: &Shared, connection: Connection) {
 
 /// hyper says so where it still holds the request.
 fn never_sent(error: &anyhow::Error) -> bool {
-    error.chain().filter_map(|e| e.downcast_ref::<hyper::Error>()).any(|e| e.is_canceled() || e.is_closed())
+    error
+        .chain()
+        .filter_map(|e| e.downcast_ref::<hyper::Error>())
+        .any(|e| e.is_canceled() || e.is_closed())
 }
 
 /// A panic of one task is seen where it is joined; the numbers stay usable.
@@ -262,8 +303,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_connection_is_a_failure() {
-        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let report = Load::against(closed).per_second(50).run(Duration::from_millis(200)).await;
+        let closed = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let report = Load::against(closed)
+            .per_second(50)
+            .run(Duration::from_millis(200))
+            .await;
         assert!(report.sent >= 8 && report.failed == report.sent, "{report}");
     }
 }

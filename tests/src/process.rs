@@ -34,8 +34,18 @@ impl Running {
             .stdout(append(&out)?)
             .stderr(append(&err)?)
             .spawn()
-            .with_context(|| format!("starting {name}: {}", command.get_program().to_string_lossy()))?;
-        Ok(Self { name: name.into(), child, out, err })
+            .with_context(|| {
+                format!(
+                    "starting {name}: {}",
+                    command.get_program().to_string_lossy()
+                )
+            })?;
+        Ok(Self {
+            name: name.into(),
+            child,
+            out,
+            err,
+        })
     }
 
     /// The name it was started under.
@@ -66,7 +76,8 @@ impl Running {
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = Pid::from_raw(self.pid().cast_signed()).context("a process id is above zero")?;
-        kill_process(pid, signal).with_context(|| format!("{signal:?} to {}: has it ended?", self.name))
+        kill_process(pid, signal)
+            .with_context(|| format!("{signal:?} to {}: has it ended?", self.name))
     }
 
     /// Hangs it: sockets stay open and nothing answers (SIGSTOP).
@@ -102,7 +113,11 @@ impl Running {
     }
 
     /// Waits until `probe` succeeds; the end of the program ends the wait at once, with its log.
-    pub async fn ready(&mut self, within: Duration, mut probe: impl AsyncFnMut() -> Result<()>) -> Result<()> {
+    pub async fn ready(
+        &mut self,
+        within: Duration,
+        mut probe: impl AsyncFnMut() -> Result<()>,
+    ) -> Result<()> {
         let what = format!("{} ready", self.name);
         eventually(&what, within, async || match self.alive() {
             Ok(()) => probe().await.map(Ok),
@@ -127,7 +142,9 @@ impl Drop for Running {
 }
 
 fn read(path: &PathBuf) -> String {
-    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    fs::read(path)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -145,9 +162,13 @@ mod tests {
     async fn output_and_end_are_seen() {
         let dir = tempfile::tempdir().unwrap();
         let world = World::new(dir.path().into()).unwrap();
-        let mut running = Running::start(&world, "echo", shell("echo one; echo two >&2; exit 3")).unwrap();
+        let mut running =
+            Running::start(&world, "echo", shell("echo one; echo two >&2; exit 3")).unwrap();
         assert_eq!(running.ended(seconds(10)).await.unwrap().code(), Some(3));
-        assert_eq!((running.stdout().as_str(), running.stderr().as_str()), ("one\n", "two\n"));
+        assert_eq!(
+            (running.stdout().as_str(), running.stderr().as_str()),
+            ("one\n", "two\n")
+        );
         assert!(format!("{:#}", running.alive().unwrap_err()).contains("two"));
     }
 

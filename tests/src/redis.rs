@@ -12,7 +12,9 @@ use crate::wait::seconds;
 use crate::world::World;
 
 /// What connections say by themselves, and the fixture's own questions.
-const CHATTER: [&str; 7] = ["client", "config", "hello", "info", "ping", "command", "auth"];
+const CHATTER: [&str; 7] = [
+    "client", "config", "hello", "info", "ping", "command", "auth",
+];
 
 /// A Redis server. `process` can be frozen, thawed and killed.
 #[derive(Debug)]
@@ -32,11 +34,26 @@ impl Redis {
     pub async fn start_at(world: &World, ip: Ipv4Addr) -> Result<Self> {
         let address = SocketAddr::from((ip, 6379));
         let mut command = Command::new("redis-server");
-        command.args(["--bind", &ip.to_string(), "--port", "6379", "--save", "", "--appendonly", "no", "--protected-mode", "no"]);
+        command.args([
+            "--bind",
+            &ip.to_string(),
+            "--port",
+            "6379",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--protected-mode",
+            "no",
+        ]);
         command.arg("--dir").arg(world.dir());
-        let process = Running::start(world, &format!("redis-{ip}"), command).context("`make tools` installs redis-server")?;
+        let process = Running::start(world, &format!("redis-{ip}"), command)
+            .context("`make tools` installs redis-server")?;
         let mut redis = Self { process, address };
-        redis.process.ready(seconds(20), async || ping(address).await).await?;
+        redis
+            .process
+            .ready(seconds(20), async || ping(address).await)
+            .await?;
         Ok(redis)
     }
 
@@ -48,7 +65,10 @@ impl Redis {
     /// Calls per command since the start or the last [`Self::reset_counts`], without what connections say by
     /// themselves. Commands that a script calls are counted beside the script.
     pub async fn command_counts(&self) -> Result<BTreeMap<String, u64>> {
-        let text: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connect(self.address).await?).await?;
+        let text: String = redis::cmd("INFO")
+            .arg("commandstats")
+            .query_async(&mut connect(self.address).await?)
+            .await?;
         Ok(parse_counts(&text))
     }
 
@@ -59,13 +79,19 @@ impl Redis {
 
     /// Starts the counts anew.
     pub async fn reset_counts(&self) -> Result<()> {
-        redis::cmd("CONFIG").arg("RESETSTAT").query_async::<()>(&mut connect(self.address).await?).await?;
+        redis::cmd("CONFIG")
+            .arg("RESETSTAT")
+            .query_async::<()>(&mut connect(self.address).await?)
+            .await?;
         Ok(())
     }
 
     /// All keys, sorted.
     pub async fn keys(&self) -> Result<Vec<String>> {
-        let mut keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut connect(self.address).await?).await?;
+        let mut keys: Vec<String> = redis::cmd("KEYS")
+            .arg("*")
+            .query_async(&mut connect(self.address).await?)
+            .await?;
         keys.sort();
         Ok(keys)
     }
@@ -73,11 +99,16 @@ impl Redis {
 
 async fn connect(address: SocketAddr) -> Result<MultiplexedConnection> {
     let client = redis::Client::open(format!("redis://{address}/"))?;
-    client.get_multiplexed_async_connection().await.with_context(|| format!("connecting to Redis at {address}"))
+    client
+        .get_multiplexed_async_connection()
+        .await
+        .with_context(|| format!("connecting to Redis at {address}"))
 }
 
 async fn ping(address: SocketAddr) -> Result<()> {
-    redis::cmd("PING").query_async::<()>(&mut connect(address).await?).await?;
+    redis::cmd("PING")
+        .query_async::<()>(&mut connect(address).await?)
+        .await?;
     Ok(())
 }
 

@@ -40,7 +40,9 @@ impl Signer {
         Self {
             key_id: key_id.into(),
             secret: secret.into(),
-            components: ["@method", "@target-uri", "content-digest"].map(String::from).into(),
+            components: ["@method", "@target-uri", "content-digest"]
+                .map(String::from)
+                .into(),
             created: None,
             nonce: None,
             send_nonce: true,
@@ -70,10 +72,17 @@ impl Signer {
     /// The value of `@signature-params` (section 2.3).
     fn params(&self) -> String {
         let names: Vec<String> = self.components.iter().map(|c| format!("{c:?}")).collect();
-        let mut params = format!("({});created={}", names.join(" "), self.created.unwrap_or_else(unix_now));
+        let mut params = format!(
+            "({});created={}",
+            names.join(" "),
+            self.created.unwrap_or_else(unix_now)
+        );
         params += &format!(";keyid=\"{}\"", self.key_id);
         if self.send_nonce {
-            params += &format!(";nonce=\"{}\"", self.nonce.clone().unwrap_or_else(fresh_nonce));
+            params += &format!(
+                ";nonce=\"{}\"",
+                self.nonce.clone().unwrap_or_else(fresh_nonce)
+            );
         }
         if let Some(algorithm) = &self.algorithm {
             params += &format!(";alg=\"{algorithm}\"");
@@ -83,12 +92,21 @@ impl Signer {
 
     /// The signature base (section 2.5).
     fn base(&self, request: &Request<Bytes>, params: &str) -> String {
-        let lines = self.components.iter().map(|name| format!("\"{name}\": {}\n", self.component(request, name)));
+        let lines = self
+            .components
+            .iter()
+            .map(|name| format!("\"{name}\": {}\n", self.component(request, name)));
         lines.collect::<String>() + &format!("\"@signature-params\": {params}")
     }
 
     fn component(&self, request: &Request<Bytes>, name: &str) -> String {
-        let host = || request.headers().get(HOST).and_then(|h| h.to_str().ok()).expect("a signed request has a Host");
+        let host = || {
+            request
+                .headers()
+                .get(HOST)
+                .and_then(|h| h.to_str().ok())
+                .expect("a signed request has a Host")
+        };
         let target = request.uri().path_and_query().map_or("/", |p| p.as_str());
         match name {
             "@method" => request.method().to_string(),
@@ -98,7 +116,10 @@ impl Signer {
             derived if derived.starts_with('@') => panic!("this signer does not know {derived}"),
             field => {
                 let values = request.headers().get_all(field).iter();
-                values.map(|v| v.to_str().expect("a text header").trim()).collect::<Vec<_>>().join(", ")
+                values
+                    .map(|v| v.to_str().expect("a text header").trim())
+                    .collect::<Vec<_>>()
+                    .join(", ")
             }
         }
     }
@@ -106,19 +127,27 @@ impl Signer {
 
 /// The value of `Content-Digest` for a body (RFC 9530 section 2).
 pub fn content_digest(body: &[u8]) -> String {
-    format!("sha-256=:{}:", STANDARD.encode(digest::digest(&digest::SHA256, body)))
+    format!(
+        "sha-256=:{}:",
+        STANDARD.encode(digest::digest(&digest::SHA256, body))
+    )
 }
 
 /// 16 random bytes as text.
 pub fn fresh_nonce() -> String {
     let mut bytes = [0; 16];
-    SystemRandom::new().fill(&mut bytes).expect("the system has random numbers");
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .expect("the system has random numbers");
     STANDARD.encode(bytes)
 }
 
 /// Unix seconds.
 pub fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970")
+        .as_secs()
 }
 
 #[cfg(test)]
@@ -131,7 +160,9 @@ mod tests {
     fn the_rfcs_own_example() {
         let secret = "uzvJfB4u3N0Jy4T7NZ75MDVcr8zSTInedJtkgcu46YW4XByzNJjxBdtjUkdJPBtbmHhIDi6pcl8jsasjlTMtDQ==";
         let signer = Signer {
-            components: ["date", "@authority", "content-type"].map(String::from).into(),
+            components: ["date", "@authority", "content-type"]
+                .map(String::from)
+                .into(),
             created: Some(1_618_884_473),
             send_nonce: false,
             algorithm: None,
@@ -143,14 +174,20 @@ mod tests {
                 .with("date", "Tue, 20 Apr 2021 02:07:55 GMT")
                 .with("content-type", "application/json"),
         );
-        assert_eq!(signed.headers()["signature"], "sig1=:pxcQw6G3AjtMBQjwo8XzkZf/bws5LelbaMk5rGIGtE8=:");
+        assert_eq!(
+            signed.headers()["signature"],
+            "sig1=:pxcQw6G3AjtMBQjwo8XzkZf/bws5LelbaMk5rGIGtE8=:"
+        );
     }
 
     /// RFC 9530, appendix D: the digest of `{"hello": "world"}` followed by a line feed.
     #[test]
     fn the_digest_of_rfc_9530() {
         let body = b"{\"hello\": \"world\"}\n";
-        assert_eq!(content_digest(body), "sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:");
+        assert_eq!(
+            content_digest(body),
+            "sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:"
+        );
     }
 
     #[test]

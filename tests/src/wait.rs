@@ -14,7 +14,11 @@ pub const fn seconds(n: u64) -> Duration {
 }
 
 /// Calls `probe` until it gives `Ok`, for at most `within`; the error then names `what` and the last reason.
-pub async fn eventually<T>(what: &str, within: Duration, mut probe: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+pub async fn eventually<T>(
+    what: &str,
+    within: Duration,
+    mut probe: impl AsyncFnMut() -> Result<T>,
+) -> Result<T> {
     let began = Instant::now();
     let mut last = anyhow!("the first look did not end");
     loop {
@@ -43,14 +47,22 @@ mod tests {
         let mut looks = 0;
         let value = eventually("three looks", seconds(5), async || {
             looks += 1;
-            if looks < 3 { bail!("look {looks}") } else { Ok(looks) }
+            if looks < 3 {
+                bail!("look {looks}")
+            } else {
+                Ok(looks)
+            }
         });
         assert_eq!(value.await.unwrap(), 3);
     }
 
     #[tokio::test]
     async fn says_what_and_the_last_reason() {
-        let error = eventually::<()>("rain", Duration::from_millis(60), async || bail!("blue sky")).await.unwrap_err();
+        let error = eventually::<()>("rain", Duration::from_millis(60), async || {
+            bail!("blue sky")
+        })
+        .await
+        .unwrap_err();
         let text = format!("{error:#}");
         assert!(text.contains("rain") && text.contains("blue sky"), "{text}");
     }
@@ -58,7 +70,11 @@ mod tests {
     #[tokio::test]
     async fn a_probe_that_hangs_is_cut_off() {
         let began = Instant::now();
-        eventually::<()>("never", Duration::from_millis(60), async || std::future::pending().await).await.unwrap_err();
+        eventually::<()>("never", Duration::from_millis(60), async || {
+            std::future::pending().await
+        })
+        .await
+        .unwrap_err();
         assert!(began.elapsed() < seconds(5));
     }
 }

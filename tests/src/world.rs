@@ -29,8 +29,13 @@ pub struct World {
 impl World {
     /// A world in `dir`, which exists.
     pub(crate) fn new(dir: PathBuf) -> Result<Self> {
-        fs::create_dir_all(dir.join("logs")).with_context(|| format!("making {}/logs", dir.display()))?;
-        Ok(Self { dir, addresses: AtomicU16::new(0), ports: AtomicU16::new(20_000) })
+        fs::create_dir_all(dir.join("logs"))
+            .with_context(|| format!("making {}/logs", dir.display()))?;
+        Ok(Self {
+            dir,
+            addresses: AtomicU16::new(0),
+            ports: AtomicU16::new(20_000),
+        })
     }
 
     /// The test's folder: memory-backed, gone when the test ends.
@@ -86,10 +91,17 @@ impl World {
 
     /// Prints the end of every log, for a test that failed.
     pub(crate) fn print_logs(&self) {
-        let mut files: Vec<_> = fs::read_dir(self.logs()).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        let mut files: Vec<_> = fs::read_dir(self.logs())
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|e| e.path())
+            .collect();
         files.sort();
         for file in files {
-            let text = fs::read(&file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+            let text = fs::read(&file)
+                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+                .unwrap_or_default();
             if !text.is_empty() {
                 let name = file.file_name().unwrap_or_default().to_string_lossy();
                 eprintln!("---- the last lines of {name}\n{}", tail(&text, TAIL_LINES));
@@ -114,7 +126,10 @@ mod tests {
         let world = World::new(dir.path().into()).unwrap();
         let all: std::collections::BTreeSet<_> = (0..1000).map(|_| world.address()).collect();
         assert_eq!(all.len(), 1000);
-        assert!(all.iter().all(|a| a.octets()[..2] == [10, 123] && *a != API_SERVER));
+        assert!(
+            all.iter()
+                .all(|a| a.octets()[..2] == [10, 123] && *a != API_SERVER)
+        );
     }
 
     #[test]

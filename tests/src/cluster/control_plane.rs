@@ -41,14 +41,29 @@ impl ControlPlane {
         // The API server itself waits for etcd.
         let mut api_server = Running::start(world, "kube-apiserver", api_server(&files)?)?;
         let probe = kubectl_probe(world, credentials)?;
-        api_server.ready(STARTUP, async || probe.run(["get", "--raw", "/readyz"]).await.map(drop)).await?;
-        let controllers = Running::start(world, "kube-controller-manager", controllers(world, &files)?)?;
-        Ok(Self { _controllers: controllers, api_server, _etcd: etcd })
+        api_server
+            .ready(STARTUP, async || {
+                probe.run(["get", "--raw", "/readyz"]).await.map(drop)
+            })
+            .await?;
+        let controllers = Running::start(
+            world,
+            "kube-controller-manager",
+            controllers(world, &files)?,
+        )?;
+        Ok(Self {
+            _controllers: controllers,
+            api_server,
+            _etcd: etcd,
+        })
     }
 }
 
 fn kubectl_probe(world: &World, credentials: &Credentials) -> Result<super::Kubectl> {
-    let kubeconfig = world.file("cluster/probe.conf", credentials.kubeconfig("probe", &["system:masters"])?)?;
+    let kubeconfig = world.file(
+        "cluster/probe.conf",
+        credentials.kubeconfig("probe", &["system:masters"])?,
+    )?;
     Ok(super::Kubectl::new(&kubeconfig, world.dir()))
 }
 
@@ -58,33 +73,69 @@ pub(super) fn program(name: &str) -> Result<PathBuf> {
         Some(folder) => PathBuf::from(folder),
         None => {
             let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hack/kube.sh");
-            let output = Command::new(&script).output().with_context(|| format!("starting {}", script.display()))?;
+            let output = Command::new(&script)
+                .output()
+                .with_context(|| format!("starting {}", script.display()))?;
             if !output.status.success() {
-                bail!("{} failed: {}", script.display(), String::from_utf8_lossy(&output.stderr));
+                bail!(
+                    "{} failed: {}",
+                    script.display(),
+                    String::from_utf8_lossy(&output.stderr)
+                );
             }
             PathBuf::from(String::from_utf8(output.stdout)?.trim())
         }
     };
     let path = folder.join(name);
     if !path.exists() {
-        bail!("{} does not exist: `make tools` builds it, or KUBEBUILDER_ASSETS names another folder", path.display());
+        bail!(
+            "{} does not exist: `make tools` builds it, or KUBEBUILDER_ASSETS names another folder",
+            path.display()
+        );
     }
     Ok(path)
 }
 
 fn etcd(world: &World) -> Command {
     let mut command = Command::new("etcd");
-    command.arg("--data-dir").arg(world.dir().join("cluster/etcd"));
-    command.args(["--listen-client-urls", ETCD, "--advertise-client-urls", ETCD]);
-    command.args(["--listen-peer-urls", "http://127.0.0.1:2380", "--logger", "zap", "--log-level", "error"]);
+    command
+        .arg("--data-dir")
+        .arg(world.dir().join("cluster/etcd"));
+    command.args([
+        "--listen-client-urls",
+        ETCD,
+        "--advertise-client-urls",
+        ETCD,
+    ]);
+    command.args([
+        "--listen-peer-urls",
+        "http://127.0.0.1:2380",
+        "--logger",
+        "zap",
+        "--log-level",
+        "error",
+    ]);
     command
 }
 
 fn api_server(files: &Files) -> Result<Command> {
     let mut command = Command::new(program("kube-apiserver")?);
     let ip = API_SERVER.to_string();
-    command.args(["--etcd-servers", ETCD, "--bind-address", &ip, "--advertise-address", &ip]);
-    command.args(["--service-cluster-ip-range", SERVICE_NETWORK, "--authorization-mode", "RBAC", "--profiling=false"]);
+    command.args([
+        "--etcd-servers",
+        ETCD,
+        "--bind-address",
+        &ip,
+        "--advertise-address",
+        &ip,
+    ]);
+    command.args([
+        "--service-cluster-ip-range",
+        SERVICE_NETWORK,
+        "--authorization-mode",
+        "RBAC",
+        "--profiling=false",
+    ]);
     // No kube-proxy here: a webhook named by its Service is reached at the Service's endpoints.
     command.arg("--enable-aggregator-routing=true");
     files.option(&mut command, "--client-ca-file", "ca.crt");
@@ -93,9 +144,23 @@ fn api_server(files: &Files) -> Result<Command> {
     command.args(["--service-account-issuer", ISSUER]);
     files.option(&mut command, "--service-account-key-file", "sa.pub");
     files.option(&mut command, "--service-account-signing-key-file", "sa.key");
-    files.option(&mut command, "--requestheader-client-ca-file", "front-proxy-ca.crt");
-    command.args(["--requestheader-allowed-names", "front-proxy", "--requestheader-username-headers", "X-Remote-User"]);
-    command.args(["--requestheader-group-headers", "X-Remote-Group", "--requestheader-extra-headers-prefix", "X-Remote-Extra-"]);
+    files.option(
+        &mut command,
+        "--requestheader-client-ca-file",
+        "front-proxy-ca.crt",
+    );
+    command.args([
+        "--requestheader-allowed-names",
+        "front-proxy",
+        "--requestheader-username-headers",
+        "X-Remote-User",
+    ]);
+    command.args([
+        "--requestheader-group-headers",
+        "X-Remote-Group",
+        "--requestheader-extra-headers-prefix",
+        "X-Remote-Extra-",
+    ]);
     files.option(&mut command, "--proxy-client-cert-file", "front-proxy.crt");
     files.option(&mut command, "--proxy-client-key-file", "front-proxy.key");
     Ok(command)
@@ -103,7 +168,11 @@ fn api_server(files: &Files) -> Result<Command> {
 
 fn controllers(world: &World, files: &Files) -> Result<Command> {
     let mut command = Command::new(program("kube-controller-manager")?);
-    for option in ["--kubeconfig", "--authentication-kubeconfig", "--authorization-kubeconfig"] {
+    for option in [
+        "--kubeconfig",
+        "--authentication-kubeconfig",
+        "--authorization-kubeconfig",
+    ] {
         files.option(&mut command, option, "controllers.conf");
     }
     files.option(&mut command, "--root-ca-file", "ca.crt");
@@ -114,7 +183,12 @@ fn controllers(world: &World, files: &Files) -> Result<Command> {
     command.arg("--controllers=*,-node-lifecycle-controller,-taint-eviction-controller");
     // The default of 20 calls a second delays the first pods by seconds.
     command.args(["--kube-api-qps", "300", "--kube-api-burst", "300"]);
-    command.args(["--horizontal-pod-autoscaler-sync-period", "1s", "--bind-address", "127.0.0.1"]);
+    command.args([
+        "--horizontal-pod-autoscaler-sync-period",
+        "1s",
+        "--bind-address",
+        "127.0.0.1",
+    ]);
     command.arg("--cert-dir").arg(world.dir().join("cluster"));
     Ok(command)
 }
@@ -147,7 +221,8 @@ impl Credentials {
     /// A kubeconfig with a new client certificate in it.
     pub(super) fn kubeconfig(&self, user: &str, groups: &[&str]) -> Result<String> {
         let client = self.authority.client(user, groups)?;
-        let [authority, certificate, key] = [self.authority(), &client.certificate, &client.key].map(|pem| STANDARD.encode(pem));
+        let [authority, certificate, key] =
+            [self.authority(), &client.certificate, &client.key].map(|pem| STANDARD.encode(pem));
         Ok(format!(
             "apiVersion: v1
 kind: Config
@@ -161,7 +236,14 @@ users: [{{name: test, user: {{client-certificate-data: {certificate}, client-key
 
     /// Writes the files that the flags name.
     fn write(&self, world: &World) -> Result<Files> {
-        let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost", SERVICE_ADDRESS, "127.0.0.1"];
+        let names = [
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "localhost",
+            SERVICE_ADDRESS,
+            "127.0.0.1",
+        ];
         let mut names: Vec<String> = names.map(String::from).into();
         names.push(API_SERVER.to_string());
         let server = self.authority.server("kube-apiserver", &names)?;
@@ -180,7 +262,9 @@ users: [{{name: test, user: {{client-certificate-data: {certificate}, client-key
         ] {
             world.file(&format!("cluster/{name}"), content)?;
         }
-        Ok(Files { dir: world.dir().join("cluster") })
+        Ok(Files {
+            dir: world.dir().join("cluster"),
+        })
     }
 }
 

@@ -52,7 +52,13 @@ impl fmt::Debug for StandInPod {
 
 impl StandInPod {
     /// Creates a pod with these labels in an existing namespace.
-    pub async fn create(world: &World, cluster: &Cluster, namespace: &str, name: &str, labels: Value) -> Result<Self> {
+    pub async fn create(
+        world: &World,
+        cluster: &Cluster,
+        namespace: &str,
+        name: &str,
+        labels: Value,
+    ) -> Result<Self> {
         Self::create_as(world, cluster, namespace, name, labels, "default").await
     }
 
@@ -65,7 +71,9 @@ impl StandInPod {
         labels: Value,
         service_account: &str,
     ) -> Result<Self> {
-        cluster.service_account_exists(namespace, service_account).await?;
+        cluster
+            .service_account_exists(namespace, service_account)
+            .await?;
         let pods: Api<Pod> = Api::namespaced(cluster.client(), namespace);
         let pod = serde_json::from_value(json!({
             "apiVersion": "v1", "kind": "Pod",
@@ -75,7 +83,10 @@ impl StandInPod {
                 "containers": [{"name": "app", "image": "localhost/none:1"}],
             },
         }))?;
-        let created = pods.create(&PostParams::default(), &pod).await.with_context(|| format!("creating pod {namespace}/{name}"))?;
+        let created = pods
+            .create(&PostParams::default(), &pod)
+            .await
+            .with_context(|| format!("creating pod {namespace}/{name}"))?;
         Self::adopt(world, cluster, &created).await
     }
 
@@ -87,10 +98,17 @@ impl StandInPod {
             namespace: pod.namespace().context("a pod has a namespace")?,
             name: pod.name_any(),
             uid: pod.uid().context("adopt a pod as the API server gave it")?,
-            service_account: spec.service_account_name.clone().unwrap_or_else(|| "default".into()),
+            service_account: spec
+                .service_account_name
+                .clone()
+                .unwrap_or_else(|| "default".into()),
             ip: world.address(),
             client: cluster.client(),
-            dir: world.dir().join("pods").join(format!("{}.{}", pod.namespace().unwrap_or_default(), pod.name_any())),
+            dir: world.dir().join("pods").join(format!(
+                "{}.{}",
+                pod.namespace().unwrap_or_default(),
+                pod.name_any()
+            )),
         };
         if spec.node_name.is_none() {
             let binding: Binding = serde_json::from_value(json!({
@@ -98,21 +116,38 @@ impl StandInPod {
                 "target": {"apiVersion": "v1", "kind": "Node", "name": NODE},
             }))?;
             // The answer is a Status.
-            this.pods().create_subresource::<_, Value>("binding", &this.name, &PostParams::default(), &binding).await?;
+            this.pods()
+                .create_subresource::<_, Value>(
+                    "binding",
+                    &this.name,
+                    &PostParams::default(),
+                    &binding,
+                )
+                .await?;
         }
         this.set_ready(true).await?;
         Ok(this)
     }
 
     /// Waits for `count` pods with this label selector and adopts them, in the order of their names.
-    pub async fn adopt_all(world: &World, cluster: &Cluster, namespace: &str, selector: &str, count: usize) -> Result<Vec<Self>> {
+    pub async fn adopt_all(
+        world: &World,
+        cluster: &Cluster,
+        namespace: &str,
+        selector: &str,
+        count: usize,
+    ) -> Result<Vec<Self>> {
         let pods: Api<Pod> = Api::namespaced(cluster.client(), namespace);
         let list = ListParams::default().labels(selector);
-        let mut found = eventually(&format!("{count} pods of {selector} in {namespace}"), seconds(30), async || {
-            let found = pods.list(&list).await?.items;
-            anyhow::ensure!(found.len() == count, "there are {}", found.len());
-            Ok(found)
-        })
+        let mut found = eventually(
+            &format!("{count} pods of {selector} in {namespace}"),
+            seconds(30),
+            async || {
+                let found = pods.list(&list).await?.items;
+                anyhow::ensure!(found.len() == count, "there are {}", found.len());
+                Ok(found)
+            },
+        )
         .await?;
         found.sort_by_key(ResourceExt::name_any);
         let mut adopted = Vec::new();
@@ -126,13 +161,24 @@ impl StandInPod {
     pub async fn set_ready(&self, ready: bool) -> Result<()> {
         let ready = if ready { "True" } else { "False" };
         let conditions = ["PodScheduled", "Initialized", "ContainersReady", "Ready"].map(|kind| {
-            let status = if kind.ends_with("Ready") { ready } else { "True" };
+            let status = if kind.ends_with("Ready") {
+                ready
+            } else {
+                "True"
+            };
             json!({"type": kind, "status": status})
         });
         let ip = self.ip.to_string();
         let status = json!({"status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": conditions}});
         self.pods()
-            .patch_status(&self.name, &PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() }, &Patch::Strategic(status))
+            .patch_status(
+                &self.name,
+                &PatchParams {
+                    field_manager: Some(FIELD_MANAGER.into()),
+                    ..Default::default()
+                },
+                &Patch::Strategic(status),
+            )
             .await
             .with_context(|| format!("reporting the status of pod {}", self.name))?;
         Ok(())
@@ -148,8 +194,14 @@ impl StandInPod {
                 "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": self.name, "uid": self.uid},
             },
         }))?;
-        let answer = self.accounts().create_token_request(&self.service_account, &PostParams::default(), &request).await?;
-        answer.status.and_then(|status| status.token).context("a token request is answered with a token")
+        let answer = self
+            .accounts()
+            .create_token_request(&self.service_account, &PostParams::default(), &request)
+            .await?;
+        answer
+            .status
+            .and_then(|status| status.token)
+            .context("a token request is answered with a token")
     }
 
     /// [`Self::token`] in a file of mode 0600, written anew at each call.
@@ -164,13 +216,25 @@ impl StandInPod {
         std::fs::create_dir_all(&self.dir)?;
         let path = self.dir.join("token");
         let mut options = std::fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600).open(&path)?.write_all(token.as_bytes())?;
+        options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)?
+            .write_all(token.as_bytes())?;
         Ok(path)
     }
 
     /// The token that the API server would have given from `issued` to `expires` (Unix seconds), signed by the test
     /// with the API server's own key.
-    pub async fn forged_token(&self, cluster: &Cluster, audience: &str, issued: u64, expires: u64) -> Result<String> {
+    pub async fn forged_token(
+        &self,
+        cluster: &Cluster,
+        audience: &str,
+        issued: u64,
+        expires: u64,
+    ) -> Result<String> {
         let account = self.accounts().get(&self.service_account).await?;
         cluster.service_account_key()?.sign(&json!({
             "iss": ISSUER, "aud": [audience], "iat": issued, "nbf": issued, "exp": expires,
@@ -188,20 +252,39 @@ impl StandInPod {
         let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &self.namespace);
         let list = ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
         let ip = self.ip.to_string();
-        eventually(&format!("{ip} in a slice of {service}, ready={ready}"), within, async || {
-            let endpoints: Vec<_> = slices.list(&list).await?.items.into_iter().flat_map(|s| s.endpoints.unwrap_or_default()).collect();
-            let named = endpoints
-                .iter()
-                .any(|e| e.addresses.contains(&ip) && e.conditions.as_ref().is_some_and(|c| c.ready == Some(ready)));
-            anyhow::ensure!(named, "the slices hold {:?}", endpoints.iter().map(|e| &e.addresses).collect::<Vec<_>>());
-            Ok(())
-        })
+        eventually(
+            &format!("{ip} in a slice of {service}, ready={ready}"),
+            within,
+            async || {
+                let endpoints: Vec<_> = slices
+                    .list(&list)
+                    .await?
+                    .items
+                    .into_iter()
+                    .flat_map(|s| s.endpoints.unwrap_or_default())
+                    .collect();
+                let named = endpoints.iter().any(|e| {
+                    e.addresses.contains(&ip)
+                        && e.conditions
+                            .as_ref()
+                            .is_some_and(|c| c.ready == Some(ready))
+                });
+                anyhow::ensure!(
+                    named,
+                    "the slices hold {:?}",
+                    endpoints.iter().map(|e| &e.addresses).collect::<Vec<_>>()
+                );
+                Ok(())
+            },
+        )
         .await
     }
 
     /// Deletes the pod at once, as a kubelet does when its containers have ended.
     pub async fn delete(&self) -> Result<()> {
-        self.pods().delete(&self.name, &DeleteParams::default().grace_period(0)).await?;
+        self.pods()
+            .delete(&self.name, &DeleteParams::default().grace_period(0))
+            .await?;
         Ok(())
     }
 

@@ -35,7 +35,11 @@ impl App {
         command.args(["--name", name, "--listen", &address.to_string()]);
         let mut process = Running::start(world, &format!("app-{name}"), command)?;
         let client = Client::new(address);
-        process.ready(seconds(20), async || client.get("/healthz").await?.expect(200).map(drop)).await?;
+        process
+            .ready(seconds(20), async || {
+                client.get("/healthz").await?.expect(200).map(drop)
+            })
+            .await?;
         Ok(Self { process, address })
     }
 }

@@ -20,8 +20,15 @@ pub const AUDIENCE: &str = "sluice";
 pub fn binary(name: &str) -> Result<PathBuf> {
     // .../target/debug/deps/real_servers-0123456789abcdef
     let test = std::env::current_exe()?;
-    let folder = test.parent().and_then(|deps| deps.parent()).context("a test binary lies in target/PROFILE/deps")?;
+    let folder = test
+        .parent()
+        .and_then(|deps| deps.parent())
+        .context("a test binary lies in target/PROFILE/deps")?;
     let path = folder.join(name);
-    ensure!(path.exists(), "{} does not exist: `make build` builds the programs that tests start", path.display());
+    ensure!(
+        path.exists(),
+        "{} does not exist: `make build` builds the programs that tests start",
+        path.display()
+    );
     Ok(path)
 }

@@ -61,12 +61,20 @@ impl Operator {
     /// Waits for its readiness: of several replicas only the leader becomes ready.
     pub async fn ready(&mut self, within: Duration) -> Result<()> {
         let health = Client::new(self.health);
-        self.process.ready(within, async || health.get("/readyz").await?.expect(200).map(drop)).await
+        self.process
+            .ready(within, async || {
+                health.get("/readyz").await?.expect(200).map(drop)
+            })
+            .await
     }
 
     /// Its Prometheus metrics.
     pub async fn metrics(&self) -> Result<String> {
-        Ok(Client::new(self.health).get("/metrics").await?.expect(200)?.text())
+        Ok(Client::new(self.health)
+            .get("/metrics")
+            .await?
+            .expect(200)?
+            .text())
     }
 
     /// One GET on the health address.
@@ -81,7 +89,11 @@ impl Operator {
 
     /// The join token that file mode writes for a pod.
     pub fn join_token(&self, namespace: &str, pod: &str) -> Option<PathBuf> {
-        Some(self.state_dir.as_ref()?.join(format!("join/{namespace}.{pod}.token")))
+        Some(
+            self.state_dir
+                .as_ref()?
+                .join(format!("join/{namespace}.{pod}.token")),
+        )
     }
 }
 
@@ -130,10 +142,25 @@ impl OperatorOptions {
 
     /// Starts it. It is not waited for: see [`Operator::ready`].
     pub fn start(&self, world: &World) -> Result<Operator> {
-        let Self { name, ip, kubeconfig, manifests, config, state_dir, extra, env } = self;
-        let [stream, health, webhook] = [8443, 8080, 9443].map(|port| SocketAddr::from((*ip, port)));
+        let Self {
+            name,
+            ip,
+            kubeconfig,
+            manifests,
+            config,
+            state_dir,
+            extra,
+            env,
+        } = self;
+        let [stream, health, webhook] =
+            [8443, 8080, 9443].map(|port| SocketAddr::from((*ip, port)));
         let mut command = Command::new(binary("sluice-operator")?);
-        command.args(["--listen", &stream.to_string(), "--health", &health.to_string()]);
+        command.args([
+            "--listen",
+            &stream.to_string(),
+            "--health",
+            &health.to_string(),
+        ]);
         for dir in manifests {
             command.arg("--manifests").arg(dir);
         }
@@ -146,10 +173,23 @@ impl OperatorOptions {
         // Never the kubeconfig of whoever runs the tests.
         command.env_remove("KUBECONFIG").env("HOME", world.dir());
         if let Some(path) = kubeconfig {
-            command.env("KUBECONFIG", path).args(["--webhook", &webhook.to_string(), "--namespace", "sluice-system"]);
+            command.env("KUBECONFIG", path).args([
+                "--webhook",
+                &webhook.to_string(),
+                "--namespace",
+                "sluice-system",
+            ]);
         }
-        command.args(extra).envs(env.iter().map(|(name, value)| (name, value)));
+        command
+            .args(extra)
+            .envs(env.iter().map(|(name, value)| (name, value)));
         let process = Running::start(world, name, command)?;
-        Ok(Operator { process, stream, health, webhook, state_dir: state_dir.clone() })
+        Ok(Operator {
+            process,
+            stream,
+            health,
+            webhook,
+            state_dir: state_dir.clone(),
+        })
     }
 }

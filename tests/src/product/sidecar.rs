@@ -71,7 +71,11 @@ impl Sidecar {
     /// Waits until its listeners are bound and a snapshot is applied.
     pub async fn ready(&mut self, within: Duration) -> Result<()> {
         let metrics = Client::new(self.metrics);
-        self.process.ready(within, async || metrics.get("/readyz").await?.expect(200).map(drop)).await
+        self.process
+            .ready(within, async || {
+                metrics.get("/readyz").await?.expect(200).map(drop)
+            })
+            .await
     }
 
     /// A client of its first inbound address.
@@ -86,12 +90,20 @@ impl Sidecar {
 
     /// Its Prometheus metrics.
     pub async fn scrape(&self) -> Result<String> {
-        Ok(Client::new(self.metrics).get("/metrics").await?.expect(200)?.text())
+        Ok(Client::new(self.metrics)
+            .get("/metrics")
+            .await?
+            .expect(200)?
+            .text())
     }
 
     /// The JSON lines among its standard output: the access log.
     pub fn access_log(&self) -> Vec<Value> {
-        self.process.stdout().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        self.process
+            .stdout()
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
     }
 }
 
@@ -157,14 +169,31 @@ impl SidecarOptions {
 
     /// Starts it. It is not waited for: see [`Sidecar::ready`].
     pub fn start(&self, world: &World) -> Result<Sidecar> {
-        let Self { name, ip, inbound, operator, token_file, roots, state_dir, data_threads, admin, extra, env } = self;
+        let Self {
+            name,
+            ip,
+            inbound,
+            operator,
+            token_file,
+            roots,
+            state_dir,
+            data_threads,
+            admin,
+            extra,
+            env,
+        } = self;
         let metrics = SocketAddr::from((*ip, METRICS_PORT));
         let mut command = Command::new(binary("sluice-sidecar")?);
         for (listen, app) in inbound {
             command.args(["--inbound", &format!("{listen}={app}")]);
         }
         if let Some(address) = operator {
-            command.args(["--operator", &address.to_string(), "--operator-name", OPERATOR_NAME]);
+            command.args([
+                "--operator",
+                &address.to_string(),
+                "--operator-name",
+                OPERATOR_NAME,
+            ]);
         }
         if let Some(path) = token_file {
             command.arg("--token-file").arg(path);
@@ -174,10 +203,26 @@ impl SidecarOptions {
         }
         command.arg("--state-dir").arg(state_dir);
         command.args(["--data-threads", &data_threads.to_string()]);
-        command.args(["--admin", &admin.to_string(), "--metrics", &metrics.to_string()]);
-        command.args(extra).envs(env.iter().map(|(name, value)| (name, value)));
-        let address = inbound.first().context("a sidecar needs an inbound address")?.0;
+        command.args([
+            "--admin",
+            &admin.to_string(),
+            "--metrics",
+            &metrics.to_string(),
+        ]);
+        command
+            .args(extra)
+            .envs(env.iter().map(|(name, value)| (name, value)));
+        let address = inbound
+            .first()
+            .context("a sidecar needs an inbound address")?
+            .0;
         let process = Running::start(world, name, command)?;
-        Ok(Sidecar { process, address, admin: *admin, metrics, state_dir: state_dir.clone() })
+        Ok(Sidecar {
+            process,
+            address,
+            admin: *admin,
+            metrics,
+            state_dir: state_dir.clone(),
+        })
     }
 }

@@ -2,3 +2,4 @@
 //! this file lists them.
 
 mod smoke;
+mod webhooks;

@@ -14,14 +14,21 @@ use sluice_tests::{Cluster, Redis, StandInPod, World, eventually, isolated, seco
 
 /// What the API server says about a token: the pod's uid, or why not.
 async fn review(cluster: &Cluster, token: &str, audience: &str) -> Result<Result<String, String>> {
-    let request: TokenReview =
-        serde_json::from_value(json!({"metadata": {}, "spec": {"token": token, "audiences": [audience]}}))?;
-    let answer = Api::<TokenReview>::all(cluster.client()).create(&PostParams::default(), &request).await?;
+    let request: TokenReview = serde_json::from_value(
+        json!({"metadata": {}, "spec": {"token": token, "audiences": [audience]}}),
+    )?;
+    let answer = Api::<TokenReview>::all(cluster.client())
+        .create(&PostParams::default(), &request)
+        .await?;
     let status = answer.status.context("a review has a status")?;
     if status.authenticated != Some(true) {
         return Ok(Err(status.error.unwrap_or_default()));
     }
-    let extra = status.user.context("an authenticated user")?.extra.context("bound tokens carry extra")?;
+    let extra = status
+        .user
+        .context("an authenticated user")?
+        .extra
+        .context("bound tokens carry extra")?;
     Ok(Ok(extra["authentication.kubernetes.io/pod-uid"][0].clone()))
 }
 
@@ -57,10 +64,24 @@ fn a_cluster_behaves_like_one() {
         for pod in &pods {
             pod.in_slices("web", true, seconds(20)).await?;
         }
-        println!("two pods of a Deployment in the Service's slice after {:.1?}", began.elapsed());
-        cluster.kubectl().run(["-n", "shop", "rollout", "status", "deployment/web", "--timeout=20s"]).await?;
+        println!(
+            "two pods of a Deployment in the Service's slice after {:.1?}",
+            began.elapsed()
+        );
+        cluster
+            .kubectl()
+            .run([
+                "-n",
+                "shop",
+                "rollout",
+                "status",
+                "deployment/web",
+                "--timeout=20s",
+            ])
+            .await?;
 
-        let single = StandInPod::create(world, &cluster, "shop", "single", json!({"app": "web"})).await?;
+        let single =
+            StandInPod::create(world, &cluster, "shop", "single", json!({"app": "web"})).await?;
         single.in_slices("web", true, seconds(20)).await?;
         single.set_ready(false).await?;
         single.in_slices("web", false, seconds(20)).await?;
@@ -73,25 +94,43 @@ fn tokens_prove_pods() {
     isolated!(async |world| {
         let cluster = Cluster::start(world).await?;
         cluster.namespace("shop", json!({})).await?;
-        let pod = StandInPod::create(world, &cluster, "shop", "web-0", json!({"app": "web"})).await?;
+        let pod =
+            StandInPod::create(world, &cluster, "shop", "web-0", json!({"app": "web"})).await?;
 
         let token = pod.token(AUDIENCE).await?;
         ensure!(review(&cluster, &token, AUDIENCE).await? == Ok(pod.uid.clone()));
-        ensure!(review(&cluster, &token, "other").await?.is_err(), "a token for another audience was accepted");
+        ensure!(
+            review(&cluster, &token, "other").await?.is_err(),
+            "a token for another audience was accepted"
+        );
 
         // The test's own signature is as good as the API server's, so only its age makes the second one bad.
         let now = unix_now();
-        let forged = pod.forged_token(&cluster, AUDIENCE, now - 60, now + 60).await?;
+        let forged = pod
+            .forged_token(&cluster, AUDIENCE, now - 60, now + 60)
+            .await?;
         ensure!(review(&cluster, &forged, AUDIENCE).await? == Ok(pod.uid.clone()));
-        let expired = pod.forged_token(&cluster, AUDIENCE, now - 900, now - 300).await?;
+        let expired = pod
+            .forged_token(&cluster, AUDIENCE, now - 900, now - 300)
+            .await?;
         let refused = review(&cluster, &expired, AUDIENCE).await?;
-        ensure!(refused.as_ref().is_err_and(|e| e.contains("expired")), "{refused:?}");
+        ensure!(
+            refused.as_ref().is_err_and(|e| e.contains("expired")),
+            "{refused:?}"
+        );
 
         pod.delete().await?;
-        eventually("the deleted pod's token is refused", seconds(30), async || {
-            ensure!(review(&cluster, &token, AUDIENCE).await?.is_err(), "still accepted");
-            Ok(())
-        })
+        eventually(
+            "the deleted pod's token is refused",
+            seconds(30),
+            async || {
+                ensure!(
+                    review(&cluster, &token, AUDIENCE).await?.is_err(),
+                    "still accepted"
+                );
+                Ok(())
+            },
+        )
         .await
     });
 }
@@ -102,10 +141,21 @@ fn kubectl_takes_the_crds() {
         let cluster = Cluster::start(world).await?;
         let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds/yaml");
         cluster.install_crds(&crds).await?;
-        let names = cluster.kubectl().run(["api-resources", "--api-group=sluice.dev", "--output=name"]).await?;
+        let names = cluster
+            .kubectl()
+            .run(["api-resources", "--api-group=sluice.dev", "--output=name"])
+            .await?;
         let mut names: Vec<_> = names.lines().collect();
         names.sort_unstable();
-        ensure!(names == ["apiroutes.sluice.dev", "ratelimitpolicies.sluice.dev", "shardsets.sluice.dev"], "{names:?}");
+        ensure!(
+            names
+                == [
+                    "apiroutes.sluice.dev",
+                    "ratelimitpolicies.sluice.dev",
+                    "shardsets.sluice.dev"
+                ],
+            "{names:?}"
+        );
         Ok(())
     });
 }
@@ -117,10 +167,19 @@ fn a_users_rights_come_from_rbac() {
         let cluster = Cluster::start(world).await?;
         let kubeconfig = cluster.kubeconfig_of("reader", &[])?;
         let kubectl = sluice_tests::cluster::Kubectl::new(&kubeconfig, world.dir());
-        let refused = kubectl.run(["get", "pods"]).await.expect_err("no rights yet");
-        ensure!(format!("{refused:#}").contains("cannot list resource \"pods\""), "{refused:#}");
+        let refused = kubectl
+            .run(["get", "pods"])
+            .await
+            .expect_err("no rights yet");
+        ensure!(
+            format!("{refused:#}").contains("cannot list resource \"pods\""),
+            "{refused:#}"
+        );
         cluster.bind_cluster_role("reader", "view").await?;
-        eventually("the rights of view", seconds(10), async || kubectl.run(["get", "pods"]).await.map(drop)).await
+        eventually("the rights of view", seconds(10), async || {
+            kubectl.run(["get", "pods"]).await.map(drop)
+        })
+        .await
     });
 }
 
@@ -131,20 +190,38 @@ fn redis_counts_hangs_and_dies() {
         let client = redis::Client::open(format!("redis://{}/", redis.address()))?;
         let mut connection = client.get_multiplexed_async_connection().await?;
         for _ in 0..3 {
-            redis::cmd("INCR").arg("n").query_async::<i64>(&mut connection).await?;
+            redis::cmd("INCR")
+                .arg("n")
+                .query_async::<i64>(&mut connection)
+                .await?;
         }
-        ensure!(redis.command_count().await? == 3, "{:?}", redis.command_counts().await?);
+        ensure!(
+            redis.command_count().await? == 3,
+            "{:?}",
+            redis.command_counts().await?
+        );
         ensure!(redis.keys().await? == ["n"]);
 
         redis.process.freeze()?;
         let mut hung = redis::cmd("INCR");
         let hung = hung.arg("n").query_async::<i64>(&mut connection);
-        ensure!(tokio::time::timeout(std::time::Duration::from_millis(200), hung).await.is_err(), "it answered");
+        ensure!(
+            tokio::time::timeout(std::time::Duration::from_millis(200), hung)
+                .await
+                .is_err(),
+            "it answered"
+        );
         redis.process.thaw()?;
-        eventually("answers again", seconds(10), async || redis.command_count().await).await?;
+        eventually("answers again", seconds(10), async || {
+            redis.command_count().await
+        })
+        .await?;
 
         redis.process.kill();
-        ensure!(redis.command_count().await.is_err(), "it answered after its death");
+        ensure!(
+            redis.command_count().await.is_err(),
+            "it answered after its death"
+        );
         Ok(())
     }
     isolated!(commands);

@@ -3,7 +3,6 @@
 //! there are is not this module's business.
 
 use std::fs::{self, File};
-use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -114,21 +113,20 @@ fn without_frame(printed: &str) -> String {
         .collect()
 }
 
-/// The command that runs `name` inside, in a process group of its own.
+/// Starts `name` inside. Whatever ends the outer process (Ctrl-C, a CI timeout) ends `unshare`, and that the namespace.
 fn enter(name: &str, world: &Path, output: &Path) -> Result<Child> {
     let log = File::create(output)?;
-    Command::new("unshare")
+    Command::new("setpriv")
         .args([
+            "--pdeathsig",
+            "KILL",
+            "unshare",
             "--net",
             "--mount",
             "--propagation",
             "private",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
-            "--",
         ])
+        .args(["--pid", "--fork", "--kill-child", "--mount-proc", "--"])
         .arg(std::env::current_exe()?)
         .args([name, "--exact", "--nocapture", "--test-threads=1"])
         .env(INSIDE, world)
@@ -136,12 +134,11 @@ fn enter(name: &str, world: &Path, output: &Path) -> Result<Child> {
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
-        .process_group(0)
         .spawn()
-        .context("starting unshare: is util-linux installed? `make tools` installs it")
+        .context("starting setpriv and unshare: is util-linux installed? `make tools` installs it")
 }
 
-/// Waits for the end, or kills the group: `--kill-child` takes the namespace with it. `None` says that it was killed.
+/// Waits for the end, or kills `unshare`: `--kill-child` takes the namespace with it. `None` says that it was killed.
 fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
     let deadline = Instant::now() + limit;
     while Instant::now() < deadline {

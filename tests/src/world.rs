@@ -110,10 +110,16 @@ impl World {
     }
 }
 
-/// The last `lines` lines of a text.
+/// The last `lines` lines of a text, without what Kubernetes' programs say when all is well.
 fn tail(text: &str, lines: usize) -> String {
-    let all: Vec<&str> = text.lines().collect();
+    let all: Vec<&str> = text.lines().filter(|line| !is_klog_info(line)).collect();
     all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+/// klog's format: a severity letter and the date, as in `I1122 15:49:05.639785`.
+fn is_klog_info(line: &str) -> bool {
+    let mut bytes = line.bytes();
+    bytes.next() == Some(b'I') && bytes.take(4).filter(u8::is_ascii_digit).count() == 4
 }
 
 #[cfg(test)]
@@ -136,5 +142,9 @@ mod tests {
     fn the_tail_is_the_end() {
         assert_eq!(tail("a\nb\nc\n", 2), "b\nc");
         assert_eq!(tail("a", 2), "a");
+        assert_eq!(
+            tail("E1122 15:49 bad\nI1122 15:49 good\nI am", 2),
+            "E1122 15:49 bad\nI am"
+        );
     }
 }

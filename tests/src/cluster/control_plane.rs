@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::KeyPair;
@@ -67,33 +68,37 @@ fn kubectl_probe(world: &World, credentials: &Credentials) -> Result<super::Kube
     Ok(super::Kubectl::new(&kubeconfig, world.dir()))
 }
 
-/// Finds a Kubernetes program: `hack/kube.sh` builds them and names their folder.
+/// Finds a Kubernetes program in the folder that KUBEBUILDER_ASSETS or `hack/kube.sh` names.
 pub(super) fn program(name: &str) -> Result<PathBuf> {
-    let folder = match std::env::var_os("KUBEBUILDER_ASSETS").filter(|v| !v.is_empty()) {
-        Some(folder) => PathBuf::from(folder),
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = match FOLDER.get() {
+        Some(folder) => folder,
         None => {
-            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hack/kube.sh");
-            let output = Command::new(&script)
-                .output()
-                .with_context(|| format!("starting {}", script.display()))?;
-            if !output.status.success() {
-                bail!(
-                    "{} failed: {}",
-                    script.display(),
-                    String::from_utf8_lossy(&output.stderr)
-                );
-            }
-            PathBuf::from(String::from_utf8(output.stdout)?.trim())
+            let found = programs()?;
+            FOLDER.get_or_init(|| found)
         }
     };
     let path = folder.join(name);
-    if !path.exists() {
-        bail!(
-            "{} does not exist: `make tools` builds it, or KUBEBUILDER_ASSETS names another folder",
-            path.display()
-        );
-    }
+    ensure!(
+        path.exists(),
+        "{} does not exist: `make tools` builds it, or KUBEBUILDER_ASSETS names another folder",
+        path.display()
+    );
     Ok(path)
+}
+
+fn programs() -> Result<PathBuf> {
+    if let Some(folder) = std::env::var_os("KUBEBUILDER_ASSETS").filter(|value| !value.is_empty()) {
+        return Ok(folder.into());
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hack/kube.sh");
+    let output = Command::new(&script)
+        .output()
+        .with_context(|| format!("starting {}", script.display()))?;
+    let [folder, said] =
+        [output.stdout, output.stderr].map(|b| String::from_utf8_lossy(&b).trim().to_string());
+    ensure!(output.status.success(), "{}: {said}", script.display());
+    Ok(folder.into())
 }
 
 fn etcd(world: &World) -> Command {

@@ -160,6 +160,28 @@ fn kubectl_takes_the_crds() {
     });
 }
 
+/// What a user types first works, and typing it again changes nothing.
+#[test]
+fn the_quickstart_applies_twice() {
+    isolated!(async |world| {
+        let cluster = Cluster::start(world).await?;
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        cluster.install_crds(&root.join("crds/yaml")).await?;
+        let folders =
+            ["examples/quickstart/base", "examples/quickstart/cluster"].map(|dir| root.join(dir));
+        let folders = folders.each_ref().map(|dir| dir.as_path());
+        cluster.apply_files(&folders).await?;
+        let again = cluster.apply_files(&folders).await?;
+        // kubectl cannot compare a Secret's stringData, which is written but never read back.
+        let mut others = again.lines().filter(|line| !line.starts_with("secret/"));
+        ensure!(
+            again.lines().count() > 10 && others.all(|line| line.ends_with(" unchanged")),
+            "{again}"
+        );
+        Ok(())
+    });
+}
+
 /// A user of its own has no rights until RBAC gives them.
 #[test]
 fn a_users_rights_come_from_rbac() {

@@ -1,0 +1,532 @@
+//! All results, kept up to date: a change makes stale what read what it touched, and only that is computed again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
+};
+
+use bytes::Bytes;
+use sluice_snapshot::{Feature, Hash, MAX_UNIT_BYTES, Unit, UnitName, Version, feature};
+
+use crate::{
+    assemble::assemble,
+    finding::{Finding, FindingReason},
+    groups::{self, GroupId, PodRef},
+    resolve::{self, Resolved},
+    scaling::HpaIntent,
+    view::View,
+    world::{Change, Kind, Meta, ObjectId, PodKey, Read, Settings, World},
+};
+
+/// Something that is computed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Node {
+    /// The units and findings of one object.
+    Object(ObjectId),
+    /// The root unit of one group.
+    Group(GroupId),
+}
+
+/// A result and what it was computed from.
+struct Memo {
+    reads: BTreeSet<Read>,
+    units: BTreeSet<UnitName>,
+    findings: Vec<Finding>,
+    hpa: Option<HpaIntent>,
+}
+
+/// A unit as sessions send it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// The hash of the body.
+    pub hash: Hash,
+    /// The body, shared by all sessions.
+    pub body: Bytes,
+    /// What a sidecar must have to honour it.
+    pub features: Vec<Feature>,
+    /// The object it was made from; none for the root units of groups.
+    pub object: Option<ObjectId>,
+    /// The units it needs.
+    pub needs: Vec<UnitName>,
+}
+
+/// What [`Engine::apply`] changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Delta {
+    /// Units that are new or have another body.
+    pub units_changed: BTreeSet<UnitName>,
+    /// Units that are gone.
+    pub units_removed: BTreeSet<UnitName>,
+    /// Groups that hold another list of units, with its version; `None`: the group has no pods any more.
+    pub groups_changed: BTreeMap<GroupId, Option<Version>>,
+    /// Pods that came, went, changed group or changed otherwise.
+    pub pods_changed: BTreeSet<PodKey>,
+    /// Objects with other findings.
+    pub findings_changed: BTreeSet<ObjectId>,
+    /// Namespace and name of HorizontalPodAutoscalers that should be otherwise, or not be.
+    pub children_changed: BTreeSet<(String, String)>,
+}
+
+impl Delta {
+    /// Whether nothing changed.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a group must hold.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct GroupState {
+    /// Everything that was looked for, also what nobody makes.
+    wanted: BTreeSet<UnitName>,
+    /// What there is of it.
+    units: BTreeMap<UnitName, Hash>,
+}
+
+/// The difference that [`Engine::verify`] found. Names only: bodies can hold secrets.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("the incremental state differs from a full recompute in {0}: this is a bug, please report it")]
+pub struct Divergence(String);
+
+/// All results.
+pub struct Engine {
+    world: World,
+    memos: HashMap<Node, Memo>,
+    readers: HashMap<Read, BTreeSet<Node>>,
+    units: BTreeMap<UnitName, Encoded>,
+    groups: BTreeMap<GroupId, GroupState>,
+    holders: HashMap<UnitName, BTreeSet<GroupId>>,
+    findings: BTreeMap<ObjectId, BTreeMap<Node, Vec<Finding>>>,
+    notes: BTreeMap<ObjectId, Vec<Finding>>,
+    children: BTreeMap<(String, String), HpaIntent>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Engine({} units, {} groups)", self.units.len(), self.groups.len())
+    }
+}
+
+impl Engine {
+    /// An engine with an empty world.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            world: World::new(settings),
+            memos: HashMap::new(),
+            readers: HashMap::new(),
+            units: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            holders: HashMap::new(),
+            findings: BTreeMap::new(),
+            notes: BTreeMap::new(),
+            children: BTreeMap::new(),
+        }
+    }
+
+    /// Everything computed anew from the objects of a world.
+    pub fn full(world: &World) -> Self {
+        let mut engine = Self::new(world.settings().clone());
+        engine.world = world.rebuilt();
+        let objects = engine.world.objects().map(|object| Node::Object(object.id()));
+        let groups = engine.world.groups().cloned().map(Node::Group);
+        let stale = objects.chain(groups).collect();
+        engine.recompute(stale, &mut Delta::default());
+        engine
+    }
+
+    /// Takes changes in, all at once, and computes again what they make stale.
+    pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> Delta {
+        let mut delta = Delta::default();
+        let mut stale = BTreeSet::new();
+        for change in changes {
+            let touched = self.world.apply(change);
+            for read in &touched.reads {
+                stale.extend(self.readers.get(read).into_iter().flatten().cloned());
+                if let Read::Object(id) = read {
+                    stale.insert(Node::Object(id.clone()));
+                }
+            }
+            stale.extend(touched.groups.into_iter().map(Node::Group));
+            delta.pods_changed.extend(touched.pods);
+        }
+        self.recompute(stale, &mut delta);
+        delta
+    }
+
+    /// Replaces what a source itself has to say about an object or a file: fields nobody knows, files nobody can read.
+    pub fn report(&mut self, about: &ObjectId, findings: Vec<Finding>) -> Delta {
+        let mut delta = Delta::default();
+        if self.notes.get(about).map_or(&[][..], Vec::as_slice) != findings {
+            match findings.is_empty() {
+                true => drop(self.notes.remove(about)),
+                false => drop(self.notes.insert(about.clone(), findings)),
+            }
+            delta.findings_changed.insert(about.clone());
+        }
+        delta
+    }
+
+    fn recompute(&mut self, stale: BTreeSet<Node>, delta: &mut Delta) {
+        for node in stale {
+            match self.compute(&node) {
+                Some((resolved, reads)) => self.accept(node, resolved, reads, delta),
+                None => self.forget(&node, delta),
+            }
+        }
+        self.reassemble(delta);
+    }
+
+    /// `None`: there is no such object or group any more.
+    fn compute(&self, node: &Node) -> Option<(Resolved, BTreeSet<Read>)> {
+        let view = View::new(&self.world);
+        let resolved = match node {
+            Node::Object(id) => {
+                self.world.object(id)?;
+                resolve::resolve(&view, id)
+            }
+            Node::Group(group) => {
+                self.world.pods_of(group).next()?;
+                let (inbound, findings) = groups::inbound(&view, group);
+                Resolved {
+                    units: BTreeMap::from([(group.inbound(), Unit::Inbound(inbound))]),
+                    findings,
+                    hpa: None,
+                }
+            }
+        };
+        Some((resolved, view.into_reads()))
+    }
+
+    fn accept(&mut self, node: Node, resolved: Resolved, reads: BTreeSet<Read>, delta: &mut Delta) {
+        let Resolved {
+            units,
+            mut findings,
+            hpa,
+        } = resolved;
+        let object = match &node {
+            Node::Object(id) => Some(id.clone()),
+            Node::Group(_) => None,
+        };
+        let mut made = BTreeSet::new();
+        for (name, unit) in units {
+            let encoded = encode(&self.world, object.clone(), &unit);
+            if encoded.body.len() > MAX_UNIT_BYTES {
+                // `resolve` has put what denies in its place where there is such a thing: what arrives here has none.
+                if let Some(id) = &object {
+                    let what = format!("{name} takes {} bytes of {MAX_UNIT_BYTES}", encoded.body.len());
+                    findings.push(Finding::new(id, FindingReason::TooLarge, None, &what));
+                }
+                continue;
+            }
+            if self.units.get(&name) != Some(&encoded) {
+                delta.units_removed.remove(&name);
+                delta.units_changed.insert(name.clone());
+                self.units.insert(name.clone(), encoded);
+            }
+            made.insert(name);
+        }
+        for read in &reads {
+            self.readers.entry(read.clone()).or_default().insert(node.clone());
+        }
+        let memo = Memo {
+            reads,
+            units: made,
+            findings,
+            hpa,
+        };
+        let old = self.memos.get(&node);
+        let gone: Vec<UnitName> =
+            old.map(|old| old.units.difference(&memo.units).cloned().collect()).unwrap_or_default();
+        let unread: Vec<Read> =
+            old.map(|old| old.reads.difference(&memo.reads).cloned().collect()).unwrap_or_default();
+        self.drop_units(gone, delta);
+        self.unread(&node, &unread);
+        let (old_findings, old_hpa) = match self.memos.remove(&node) {
+            Some(old) => (old.findings, old.hpa),
+            None => (Vec::new(), None),
+        };
+        self.file(&node, &old_findings, &memo.findings, delta);
+        self.raise(old_hpa, memo.hpa.clone(), delta);
+        self.memos.insert(node, memo);
+    }
+
+    fn forget(&mut self, node: &Node, delta: &mut Delta) {
+        let Some(Memo {
+            reads,
+            units,
+            findings,
+            hpa,
+        }) = self.memos.remove(node)
+        else {
+            return;
+        };
+        self.drop_units(units, delta);
+        let reads: Vec<Read> = reads.into_iter().collect();
+        self.unread(node, &reads);
+        self.file(node, &findings, &[], delta);
+        self.raise(hpa, None, delta);
+    }
+
+    fn drop_units(&mut self, names: impl IntoIterator<Item = UnitName>, delta: &mut Delta) {
+        for name in names {
+            self.units.remove(&name);
+            delta.units_changed.remove(&name);
+            delta.units_removed.insert(name);
+        }
+    }
+
+    fn unread(&mut self, node: &Node, reads: &[Read]) {
+        for read in reads {
+            if let Some(readers) = self.readers.get_mut(read) {
+                readers.remove(node);
+                if readers.is_empty() {
+                    self.readers.remove(read);
+                }
+            }
+        }
+    }
+
+    /// Moves a node's findings to the objects they are about.
+    fn file(&mut self, node: &Node, old: &[Finding], new: &[Finding], delta: &mut Delta) {
+        if old == new {
+            return;
+        }
+        for finding in old {
+            let id = object_of(finding);
+            if let Some(nodes) = self.findings.get_mut(&id) {
+                nodes.remove(node);
+                if nodes.is_empty() {
+                    self.findings.remove(&id);
+                }
+            }
+            delta.findings_changed.insert(id);
+        }
+        for finding in new {
+            let id = object_of(finding);
+            let of_node = self.findings.entry(id.clone()).or_default().entry(node.clone());
+            of_node.or_default().push(finding.clone());
+            delta.findings_changed.insert(id);
+        }
+    }
+
+    fn raise(&mut self, old: Option<HpaIntent>, new: Option<HpaIntent>, delta: &mut Delta) {
+        if old == new {
+            return;
+        }
+        let name = |hpa: &HpaIntent| (hpa.namespace.clone(), hpa.name.clone());
+        if let Some(old) = old {
+            // Another route may have taken the target over in the same batch.
+            if self.children.get(&name(&old)) == Some(&old) {
+                self.children.remove(&name(&old));
+            }
+            delta.children_changed.insert(name(&old));
+        }
+        if let Some(new) = new {
+            delta.children_changed.insert(name(&new));
+            self.children.insert(name(&new), new);
+        }
+    }
+
+    /// Brings the groups' lists up to date with the units that changed.
+    fn reassemble(&mut self, delta: &mut Delta) {
+        let changed = delta.units_changed.iter().chain(&delta.units_removed);
+        let mut stale: BTreeSet<GroupId> = changed
+            .flat_map(|name| self.holders.get(name).into_iter().flatten().cloned())
+            .collect();
+        stale.extend(self.memos.keys().filter_map(|node| match node {
+            Node::Group(group) if !self.groups.contains_key(group) => Some(group.clone()),
+            _ => None,
+        }));
+        for group in stale {
+            let now = self.memos.contains_key(&Node::Group(group.clone())).then(|| self.list(&group));
+            let before = self.groups.remove(&group);
+            let listed = |state: &Option<GroupState>| state.as_ref().map(|state| state.units.clone());
+            if listed(&before) != listed(&now) {
+                let version = now.as_ref().map(|state| Version::of(&state.units));
+                delta.groups_changed.insert(group.clone(), version);
+            }
+            self.hold(&group, before.unwrap_or_default().wanted, now.as_ref());
+            if let Some(now) = now {
+                self.groups.insert(group, now);
+            }
+        }
+    }
+
+    fn list(&self, group: &GroupId) -> GroupState {
+        let wanted =
+            assemble(group, &|name| self.units.get(name).map(|unit| unit.needs.as_slice()));
+        let units = wanted
+            .iter()
+            .filter_map(|name| Some((name.clone(), self.units.get(name)?.hash.clone())))
+            .collect();
+        GroupState { wanted, units }
+    }
+
+    fn hold(&mut self, group: &GroupId, before: BTreeSet<UnitName>, now: Option<&GroupState>) {
+        let empty = BTreeSet::new();
+        let wanted = now.map_or(&empty, |state| &state.wanted);
+        for name in before.difference(wanted) {
+            if let Some(groups) = self.holders.get_mut(name) {
+                groups.remove(group);
+                if groups.is_empty() {
+                    self.holders.remove(name);
+                }
+            }
+        }
+        for name in wanted.difference(&before) {
+            self.holders.entry(name.clone()).or_default().insert(group.clone());
+        }
+    }
+
+    /// Compares with a full recompute.
+    ///
+    /// # Errors
+    /// [`Divergence`] names what differs: a bug of translation.
+    pub fn verify(&self) -> Result<(), Divergence> {
+        let full = Self::full(&self.world);
+        let differs = |what: String| Err(Divergence(what));
+        if let Some(name) = first_difference(&self.units, &full.units) {
+            return differs(format!("unit {name}"));
+        }
+        if let Some(group) = first_difference(&self.groups, &full.groups) {
+            return differs(format!("the list of group {group}"));
+        }
+        if let Some(id) = first_difference(&self.findings, &full.findings) {
+            return differs(format!("the findings of {id}"));
+        }
+        if let Some((namespace, name)) = first_difference(&self.children, &full.children) {
+            return differs(format!("the HorizontalPodAutoscaler {namespace}/{name}"));
+        }
+        match self.world.groups().eq(full.world.groups()) {
+            true => Ok(()),
+            false => differs("the groups".into()),
+        }
+    }
+
+    /// The objects.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// Every group that has a pod.
+    pub fn groups(&self) -> impl Iterator<Item = &GroupId> {
+        self.groups.keys()
+    }
+
+    /// What a group must hold.
+    pub fn group_units(&self, group: &GroupId) -> Option<&BTreeMap<UnitName, Hash>> {
+        self.groups.get(group).map(|state| &state.units)
+    }
+
+    /// The version of what a group must hold.
+    pub fn group_version(&self, group: &GroupId) -> Option<Version> {
+        self.group_units(group).map(Version::of)
+    }
+
+    /// One unit.
+    pub fn unit(&self, name: &UnitName) -> Option<&Encoded> {
+        self.units.get(name)
+    }
+
+    /// Every unit, by name.
+    pub fn units(&self) -> impl Iterator<Item = (&UnitName, &Encoded)> {
+        self.units.iter()
+    }
+
+    /// The group of a pod; `None`: the operator knows no such pod.
+    pub fn groups_of_pod(&self, namespace: &str, pod: &str) -> Option<GroupId> {
+        let (group, _) = self.world.pod(&PodKey::new(namespace, pod))?;
+        Some(group.clone())
+    }
+
+    /// A pod as identity checks it.
+    pub fn pod(&self, namespace: &str, pod: &str) -> Option<&PodRef> {
+        self.world.pod(&PodKey::new(namespace, pod)).map(|(_, pod)| pod)
+    }
+
+    /// The pods of a group, by name.
+    pub fn pods_of(&self, group: &GroupId) -> Vec<PodRef> {
+        self.world.pods_of(group).cloned().collect()
+    }
+
+    /// What is wrong with an object: translation's findings, then the sources'.
+    pub fn findings(&self, id: &ObjectId) -> Vec<&Finding> {
+        let found = self.findings.get(id).into_iter().flat_map(BTreeMap::values).flatten();
+        found.chain(self.notes.get(id).into_iter().flatten()).collect()
+    }
+
+    /// Every object that has findings.
+    pub fn troubled(&self) -> BTreeSet<&ObjectId> {
+        self.findings.keys().chain(self.notes.keys()).collect()
+    }
+
+    /// Every one of the three resources that there is.
+    pub fn resources(&self) -> impl Iterator<Item = &ObjectId> {
+        self.world.resources()
+    }
+
+    /// Uid, age and generation of one of the three resources, as its results were computed from them.
+    pub fn meta(&self, id: &ObjectId) -> Option<&Meta> {
+        self.world.meta(id)
+    }
+
+    /// The HorizontalPodAutoscalers that should exist, by namespace and name.
+    pub fn children(&self) -> &BTreeMap<(String, String), HpaIntent> {
+        &self.children
+    }
+
+    /// The groups whose pods hold a resource. A Conflicted route is held by none.
+    pub fn groups_holding(&self, id: &ObjectId) -> Vec<GroupId> {
+        let Some(name) = resolve::unit_of(id) else {
+            return Vec::new();
+        };
+        let groups = self.holders.get(&name).into_iter().flatten();
+        groups.cloned().collect()
+    }
+
+    /// What a pod of `group` must have acknowledged for the resource to be live there: its own unit, and those that put
+    /// it into force (the table that lists a route, the routes that name a policy, the backends of a shard map).
+    pub fn policy_units(&self, id: &ObjectId, group: &GroupId) -> Vec<(UnitName, Hash)> {
+        let (Some(own), Some(state)) = (resolve::unit_of(id), self.groups.get(group)) else {
+            return Vec::new();
+        };
+        let counts = |(name, _): &(&UnitName, &Hash)| {
+            let needs = |name: &UnitName, other: &UnitName| {
+                self.units.get(name).is_some_and(|unit| unit.needs.contains(other))
+            };
+            name.kind().is_policy() && (**name == own || needs(name, &own) || needs(&own, name))
+        };
+        let units = state.units.iter().filter(counts);
+        units.map(|(name, hash)| (name.clone(), hash.clone())).collect()
+    }
+}
+
+fn encode(world: &World, object: Option<ObjectId>, unit: &Unit) -> Encoded {
+    let body = unit.encode();
+    let hash = match unit {
+        Unit::Secret(_) => Hash::keyed(&world.settings().hash_key, &body),
+        _ => Hash::of(&body),
+    };
+    Encoded {
+        hash,
+        body,
+        features: feature::needed(unit),
+        object,
+        needs: unit.needs(),
+    }
+}
+
+fn object_of(finding: &Finding) -> ObjectId {
+    let object = &finding.object;
+    let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == object.kind);
+    ObjectId::new(kind.unwrap_or(Kind::File), &object.namespace, &object.name)
+}
+
+fn first_difference<'a, K: Ord, V: PartialEq>(
+    a: &'a BTreeMap<K, V>,
+    b: &'a BTreeMap<K, V>,
+) -> Option<&'a K> {
+    let changed = a.iter().find(|(key, value)| b.get(key) != Some(value));
+    let missing = || b.keys().find(|key| !a.contains_key(key));
+    changed.map(|(key, _)| key).or_else(missing)
+}

@@ -1,0 +1,276 @@
+//! What is wrong with an object, in words its owner can act on. The reasons are a closed list.
+
+use sluice_snapshot::{ConfigReason, unit::ObjectRef};
+
+use crate::world::ObjectId;
+
+/// The condition of an object's status that a finding speaks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Condition {
+    /// The object by itself, and against its elders.
+    Accepted,
+    /// What the object refers to.
+    ResolvedRefs,
+    /// The HorizontalPodAutoscaler; no part of Ready.
+    Scaling,
+    /// None: the object serves as it is, and its owner should know something.
+    Warning,
+}
+
+/// Why. The reason of the status condition has the same name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FindingReason {
+    /// A value does not compile or contradicts another.
+    Invalid,
+    /// An elder ApiRoute has the same hostname on the same port.
+    Conflicted,
+    /// The stored object does not decode.
+    Undecodable,
+    /// What the object makes is larger than the stream carries.
+    TooLarge,
+    /// The slots of a ShardSet are covered twice or not at all.
+    SlotsUncovered,
+    /// A parentRef names no Service, or no port of it.
+    ParentNotFound,
+    /// A backendRef names nothing that exists.
+    BackendNotFound,
+    /// A forward target enforces policy of its own.
+    TargetEnforces,
+    /// A Secret, or the entry of one, does not exist.
+    SecretNotFound,
+    /// A Secret exists and may not or cannot be used for this.
+    SecretNotUsable,
+    /// SluiceConfig declares no such store.
+    StoreNotFound,
+    /// A profile or a provider does not exist.
+    ReferenceNotFound,
+    /// A policy's target, or the rule it names, does not exist.
+    TargetNotFound,
+    /// No match of a rule yields the key of the ShardSet it leads to.
+    ShardKeyMissing,
+    /// Something else scales the workload already.
+    TargetTaken,
+    /// One entry of a Secret cannot be used; the others are.
+    EntryNotUsable,
+    /// A key id stands in two Secrets: the elder's counts.
+    DuplicateKeyId,
+    /// A profile has blocks that nobody takes over.
+    BlockIgnored,
+    /// An elder ApiRoute scales the same workload: its numbers count.
+    ScalingOverruled,
+    /// A parent Service has no pods that could serve the route.
+    NoPods,
+    /// A manifest has a field that the schema does not know.
+    UnknownField,
+    /// A manifest does not obey the schema.
+    SchemaViolation,
+    /// A manifest file cannot be read.
+    UnreadableFile,
+    /// Two manifests are the same object: the first counts.
+    DuplicateObject,
+}
+
+impl FindingReason {
+    /// Every reason, for tests that demand an example of each.
+    pub const ALL: [Self; 24] = [
+        Self::Invalid,
+        Self::Conflicted,
+        Self::Undecodable,
+        Self::TooLarge,
+        Self::SlotsUncovered,
+        Self::ParentNotFound,
+        Self::BackendNotFound,
+        Self::TargetEnforces,
+        Self::SecretNotFound,
+        Self::SecretNotUsable,
+        Self::StoreNotFound,
+        Self::ReferenceNotFound,
+        Self::TargetNotFound,
+        Self::ShardKeyMissing,
+        Self::TargetTaken,
+        Self::EntryNotUsable,
+        Self::DuplicateKeyId,
+        Self::BlockIgnored,
+        Self::ScalingOverruled,
+        Self::NoPods,
+        Self::UnknownField,
+        Self::SchemaViolation,
+        Self::UnreadableFile,
+        Self::DuplicateObject,
+    ];
+
+    /// The reason as status conditions write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "Invalid",
+            Self::Conflicted => "Conflicted",
+            Self::Undecodable => "Undecodable",
+            Self::TooLarge => "TooLarge",
+            Self::SlotsUncovered => "SlotsUncovered",
+            Self::ParentNotFound => "ParentNotFound",
+            Self::BackendNotFound => "BackendNotFound",
+            Self::TargetEnforces => "TargetEnforces",
+            Self::SecretNotFound => "SecretNotFound",
+            Self::SecretNotUsable => "SecretNotUsable",
+            Self::StoreNotFound => "StoreNotFound",
+            Self::ReferenceNotFound => "ReferenceNotFound",
+            Self::TargetNotFound => "TargetNotFound",
+            Self::ShardKeyMissing => "ShardKeyMissing",
+            Self::TargetTaken => "TargetTaken",
+            Self::EntryNotUsable => "EntryNotUsable",
+            Self::DuplicateKeyId => "DuplicateKeyId",
+            Self::BlockIgnored => "BlockIgnored",
+            Self::ScalingOverruled => "ScalingOverruled",
+            Self::NoPods => "NoPods",
+            Self::UnknownField => "UnknownField",
+            Self::SchemaViolation => "SchemaViolation",
+            Self::UnreadableFile => "UnreadableFile",
+            Self::DuplicateObject => "DuplicateObject",
+        }
+    }
+
+    /// The condition it makes `False`; a warning touches none.
+    pub const fn condition(self) -> Condition {
+        match self {
+            Self::Invalid
+            | Self::Conflicted
+            | Self::Undecodable
+            | Self::TooLarge
+            | Self::SlotsUncovered
+            | Self::SchemaViolation => Condition::Accepted,
+            Self::ParentNotFound
+            | Self::BackendNotFound
+            | Self::TargetEnforces
+            | Self::SecretNotFound
+            | Self::SecretNotUsable
+            | Self::StoreNotFound
+            | Self::ReferenceNotFound
+            | Self::TargetNotFound
+            | Self::ShardKeyMissing => Condition::ResolvedRefs,
+            Self::TargetTaken => Condition::Scaling,
+            Self::EntryNotUsable
+            | Self::DuplicateKeyId
+            | Self::BlockIgnored
+            | Self::ScalingOverruled
+            | Self::NoPods
+            | Self::UnknownField
+            | Self::UnreadableFile
+            | Self::DuplicateObject => Condition::Warning,
+        }
+    }
+
+    /// Whether no other object can mend it, so that an admission webhook may refuse the object.
+    pub const fn is_own_fault(self) -> bool {
+        matches!(
+            self,
+            Self::Invalid | Self::TooLarge | Self::SlotsUncovered | Self::SchemaViolation
+        )
+    }
+
+    /// What usually mends it.
+    pub const fn hint(self) -> &'static str {
+        match self {
+            Self::Invalid => "correct the value",
+            Self::Conflicted => "give one of the two another hostname or port, or delete one",
+            Self::Undecodable => {
+                "store the object again in a form this operator's version knows, or update the operator"
+            }
+            Self::TooLarge => "split the object",
+            Self::SlotsUncovered => "let placement name each of 0-16383 exactly once",
+            Self::ParentNotFound => "create the Service, or correct name and port of the parentRef",
+            Self::BackendNotFound => "create it in the same namespace, or correct name and port",
+            Self::TargetEnforces => {
+                "forward to a Service whose pods have no auth, limits or cache of their own"
+            }
+            Self::SecretNotFound => {
+                "create it in the same namespace with label sluice.dev/use and the type of that use"
+            }
+            Self::SecretNotUsable => "give the Secret the label and type of this use, and usable entries",
+            Self::StoreNotFound => "declare the store in SluiceConfig, or correct the name",
+            Self::ReferenceNotFound => "create it, or correct the name",
+            Self::TargetNotFound => "create the ApiRoute, or correct name and sectionName",
+            Self::ShardKeyMissing => {
+                "match with a RegularExpression that has the named group, or take the key from elsewhere"
+            }
+            Self::TargetTaken => "delete the other HorizontalPodAutoscaler, or remove spec.scaling",
+            Self::EntryNotUsable => "replace the entry",
+            Self::DuplicateKeyId => "rename the entry in one of the Secrets",
+            Self::BlockIgnored => "remove the block from the profile",
+            Self::ScalingOverruled => "keep spec.scaling in one ApiRoute of the workload",
+            Self::NoPods => "let the Service select pods, or wait for them",
+            Self::UnknownField => "remove the field, or correct its name",
+            Self::SchemaViolation => "correct the field",
+            Self::UnreadableFile => "correct the file",
+            Self::DuplicateObject => "delete one of the two",
+        }
+    }
+}
+
+impl From<ConfigReason> for FindingReason {
+    fn from(reason: ConfigReason) -> Self {
+        match reason {
+            ConfigReason::Invalid | ConfigReason::PolicyUnavailable | ConfigReason::SidecarTooOld => {
+                Self::Invalid
+            }
+            ConfigReason::BackendNotFound => Self::BackendNotFound,
+            ConfigReason::TargetEnforces => Self::TargetEnforces,
+            ConfigReason::SecretNotFound => Self::SecretNotFound,
+            ConfigReason::SecretNotUsable => Self::SecretNotUsable,
+            ConfigReason::StoreNotFound => Self::StoreNotFound,
+            ConfigReason::ReferenceNotFound => Self::ReferenceNotFound,
+            ConfigReason::SlotsUncovered => Self::SlotsUncovered,
+            ConfigReason::TooLarge => Self::TooLarge,
+        }
+    }
+}
+
+/// One problem of one object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// The object whose owner can mend it.
+    pub object: ObjectRef,
+    /// Why.
+    pub reason: FindingReason,
+    /// The field, as kubectl writes paths: `spec.rules[0].matches[1].path`.
+    pub path: Option<String>,
+    /// What, where and the likely mend; stable, so that a status that says the same is not written again.
+    pub message: String,
+}
+
+impl Finding {
+    /// A problem of an object. `what` is a clause without a full stop; the usual mend is added to it.
+    pub fn new(object: &ObjectId, reason: FindingReason, path: Option<&str>, what: &str) -> Self {
+        let place = path.map(|path| format!("{path}: ")).unwrap_or_default();
+        Self {
+            object: object.reference(),
+            reason,
+            path: path.map(str::to_owned),
+            message: format!("{place}{what}; {}", reason.hint()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn reasons_have_names_and_hints_of_their_own() {
+        let names: BTreeSet<_> = FindingReason::ALL.map(FindingReason::as_str).into();
+        let hints: BTreeSet<_> = FindingReason::ALL.map(FindingReason::hint).into();
+        assert_eq!(names.len(), FindingReason::ALL.len());
+        assert_eq!(hints.len(), FindingReason::ALL.len());
+    }
+
+    #[test]
+    fn what_another_object_can_mend_is_nobodys_own_fault() {
+        for reason in FindingReason::ALL {
+            if reason.is_own_fault() {
+                assert_eq!(reason.condition(), Condition::Accepted, "{reason:?}");
+            }
+        }
+        assert!(!FindingReason::Conflicted.is_own_fault());
+    }
+}

@@ -1,0 +1,68 @@
+//! Units and findings of one object, whoever uses it. Each kind has a module; nothing here reads the world but through
+//! the view.
+
+pub mod api_route;
+pub mod config;
+pub mod ports;
+pub mod rate_limit_policy;
+pub mod secrets;
+pub mod service;
+pub mod shard_set;
+
+use std::collections::BTreeMap;
+
+use sluice_snapshot::{Unit, UnitName};
+
+use crate::{
+    finding::Finding,
+    scaling::HpaIntent,
+    view::View,
+    world::{Kind, ObjectId},
+};
+
+/// What one object amounts to.
+#[derive(Debug, Default)]
+pub struct Resolved {
+    /// The units it makes.
+    pub units: BTreeMap<UnitName, Unit>,
+    /// What is wrong with it.
+    pub findings: Vec<Finding>,
+    /// The HorizontalPodAutoscaler it stands for.
+    pub hpa: Option<HpaIntent>,
+}
+
+/// Resolves one object. An object that is not there amounts to nothing.
+pub fn resolve(view: &View<'_>, id: &ObjectId) -> Resolved {
+    let (namespace, name) = (&*id.namespace, &*id.name);
+    let resolved = match id.kind {
+        Kind::ApiRoute => view.route(namespace, name).map(|route| api_route::resolve(view, &route)),
+        Kind::RateLimitPolicy => {
+            view.policy(namespace, name).map(|policy| rate_limit_policy::resolve(view, &policy))
+        }
+        Kind::ShardSet => view.shard_set(namespace, name).map(|set| shard_set::resolve(view, &set)),
+        Kind::Service => view.service(namespace, name).map(|facts| service::backends(view, &facts)),
+        Kind::EndpointSlice => view.slice(namespace, name).map(|slice| service::endpoints(&slice)),
+        Kind::Secret => view.secret(namespace, name).map(|secret| secrets::resolve(view, &secret)),
+        Kind::Config => view.config().map(|config| config::resolve(view, &config)),
+        Kind::Pod | Kind::HorizontalPodAutoscaler | Kind::Fleet | Kind::File => None,
+    };
+    resolved.unwrap_or_default()
+}
+
+/// The unit that stands for a resource.
+pub fn unit_of(id: &ObjectId) -> Option<UnitName> {
+    let (namespace, name) = (&*id.namespace, &*id.name);
+    match id.kind {
+        Kind::ApiRoute => Some(UnitName::route(namespace, name)),
+        Kind::RateLimitPolicy => Some(UnitName::policy(namespace, name)),
+        Kind::ShardSet => Some(UnitName::shard_map(namespace, name)),
+        Kind::Service
+        | Kind::EndpointSlice
+        | Kind::Secret
+        | Kind::Pod
+        | Kind::HorizontalPodAutoscaler
+        | Kind::Config
+        | Kind::Fleet
+        | Kind::File => None,
+    }
+}

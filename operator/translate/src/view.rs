@@ -1,0 +1,224 @@
+//! The only way to read the world. Every accessor records what it read, also where it found nothing, so that a change of
+//! exactly that makes the result stale.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use sluice_crds::SluiceConfig;
+
+use crate::{
+    groups::GroupId,
+    world::{
+        Claim, HpaFacts, Index, Kind, Object, ObjectId, PolicyFacts, Read, RouteFacts,
+        SecretFacts, ServiceFacts, Settings, ShardSetFacts, SliceFacts, World, key,
+    },
+};
+
+/// The trust domain of an installation without SluiceConfig.
+const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
+
+/// A recording view of the world.
+pub struct View<'w> {
+    world: &'w World,
+    reads: RefCell<BTreeSet<Read>>,
+}
+
+/// A policy that targets a route, and where.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// The policy.
+    pub policy: ObjectId,
+    /// The rule it names; none: all rules.
+    pub section: Option<String>,
+}
+
+macro_rules! accessor {
+    ($(#[$doc:meta])* $name:ident, $kind:ident, $facts:ty) => {
+        $(#[$doc])*
+        pub fn $name(&self, namespace: &str, name: &str) -> Option<Arc<$facts>> {
+            match self.object(ObjectId::new(Kind::$kind, namespace, name)) {
+                Some(Object::$kind(facts)) => Some(facts.clone()),
+                _ => None,
+            }
+        }
+    };
+}
+
+impl<'w> View<'w> {
+    /// A view that has read nothing yet.
+    pub fn new(world: &'w World) -> Self {
+        Self {
+            world,
+            reads: RefCell::default(),
+        }
+    }
+
+    /// Everything that was read.
+    pub fn into_reads(self) -> BTreeSet<Read> {
+        self.reads.into_inner()
+    }
+
+    fn object(&self, id: ObjectId) -> Option<&'w Object> {
+        let object = self.world.object(&id);
+        self.reads.borrow_mut().insert(Read::Object(id));
+        object
+    }
+
+    fn by(&self, index: Index, namespace: &str, value: &str) -> impl Iterator<Item = &'w Object> {
+        let key = key(namespace, value);
+        let found = self.world.by(index, &key).collect::<Vec<_>>();
+        self.reads.borrow_mut().insert(Read::By(index, key));
+        found.into_iter()
+    }
+
+    accessor!(
+        /// An ApiRoute.
+        route, ApiRoute, RouteFacts
+    );
+    accessor!(
+        /// A RateLimitPolicy.
+        policy, RateLimitPolicy, PolicyFacts
+    );
+    accessor!(
+        /// A ShardSet.
+        shard_set, ShardSet, ShardSetFacts
+    );
+    accessor!(
+        /// A Service.
+        service, Service, ServiceFacts
+    );
+    accessor!(
+        /// An EndpointSlice.
+        slice, EndpointSlice, SliceFacts
+    );
+    accessor!(
+        /// A Secret.
+        secret, Secret, SecretFacts
+    );
+
+    /// SluiceConfig, where there is one.
+    pub fn config(&self) -> Option<Arc<SluiceConfig>> {
+        match self.object(ObjectId::config()) {
+            Some(Object::Config(config)) => Some(config.clone()),
+            _ => None,
+        }
+    }
+
+    /// The trust domain.
+    pub fn trust_domain(&self) -> String {
+        let config = self.config();
+        config.map_or_else(
+            || DEFAULT_TRUST_DOMAIN.into(),
+            |config| config.trust_domain.to_string(),
+        )
+    }
+
+    /// How many sidecars hold a policy; none where nobody counted yet.
+    pub fn fleet(&self, namespace: &str, policy: &str) -> Option<u32> {
+        match self.object(ObjectId::new(Kind::Fleet, namespace, policy)) {
+            Some(Object::Fleet { sessions, .. }) => Some(*sessions),
+            _ => None,
+        }
+    }
+
+    /// What the routes of a parent Service claim, by name.
+    pub fn routes_of_parent(&self, namespace: &str, service: &str) -> Vec<Arc<Claim>> {
+        self.by(Index::RouteByParent, namespace, service).filter_map(claim).collect()
+    }
+
+    /// What the routes of a parent Service claim that answer to this hostname, by name.
+    pub fn routes_of_host(&self, namespace: &str, service: &str, host: &str) -> Vec<Arc<Claim>> {
+        let value = format!("{service}/{host}");
+        self.by(Index::RouteByHost, namespace, &value).filter_map(claim).collect()
+    }
+
+    /// The routes that scale a workload of this name, by name.
+    pub fn routes_of_scale_target(&self, namespace: &str, target: &str) -> Vec<Arc<RouteFacts>> {
+        self.by(Index::RouteByScaleTarget, namespace, target)
+            .filter_map(|object| match object {
+                Object::ApiRoute(route) => Some(route.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The policies that target a route, sorted.
+    pub fn policies_of(&self, namespace: &str, route: &str) -> Vec<Target> {
+        let policies = self.by(Index::PolicyByTarget, namespace, route);
+        let targets = policies.filter_map(|object| match object {
+            Object::RateLimitPolicy(policy) => Some(policy),
+            _ => None,
+        });
+        let mut found: Vec<Target> = targets
+            .flat_map(|policy| {
+                let refs = policy.spec.iter().flat_map(|spec| &spec.target_refs);
+                refs.filter(|target| target.name == route).map(|target| Target {
+                    policy: policy.id.clone(),
+                    section: target.section_name.as_ref().map(ToString::to_string),
+                })
+            })
+            .collect();
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    /// The names of a Service's EndpointSlices, sorted.
+    pub fn slices_of(&self, namespace: &str, service: &str) -> Vec<String> {
+        let slices = self.by(Index::SliceByService, namespace, service);
+        slices.map(|object| object.id().name.to_string()).collect()
+    }
+
+    /// The port lists of a Service's EndpointSlices.
+    pub fn slice_ports(&self, namespace: &str, service: &str) -> Vec<BTreeMap<String, u16>> {
+        self.by(Index::PortsByService, namespace, service)
+            .filter_map(|object| match object {
+                Object::EndpointSlice(slice) => Some(slice.ports.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The Secrets labelled for a purpose, by name.
+    pub fn secrets_for(&self, namespace: &str, purpose: &str) -> Vec<Arc<SecretFacts>> {
+        self.by(Index::SecretByUse, namespace, purpose)
+            .filter_map(|object| match object {
+                Object::Secret(secret) => Some(secret.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The HorizontalPodAutoscalers of a workload of this name.
+    pub fn hpas_of(&self, namespace: &str, target: &str) -> Vec<Arc<HpaFacts>> {
+        self.by(Index::HpaByTarget, namespace, target)
+            .filter_map(|object| match object {
+                Object::HorizontalPodAutoscaler(hpa) => Some(hpa.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The groups whose pods a Service has.
+    pub fn groups_with(&self, namespace: &str, service: &str) -> BTreeSet<GroupId> {
+        let key = key(namespace, service);
+        let groups = self.world.groups_with(&key).cloned().collect();
+        self.reads.borrow_mut().insert(Read::By(Index::GroupByService, key));
+        groups
+    }
+
+    /// What holds for the whole life of the process: no change, so no read.
+    pub fn settings(&self) -> &'w Settings {
+        self.world.settings()
+    }
+}
+
+fn claim(object: &Object) -> Option<Arc<Claim>> {
+    match object {
+        Object::ApiRoute(route) => Some(Arc::new(Claim::of(route))),
+        _ => None,
+    }
+}

@@ -1,0 +1,422 @@
+//! What translation keeps of an object: the part that it reads and no more. An update that changes nothing here (a
+//! status, a managed field) changes nothing at all.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use k8s_openapi::{
+    ByteString,
+    api::{
+        autoscaling::v2::HorizontalPodAutoscaler,
+        core::v1::{Pod, Secret, Service},
+        discovery::v1::EndpointSlice,
+    },
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+use kube::ResourceExt;
+use sluice_crds::{
+    ApiRoute, ApiRouteSpec, GROUP, RateLimitPolicy, RateLimitPolicySpec, ShardSet, ShardSetSpec,
+    shard_set::{MoveStatus, Placement},
+};
+use sluice_snapshot::SecretBytes;
+
+use super::id::{Age, Kind, Meta, ObjectId, id_of};
+
+/// The label of a Secret that says what it may be used for.
+pub const USE_LABEL: &str = "sluice.dev/use";
+/// The annotation of a Secret that names its consumer.
+pub const SUBJECT_ANNOTATION: &str = "sluice.dev/subject";
+/// Before the name of an attribute in a Secret's annotations.
+pub const ATTRIBUTE_PREFIX: &str = "attributes.sluice.dev/";
+/// The label by which an EndpointSlice names its Service.
+const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+
+/// Why a stored object could not be read whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defect {
+    /// What the decoder said.
+    pub message: String,
+    /// Whether `spec` is only what could be made out of it (targets, hostnames), so that it must deny. Otherwise `spec` is
+    /// the last good one and stays in force.
+    pub outline: bool,
+}
+
+/// One of our three resources.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Custom<S> {
+    /// Its name.
+    pub id: ObjectId,
+    /// Uid, age, generation.
+    pub meta: Meta,
+    /// What the user wrote; none where nothing of it could be read.
+    pub spec: Option<S>,
+    /// Why it could not be read whole.
+    pub defect: Option<Defect>,
+}
+
+impl<S> Custom<S> {
+    /// Its place among elder and younger.
+    pub fn age(&self) -> Age {
+        Age::of(&self.id, &self.meta)
+    }
+
+    /// The spec, where it may be taken at its word: read whole, or the last good one.
+    pub fn sound(&self) -> Option<&S> {
+        match &self.defect {
+            Some(Defect { outline: true, .. }) => None,
+            _ => self.spec.as_ref(),
+        }
+    }
+
+    /// What the decoder said, where what is left of the object must deny.
+    pub fn unreadable(&self) -> Option<&str> {
+        self.defect
+            .as_ref()
+            .filter(|defect| defect.outline)
+            .map(|defect| defect.message.as_str())
+    }
+}
+
+/// An ApiRoute.
+pub type RouteFacts = Custom<ApiRouteSpec>;
+/// A RateLimitPolicy.
+pub type PolicyFacts = Custom<RateLimitPolicySpec>;
+
+/// A ShardSet with the part of its status that is the truth.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShardSetFacts {
+    /// Name, metadata and spec.
+    pub custom: Custom<ShardSetSpec>,
+    /// The epoch in force; none before the operator wrote one.
+    pub epoch: Option<i64>,
+    /// The placement in force; empty before the operator wrote one.
+    pub placement: Vec<Placement>,
+    /// The move under way.
+    pub moving: Option<MoveStatus>,
+}
+
+impl From<&ApiRoute> for RouteFacts {
+    fn from(route: &ApiRoute) -> Self {
+        custom(Kind::ApiRoute, &route.metadata, &route.spec)
+    }
+}
+
+impl From<&RateLimitPolicy> for PolicyFacts {
+    fn from(policy: &RateLimitPolicy) -> Self {
+        custom(Kind::RateLimitPolicy, &policy.metadata, &policy.spec)
+    }
+}
+
+impl From<&ShardSet> for ShardSetFacts {
+    fn from(set: &ShardSet) -> Self {
+        let status = set.status.clone().unwrap_or_default();
+        Self {
+            custom: custom(Kind::ShardSet, &set.metadata, &set.spec),
+            epoch: status.epoch,
+            placement: status.placement,
+            moving: status.moving,
+        }
+    }
+}
+
+fn custom<S: Clone>(
+    kind: Kind,
+    meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    spec: &S,
+) -> Custom<S> {
+    Custom {
+        id: id_of(kind, meta),
+        meta: meta.into(),
+        spec: Some(spec.clone()),
+        defect: None,
+    }
+}
+
+/// A Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceFacts {
+    /// Its name.
+    pub id: ObjectId,
+    /// Labels of its pods; empty where EndpointSlices alone say which they are.
+    pub selector: BTreeMap<String, String>,
+    /// Its TCP ports.
+    pub ports: Vec<ServicePort>,
+}
+
+/// One port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Its name; empty where it has none.
+    pub name: String,
+    /// Its number.
+    pub port: u16,
+    /// The pods' port, where the Service gives it as a number.
+    pub target: Option<u16>,
+    /// What the pods speak there, as `appProtocol` has it.
+    pub app_protocol: Option<String>,
+}
+
+impl From<&Service> for ServiceFacts {
+    fn from(service: &Service) -> Self {
+        let spec = service.spec.clone().unwrap_or_default();
+        // An ExternalName is a DNS alias: it has neither pods nor ports of ours.
+        let alias = spec.type_.as_deref() == Some("ExternalName");
+        let ports = spec.ports.unwrap_or_default();
+        Self {
+            id: id_of(Kind::Service, &service.metadata),
+            selector: spec.selector.filter(|_| !alias).unwrap_or_default(),
+            ports: ports.iter().filter(|_| !alias).filter_map(service_port).collect(),
+        }
+    }
+}
+
+fn service_port(port: &k8s_openapi::api::core::v1::ServicePort) -> Option<ServicePort> {
+    if !matches!(port.protocol.as_deref(), None | Some("TCP")) {
+        return None;
+    }
+    let number = u16::try_from(port.port).ok()?;
+    let target = match &port.target_port {
+        None | Some(IntOrString::Int(0)) => Some(number),
+        Some(IntOrString::Int(target)) => u16::try_from(*target).ok(),
+        // The API server lets "8080" pass as a name of digits only where it is a number.
+        Some(IntOrString::String(name)) => name.parse().ok(),
+    };
+    Some(ServicePort {
+        name: port.name.clone().unwrap_or_default(),
+        port: number,
+        target,
+        app_protocol: port.app_protocol.clone(),
+    })
+}
+
+/// An EndpointSlice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SliceFacts {
+    /// Its name.
+    pub id: ObjectId,
+    /// The Service it belongs to.
+    pub service: Option<String>,
+    /// TCP ports: name (empty where it has none) -> number.
+    pub ports: BTreeMap<String, u16>,
+    /// Its endpoints, in the slice's order.
+    pub endpoints: Vec<EndpointFacts>,
+}
+
+/// One endpoint of a slice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointFacts {
+    /// Its address; none where the slice gives a DNS name or nonsense.
+    pub address: Option<IpAddr>,
+    /// May take new requests.
+    pub ready: bool,
+    /// Answers.
+    pub serving: bool,
+    /// On its way out.
+    pub terminating: bool,
+    /// Name and uid of the pod behind it; an empty uid where the slice gives none.
+    pub pod: Option<(String, String)>,
+}
+
+impl From<&EndpointSlice> for SliceFacts {
+    fn from(slice: &EndpointSlice) -> Self {
+        let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
+        let ports = slice.ports.iter().flatten();
+        let endpoints = slice.endpoints.iter().flatten();
+        Self {
+            id: id_of(Kind::EndpointSlice, &slice.metadata),
+            service: slice.labels().get(SERVICE_NAME_LABEL).cloned(),
+            ports: ports
+                .filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")))
+                .filter_map(|port| {
+                    let number = port.port.and_then(|number| u16::try_from(number).ok())?;
+                    Some((port.name.clone().unwrap_or_default(), number))
+                })
+                .collect(),
+            endpoints: endpoints.map(|one| endpoint(namespace, one)).collect(),
+        }
+    }
+}
+
+fn endpoint(namespace: &str, one: &k8s_openapi::api::discovery::v1::Endpoint) -> EndpointFacts {
+    let conditions = one.conditions.clone().unwrap_or_default();
+    // An absent condition means yes (ready, serving) or no (terminating), says the API.
+    let ready = conditions.ready.unwrap_or(true);
+    let target = one.target_ref.as_ref().filter(|target| {
+        matches!(target.kind.as_deref(), Some("Pod"))
+            && target.namespace.as_deref().unwrap_or(namespace) == namespace
+    });
+    EndpointFacts {
+        address: one.addresses.first().and_then(|address| address.parse().ok()),
+        ready,
+        serving: conditions.serving.unwrap_or(ready),
+        terminating: conditions.terminating.unwrap_or(false),
+        pod: target.and_then(|target| {
+            Some((
+                target.name.clone()?,
+                target.uid.clone().unwrap_or_default(),
+            ))
+        }),
+    }
+}
+
+/// A Secret. Its bytes are compared only to see whether anything changed.
+#[derive(Debug, Clone)]
+pub struct SecretFacts {
+    /// Its name.
+    pub id: ObjectId,
+    /// Uid, age.
+    pub meta: Meta,
+    /// The Secret's `type`.
+    pub kind: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The consumer's name, where the Secret gives one.
+    pub subject: Option<String>,
+    /// The consumer's attributes.
+    pub attributes: BTreeMap<String, String>,
+    /// Entry -> value.
+    pub entries: BTreeMap<String, SecretBytes>,
+}
+
+impl SecretFacts {
+    /// The purpose its label names.
+    pub fn purpose(&self) -> Option<&str> {
+        self.labels.get(USE_LABEL).map(String::as_str)
+    }
+
+    /// Its place among elder and younger.
+    pub fn age(&self) -> Age {
+        Age::of(&self.id, &self.meta)
+    }
+}
+
+impl PartialEq for SecretFacts {
+    fn eq(&self, other: &Self) -> bool {
+        let Self {
+            id,
+            meta,
+            kind,
+            labels,
+            subject,
+            attributes,
+            entries,
+        } = self;
+        let same = |(a, b): ((&String, &SecretBytes), (&String, &SecretBytes))| {
+            a.0 == b.0 && a.1.expose() == b.1.expose()
+        };
+        *id == other.id
+            && *meta == other.meta
+            && *kind == other.kind
+            && *labels == other.labels
+            && *subject == other.subject
+            && *attributes == other.attributes
+            && entries.len() == other.entries.len()
+            && entries.iter().zip(&other.entries).all(same)
+    }
+}
+
+impl From<&Secret> for SecretFacts {
+    fn from(secret: &Secret) -> Self {
+        let annotations = secret.annotations();
+        let mut entries: BTreeMap<String, SecretBytes> = BTreeMap::new();
+        for (id, ByteString(bytes)) in secret.data.iter().flatten() {
+            entries.insert(id.clone(), SecretBytes::new(bytes.clone()));
+        }
+        // Written only, and folded into `data` by an API server; files are read by no API server.
+        for (id, text) in secret.string_data.iter().flatten() {
+            entries.insert(id.clone(), SecretBytes::new(text.clone().into_bytes()));
+        }
+        Self {
+            id: id_of(Kind::Secret, &secret.metadata),
+            meta: Meta::from(&secret.metadata),
+            kind: secret.type_.clone().unwrap_or_default(),
+            labels: secret.labels().clone(),
+            subject: annotations.get(SUBJECT_ANNOTATION).cloned(),
+            attributes: annotations
+                .iter()
+                .filter_map(|(key, value)| {
+                    let name = key.strip_prefix(ATTRIBUTE_PREFIX)?;
+                    Some((name.to_owned(), value.clone()))
+                })
+                .collect(),
+            entries,
+        }
+    }
+}
+
+/// A Pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodFacts {
+    /// Its name.
+    pub id: ObjectId,
+    /// Its uid.
+    pub uid: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The account it runs under.
+    pub service_account: String,
+    /// Named TCP ports of its containers, for Services that name a targetPort.
+    pub ports: BTreeMap<String, u16>,
+    /// Being deleted, or done for good.
+    pub terminating: bool,
+    /// Ready now, or once since it was made.
+    pub was_ready: bool,
+}
+
+impl From<&Pod> for PodFacts {
+    fn from(pod: &Pod) -> Self {
+        let spec = pod.spec.as_ref();
+        let status = pod.status.clone().unwrap_or_default();
+        let containers = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default();
+        let ready = status.conditions.iter().flatten();
+        let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        Self {
+            id: id_of(Kind::Pod, &pod.metadata),
+            uid: pod.uid().unwrap_or_default(),
+            labels: pod.labels().clone(),
+            service_account: spec
+                .and_then(|spec| spec.service_account_name.clone())
+                .unwrap_or_else(|| "default".into()),
+            ports: containers
+                .iter()
+                .flat_map(|container| container.ports.iter().flatten())
+                .filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")))
+                .filter_map(|port| {
+                    let number = u16::try_from(port.container_port).ok()?;
+                    Some((port.name.clone()?, number))
+                })
+                .collect(),
+            terminating: pod.metadata.deletion_timestamp.is_some() || over,
+            was_ready: ready
+                .into_iter()
+                .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+        }
+    }
+}
+
+/// A HorizontalPodAutoscaler.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HpaFacts {
+    /// Its name.
+    pub id: ObjectId,
+    /// Kind of what it scales.
+    pub target_kind: String,
+    /// Name of what it scales.
+    pub target_name: String,
+    /// Whether an ApiRoute owns it: then it is one of ours.
+    pub ours: bool,
+}
+
+impl From<&HorizontalPodAutoscaler> for HpaFacts {
+    fn from(hpa: &HorizontalPodAutoscaler) -> Self {
+        let owners = hpa.metadata.owner_references.iter().flatten();
+        Self {
+            id: id_of(Kind::HorizontalPodAutoscaler, &hpa.metadata),
+            target_kind: hpa.spec.scale_target_ref.kind.clone(),
+            target_name: hpa.spec.scale_target_ref.name.clone(),
+            ours: owners.into_iter().any(|owner| {
+                owner.kind == Kind::ApiRoute.as_str()
+                    && owner.api_version.split('/').next() == Some(GROUP)
+            }),
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The objects of the world and the changes that sources report.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::{
+    autoscaling::v2::HorizontalPodAutoscaler,
+    core::v1::{Pod, Secret, Service},
+    discovery::v1::EndpointSlice,
+};
+use serde_json::{Value, json};
+use sluice_crds::{
+    ApiRoute, ApiRouteSpec, RateLimitPolicy, RateLimitPolicySpec, ShardSet, SluiceConfig,
+    rate_limit_policy::PolicyTargetRef,
+};
+
+use super::{
+    facts::{
+        Custom, Defect, HpaFacts, PodFacts, PolicyFacts, RouteFacts, SecretFacts, ServiceFacts,
+        ShardSetFacts, SliceFacts,
+    },
+    id::{Kind, Meta, ObjectId},
+};
+
+/// One object, as the world keeps it. Made by `From` of a reference to the Kubernetes object.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs)] // each is documented at its type
+pub enum Object {
+    ApiRoute(Arc<RouteFacts>),
+    RateLimitPolicy(Arc<PolicyFacts>),
+    ShardSet(Arc<ShardSetFacts>),
+    Service(Arc<ServiceFacts>),
+    EndpointSlice(Arc<SliceFacts>),
+    Secret(Arc<SecretFacts>),
+    Pod(Arc<PodFacts>),
+    HorizontalPodAutoscaler(Arc<HpaFacts>),
+    Config(Arc<SluiceConfig>),
+    /// Sidecars, connected or unknown, whose groups hold the RateLimitPolicy of this name.
+    Fleet {
+        id: ObjectId,
+        sessions: u32,
+    },
+}
+
+/// What a source saw.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// The object is there, new or changed.
+    Upsert(Object),
+    /// The object is there and cannot be decoded.
+    Undecodable(Undecodable),
+    /// The object is gone.
+    Delete(ObjectId),
+}
+
+/// A stored object that does not decode. What was last good of it stays in force; where there is none, `raw` says what it
+/// is about, and that is denied.
+#[derive(Debug, Clone)]
+pub struct Undecodable {
+    /// Its name.
+    pub id: ObjectId,
+    /// Uid, age, generation.
+    pub meta: Meta,
+    /// What the decoder said.
+    pub message: String,
+    /// The whole object, where the source has it.
+    pub raw: Option<Value>,
+}
+
+impl Object {
+    /// The object's name.
+    pub fn id(&self) -> ObjectId {
+        match self {
+            Self::ApiRoute(facts) => facts.id.clone(),
+            Self::RateLimitPolicy(facts) => facts.id.clone(),
+            Self::ShardSet(facts) => facts.custom.id.clone(),
+            Self::Service(facts) => facts.id.clone(),
+            Self::EndpointSlice(facts) => facts.id.clone(),
+            Self::Secret(facts) => facts.id.clone(),
+            Self::Pod(facts) => facts.id.clone(),
+            Self::HorizontalPodAutoscaler(facts) => facts.id.clone(),
+            Self::Config(_) => ObjectId::config(),
+            Self::Fleet { id, .. } => id.clone(),
+        }
+    }
+
+    /// Uid, age and generation, of our own resources.
+    pub fn meta(&self) -> Option<&Meta> {
+        match self {
+            Self::ApiRoute(facts) => Some(&facts.meta),
+            Self::RateLimitPolicy(facts) => Some(&facts.meta),
+            Self::ShardSet(facts) => Some(&facts.custom.meta),
+            _ => None,
+        }
+    }
+
+    /// Fleet facts of the RateLimitPolicy `policy`.
+    pub fn fleet(policy: &ObjectId, sessions: u32) -> Self {
+        Self::Fleet {
+            id: ObjectId {
+                kind: Kind::Fleet,
+                ..policy.clone()
+            },
+            sessions,
+        }
+    }
+}
+
+macro_rules! from_kubernetes {
+    ($($kind:ident),+) => {$(
+        impl From<&$kind> for Object {
+            fn from(object: &$kind) -> Self {
+                Self::$kind(Arc::new(object.into()))
+            }
+        }
+    )+};
+}
+from_kubernetes!(
+    ApiRoute,
+    RateLimitPolicy,
+    ShardSet,
+    Service,
+    EndpointSlice,
+    Secret,
+    Pod,
+    HorizontalPodAutoscaler
+);
+
+impl From<&SluiceConfig> for Object {
+    fn from(config: &SluiceConfig) -> Self {
+        Self::Config(Arc::new(config.clone()))
+    }
+}
+
+impl Undecodable {
+    /// The object to keep: `last` as it was, or the outline of what cannot be read. None for kinds that are not ours, of
+    /// which nothing is kept.
+    pub(super) fn keep(self, last: Option<&Object>) -> Option<Object> {
+        let Self {
+            id,
+            meta,
+            message,
+            raw,
+        } = self;
+        let spec = raw.as_ref().and_then(|raw| raw.get("spec"));
+        match id.kind {
+            Kind::ApiRoute => {
+                let last = match last {
+                    Some(Object::ApiRoute(facts)) => facts.sound().cloned(),
+                    _ => None,
+                };
+                let facts = kept(id, meta, message, last, || route_outline(spec));
+                Some(Object::ApiRoute(Arc::new(facts)))
+            }
+            Kind::RateLimitPolicy => {
+                let last = match last {
+                    Some(Object::RateLimitPolicy(facts)) => facts.sound().cloned(),
+                    _ => None,
+                };
+                let facts = kept(id, meta, message, last, || policy_outline(spec));
+                Some(Object::RateLimitPolicy(Arc::new(facts)))
+            }
+            Kind::ShardSet => {
+                let last = match last {
+                    Some(Object::ShardSet(facts)) => Some(ShardSetFacts::clone(facts)),
+                    _ => None,
+                };
+                let (spec, rest) = match last {
+                    Some(last) => (last.custom.sound().cloned(), Some(last)),
+                    None => (None, None),
+                };
+                Some(Object::ShardSet(Arc::new(ShardSetFacts {
+                    custom: kept(id, meta, message, spec, || None),
+                    epoch: rest.as_ref().and_then(|last| last.epoch),
+                    placement: rest.as_ref().map(|last| last.placement.clone()).unwrap_or_default(),
+                    moving: rest.and_then(|last| last.moving),
+                })))
+            }
+            Kind::Service
+            | Kind::EndpointSlice
+            | Kind::Secret
+            | Kind::Pod
+            | Kind::HorizontalPodAutoscaler
+            | Kind::Config
+            | Kind::Fleet
+            | Kind::File => last.cloned(),
+        }
+    }
+}
+
+fn kept<S>(
+    id: ObjectId,
+    meta: Meta,
+    message: String,
+    last: Option<S>,
+    outline: impl FnOnce() -> Option<S>,
+) -> Custom<S> {
+    let lost = last.is_none();
+    Custom {
+        id,
+        meta,
+        spec: last.or_else(outline),
+        defect: Some(Defect {
+            message,
+            outline: lost,
+        }),
+    }
+}
+
+/// Where the route attaches and what it answers to: enough to deny exactly that.
+fn route_outline(spec: Option<&Value>) -> Option<ApiRouteSpec> {
+    let part = |name: &str| spec.and_then(|spec| spec.get(name)).cloned();
+    let read = |value: Value| serde_json::from_value::<ApiRouteSpec>(value).ok();
+    let parents = read(json!({"parentRefs": part("parentRefs")?}))?;
+    // Unreadable hostnames mean any: it denies more, never less.
+    let hostnames = part("hostnames").and_then(|names| read(json!({"hostnames": names})));
+    Some(ApiRouteSpec {
+        hostnames: hostnames.unwrap_or_default().hostnames,
+        ..parents
+    })
+}
+
+/// What the policy is about.
+fn policy_outline(spec: Option<&Value>) -> Option<RateLimitPolicySpec> {
+    let targets = spec?.get("targetRefs")?.as_array()?;
+    Some(RateLimitPolicySpec {
+        target_refs: targets.iter().filter_map(target_outline).collect(),
+        ..RateLimitPolicySpec::default()
+    })
+}
+
+/// A target whose section cannot be read covers the whole route.
+fn target_outline(target: &Value) -> Option<PolicyTargetRef> {
+    let read = |value: &Value| serde_json::from_value::<PolicyTargetRef>(value.clone()).ok();
+    read(target).or_else(|| {
+        let mut target = target.clone();
+        target.as_object_mut()?.remove("sectionName");
+        read(&target)
+    })
+}

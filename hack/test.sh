@@ -15,18 +15,28 @@ step() {
 kubernetes() { KUBEBUILDER_ASSETS=$(hack/kube.sh) && export KUBEBUILDER_ASSETS; }
 docs() { RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --workspace; }
 
+# The tests that lie beside the crates, as `--test NAME`; those of the tests/ package are the tiers below.
+beside=()
+shopt -s nullglob
+for file in {*,*/*}/tests/{*.rs,*/main.rs}; do
+    case $file in tests/* | target/*) continue ;; esac
+    name=${file##*/tests/}
+    name=${name%.rs}
+    beside+=(--test "${name%/main}")
+done
+
+# Always the whole workspace, whatever is filtered: a smaller selection has other features and is compiled anew.
 step "programs: Debian packages" hack/packages.sh
 step "programs: Kubernetes" kubernetes
 step "cargo fmt" cargo fmt --all --check
 step "cargo clippy" cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 step "cargo deny" hack/deny.sh bans licenses sources
 step "cargo doc" docs
-# Product binaries first: the tiers below start them. The whole workspace at once, so that features unify alike in every step.
+# The tiers start the product's binaries, which `cargo test` alone would not bring up to date.
 step "cargo build" cargo build --quiet --locked --workspace --all-targets
-step "unit tests" cargo test --locked --workspace --exclude sluice-tests
-step "fixture's own tests" cargo test --locked --package sluice-tests --lib
-for tier in in_process real_servers; do
-    [ -e "tests/tests/$tier.rs" ] || [ -d "tests/tests/$tier" ] || die "tests/tests/$tier.rs is missing"
-    step "tier $tier" cargo test --locked --package sluice-tests --test "$tier"
-done
+step "unit tests" cargo test --locked --workspace --lib --bins
+[ ${#beside[@]} = 0 ] || step "tests beside the crates" cargo test --locked --workspace "${beside[@]}"
+step "documentation tests" cargo test --quiet --locked --workspace --doc
+step "in-process tier" cargo test --locked --workspace --test in_process
+step "real-server tier" cargo test --locked --workspace --test real_servers
 say "[$(printf %4d $SECONDS) s] all passed"

@@ -1,0 +1,1 @@
+//! Manifests from text to objects and findings.

@@ -1,1 +1,50 @@
-//! Being written.
+//! Where a redirect sends the client: RequestRedirect of the Gateway API.
+
+use sluice_snapshot::unit::route::{Redirect, RedirectPath};
+
+use crate::{
+    Facts,
+    admit::split_authority,
+    program::{Match, PathMatcher},
+    target::Target,
+};
+
+/// The value of `Location`: an absolute URI. What the redirect does not name is kept from the request; the query always
+/// is.
+pub fn location(redirect: &Redirect, matched: &Match, facts: &impl Facts, target: &Target) -> String {
+    let (own_host, own_port) = facts.authority().and_then(split_authority).unwrap_or_default();
+    let scheme = redirect.scheme.as_deref().unwrap_or(facts.scheme());
+    let host = redirect.hostname.as_deref().unwrap_or(own_host);
+    let well_known = match scheme {
+        "https" => 443,
+        _ => 80,
+    };
+    // Gateway API: a redirect that names a scheme and no port means the scheme's port.
+    let port = match (redirect.port, &redirect.scheme) {
+        (Some(port), _) => Some(port),
+        (None, Some(_)) => None,
+        (None, None) => own_port,
+    };
+    let port = port.filter(|port| *port != well_known).map(|port| format!(":{port}")).unwrap_or_default();
+    let path = match &redirect.path {
+        None => target.path().to_owned(),
+        Some(RedirectPath::ReplaceFullPath(path)) => path.clone(),
+        Some(RedirectPath::ReplacePrefixMatch(with)) => replace_prefix(target.path(), matched, with),
+    };
+    let query = target.query().map(|query| format!("?{query}")).unwrap_or_default();
+    format!("{scheme}://{host}{port}{path}{query}")
+}
+
+/// `/foo/bar` under the prefix `/foo` with `/xyz` is `/xyz/bar`; with an empty one or `/` it is `/bar`.
+fn replace_prefix(path: &str, matched: &Match, with: &str) -> String {
+    let rest = match &matched.path {
+        PathMatcher::Prefix(prefix) => path.strip_prefix(prefix.as_str()).unwrap_or(path),
+        // `compile_unit` admits this only where every match is a prefix.
+        PathMatcher::Exact(_) | PathMatcher::Regex(_) => path,
+    };
+    let with = with.strip_suffix('/').unwrap_or(with);
+    match (with, rest) {
+        ("", "") => "/".into(),
+        _ => format!("{with}{rest}"),
+    }
+}

@@ -1,1 +1,132 @@
-//! Being written.
+//! The routing phase: which rule a request belongs to.
+//!
+//! Precedence follows the Gateway API (HTTPRoute): first the hostname, from the most specific to none; of the first
+//! hostname under which any rule matches, the most specific match (`program::Match` has the order), then the elder
+//! route, then the order of rules and matches. So a request goes on to a less specific hostname only where *no* rule of
+//! the more specific one matches. Where a route of a hostname cannot serve, the hostname is refused and nothing less
+//! specific is asked.
+
+use std::{borrow::Cow, sync::Arc};
+
+use sluice_snapshot::ConfigError;
+
+use crate::{
+    Decider, Facts, Reject, RejectReason, admit,
+    program::{Candidate, Match, PathMatcher, Route, Rule, Table, ValueMatcher},
+    target::Target,
+};
+
+/// The rule that a request belongs to.
+#[derive(Debug, Clone, Copy)]
+pub struct Matched<'p> {
+    /// Its route.
+    pub route: &'p Arc<Route>,
+    /// The rule.
+    pub rule: &'p Arc<Rule>,
+    /// Which of the rule's matches.
+    pub match_index: usize,
+}
+
+/// Finds the rule. Nothing is allocated where the host is in lower case and no header comes twice.
+pub fn find<'p>(table: &'p Table, facts: &impl Facts, target: &Target) -> Result<Matched<'p>, Reject> {
+    let host = hostname(facts);
+    for rules in table.hosts(&host) {
+        if let Some(denial) = rules.denied() {
+            return Err(misconfigured(&denial.error, denial.decider.clone()));
+        }
+        let candidate = rules.candidates(target.path()).find(|candidate| applies(candidate.spec(), facts, target));
+        if let Some(Candidate { route, rule, match_index, .. }) = candidate {
+            return match &rule.broken {
+                Some(error) => Err(misconfigured(error, rule.decider())),
+                None => Ok(Matched { route, rule, match_index: *match_index }),
+            };
+        }
+    }
+    Err(Reject::new(RejectReason::NoRoute))
+}
+
+impl Matched<'_> {
+    /// The match.
+    pub fn spec(&self) -> &Match {
+        &self.rule.matches[self.match_index]
+    }
+
+    /// The rule, for the access log.
+    pub fn decider(&self) -> Decider {
+        self.rule.decider()
+    }
+
+    /// A refusal that the rule decided.
+    pub fn reject(&self, reason: RejectReason) -> Reject {
+        Reject::new(reason).by(self.decider())
+    }
+
+    /// Whether the request keeps to the sizes of its route: [`admit::within`].
+    pub fn within(&self, facts: &impl Facts, content_length: Option<u64>) -> Result<(), Reject> {
+        admit::within(&self.route.limits, facts, content_length).map_err(|reject| reject.by(self.decider()))
+    }
+
+    /// A path parameter: a named group of the expression that matched, as it stands in the normalised path.
+    pub fn parameter(&self, name: &str, target: &Target) -> Option<String> {
+        match &self.spec().path {
+            PathMatcher::Regex(regex) => Some(regex.captures(target.path())?.name(name)?.as_str().to_owned()),
+            PathMatcher::Exact(_) | PathMatcher::Prefix(_) => None,
+        }
+    }
+}
+
+/// A refusal for a problem of configuration.
+pub(crate) fn misconfigured(error: &ConfigError, decider: Decider) -> Reject {
+    Reject::new(RejectReason::Config(error.reason)).by(decider).detail(&error.message)
+}
+
+/// The host a request names: lower-case, without port and without the dot of the root.
+fn hostname(facts: &impl Facts) -> Cow<'_, str> {
+    let host = facts.authority().and_then(admit::split_authority).map_or("", |(host, _)| host);
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    }
+}
+
+fn applies(spec: &Match, facts: &impl Facts, target: &Target) -> bool {
+    let Match { path, method, headers, query, cookies } = spec;
+    path.matches(target.path())
+        && method.as_ref().is_none_or(|method| method == facts.method())
+        && headers.iter().all(|header| header_matches(header, facts))
+        && query.iter().all(|parameter| {
+            target.parameter(&parameter.name).is_some_and(|value| parameter.value.matches(value.as_bytes()))
+        })
+        && cookies
+            .iter()
+            .all(|cookie| cookie_value(facts, &cookie.name).is_some_and(|value| cookie.value.matches(value)))
+}
+
+/// Several lines of a header are one value with commas between (RFC 9110 section 5.3): a request cannot show a policy
+/// one line and the app another.
+fn header_matches(matcher: &ValueMatcher, facts: &impl Facts) -> bool {
+    let mut lines = facts.header(&matcher.name);
+    match (lines.next(), lines.next()) {
+        (None, _) => false,
+        (Some(line), None) => matcher.value.matches(line),
+        (Some(first), Some(second)) => {
+            let mut value = first.to_vec();
+            for line in std::iter::once(second).chain(lines) {
+                value.extend_from_slice(b", ");
+                value.extend_from_slice(line);
+            }
+            matcher.value.matches(&value)
+        }
+    }
+}
+
+/// The first cookie of a name (RFC 6265 section 4.2.1).
+fn cookie_value<'a>(facts: &'a impl Facts, name: &str) -> Option<&'a [u8]> {
+    facts.header("cookie").flat_map(|line| line.split(|byte| *byte == b';')).find_map(|pair| {
+        let pair = pair.trim_ascii();
+        let at = pair.iter().position(|byte| *byte == b'=')?;
+        (pair[..at] == *name.as_bytes()).then(|| &pair[at + 1..])
+    })
+}

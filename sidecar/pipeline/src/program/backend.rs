@@ -1,0 +1,65 @@
+//! A Service port with the addresses of all its slices merged. Which of them is healthy is live state and not here.
+
+use std::net::SocketAddr;
+
+use sluice_snapshot::{
+    UnitName,
+    unit::{self, Endpoints, backend::BackendProtocol},
+};
+
+/// Where a forward can go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    /// The unit.
+    pub name: UnitName,
+    /// Namespace of the Service.
+    pub namespace: String,
+    /// The Service.
+    pub service: String,
+    /// Its port.
+    pub port: u16,
+    /// What the endpoints speak.
+    pub protocol: BackendProtocol,
+    /// Endpoints that may take new requests, sorted.
+    pub ready: Vec<SocketAddr>,
+    /// Endpoints that terminate but still answer, sorted: used only where none is ready.
+    pub serving: Vec<SocketAddr>,
+}
+
+impl Backend {
+    /// Merges `slices`. A slice without the backend's port adds nothing.
+    pub(super) fn link<'a>(name: &UnitName, unit: &unit::Backend, slices: impl Iterator<Item = &'a Endpoints>) -> Self {
+        let unit::Backend { namespace, service, port, port_name, protocol, endpoints: _ } = unit;
+        let (mut ready, mut serving) = (Vec::new(), Vec::new());
+        for slice in slices {
+            let Some(&port) = slice.ports.get(port_name) else { continue };
+            for endpoint in &slice.endpoints {
+                let address = SocketAddr::new(endpoint.address, port);
+                if endpoint.ready {
+                    ready.push(address);
+                } else if endpoint.serving {
+                    serving.push(address);
+                }
+            }
+        }
+        for list in [&mut ready, &mut serving] {
+            list.sort_unstable();
+            // While a slice is split, an address can stand in two of them.
+            list.dedup();
+        }
+        Self {
+            name: name.clone(),
+            namespace: namespace.clone(),
+            service: service.clone(),
+            port: *port,
+            protocol: *protocol,
+            ready,
+            serving,
+        }
+    }
+
+    /// The addresses to choose from: the ready ones, or those that still answer where none is ready.
+    pub fn endpoints(&self) -> &[SocketAddr] {
+        if self.ready.is_empty() { &self.serving } else { &self.ready }
+    }
+}

@@ -1,0 +1,416 @@
+//! Puts a program together: compiles each unit, gives it what it needs, and keeps what did not change.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use sluice_snapshot::{
+    ConfigError, ConfigReason, Hash, Unit, UnitKind, UnitName,
+    unit::{
+        self, Inbound, Keys, LimitPolicy, Secret, Store,
+        auth::{Method, NonceScope},
+        policy::Scope,
+    },
+};
+
+use super::{
+    Action, Backend, CompileError, Content, Match, Ports, Program, Requirement, Route, Rule, Table, Target, UnitSet,
+    WeightedTarget, compile_unit,
+    stamp::Stamps,
+    table::Denial,
+};
+use crate::{
+    auth::{Provider, keyring::KeyRing},
+    ratelimit::Policy,
+    reject::Decider,
+    shard::CompiledShardMap,
+};
+
+/// Everything compiled, by unit name.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    pub routes: BTreeMap<UnitName, Arc<Route>>,
+    pub policies: BTreeMap<UnitName, Result<Arc<Policy>, ConfigError>>,
+    pub backends: BTreeMap<UnitName, Arc<Backend>>,
+    pub shard_maps: BTreeMap<UnitName, Arc<CompiledShardMap>>,
+    pub stores: BTreeMap<UnitName, Arc<Store>>,
+    pub secrets: BTreeMap<UnitName, Arc<Secret>>,
+    pub keyrings: BTreeMap<UnitName, Result<Arc<KeyRing>, ConfigError>>,
+    pub fleets: BTreeMap<UnitName, u32>,
+}
+
+/// How the next program recognises a unit.
+#[derive(Debug)]
+pub(super) struct Seen {
+    hash: Hash,
+    stamp: Hash,
+}
+
+/// See [`Program::compile`].
+pub(super) fn compile(set: &UnitSet, previous: Option<&Program>) -> Result<Program, CompileError> {
+    check(set, previous)?;
+    let mut linker = Linker { set, previous, seen: seen(set), parts: Parts::default() };
+    linker.leaves();
+    linker.keyrings();
+    linker.backends();
+    linker.shard_maps();
+    linker.policies();
+    linker.routes();
+    let (namespace, trust_domain, ports) = linker.ports();
+    Ok(Program {
+        version: set.version(),
+        namespace,
+        trust_domain,
+        ports,
+        seen: linker.seen,
+        parts: linker.parts,
+    })
+}
+
+/// Checks every unit that the previous program did not hold.
+fn check(set: &UnitSet, previous: Option<&Program>) -> Result<(), CompileError> {
+    if let Some((unit, _)) = set.units.iter().filter(|(name, _)| name.kind() == UnitKind::Inbound).nth(1) {
+        return Err(CompileError { unit: unit.clone(), reason: "a snapshot has one inbound unit".into() });
+    }
+    for (name, held) in &set.units {
+        let known = previous.and_then(|program| program.seen.get(name)).is_some_and(|seen| seen.hash == held.hash);
+        if let (Content::Unit(unit), false) = (&held.content, known) {
+            compile_unit(name, unit)?;
+        }
+    }
+    Ok(())
+}
+
+/// Every unit that is not denied.
+fn seen(set: &UnitSet) -> BTreeMap<UnitName, Seen> {
+    let mut stamps = Stamps::default();
+    set.units
+        .iter()
+        .filter(|(_, held)| matches!(held.content, Content::Unit(_)))
+        .map(|(name, held)| (name.clone(), Seen { hash: held.hash.clone(), stamp: stamps.of(set, name) }))
+        .collect()
+}
+
+struct Linker<'a> {
+    set: &'a UnitSet,
+    previous: Option<&'a Program>,
+    seen: BTreeMap<UnitName, Seen>,
+    parts: Parts,
+}
+
+impl<'a> Linker<'a> {
+    /// Every unit that is not denied.
+    fn units(&self) -> impl Iterator<Item = (&'a UnitName, &'a Unit)> + use<'a> {
+        let set = self.set;
+        set.units.iter().filter_map(|(name, held)| match &held.content {
+            Content::Unit(unit) => Some((name, unit.as_ref())),
+            Content::Denied(_) => None,
+        })
+    }
+
+    fn unit(&self, name: &UnitName) -> Option<&'a Unit> {
+        match &self.set.units.get(name)?.content {
+            Content::Unit(unit) => Some(unit),
+            Content::Denied(_) => None,
+        }
+    }
+
+    /// The previous program, if `name` and all it needs were the same there.
+    fn same(&self, name: &UnitName) -> Option<&'a Program> {
+        let previous = self.previous?;
+        (previous.seen.get(name)?.stamp == self.seen.get(name)?.stamp).then_some(previous)
+    }
+
+    /// Why `name` cannot be had.
+    fn missing(&self, name: &UnitName, reason: ConfigReason) -> ConfigError {
+        match self.set.units.get(name).map(|held| &held.content) {
+            Some(Content::Denied(error)) => error.clone(),
+            _ => ConfigError::new(reason, format!("unit {name} is not part of the snapshot")),
+        }
+    }
+
+    /// Units that need nothing to be compiled.
+    fn leaves(&mut self) {
+        for (name, unit) in self.units() {
+            match unit {
+                Unit::Store(store) => {
+                    let kept = self.same(name).and_then(|previous| previous.parts.stores.get(name)).cloned();
+                    self.parts.stores.insert(name.clone(), kept.unwrap_or_else(|| Arc::new(store.clone())));
+                }
+                Unit::Secret(secret) => {
+                    let kept = self.same(name).and_then(|previous| previous.parts.secrets.get(name)).cloned();
+                    self.parts.secrets.insert(name.clone(), kept.unwrap_or_else(|| Arc::new(secret.clone())));
+                }
+                Unit::Fleet(fleet) => {
+                    self.parts.fleets.insert(name.clone(), fleet.sessions);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn keyrings(&mut self) {
+        for (name, unit) in self.units() {
+            let Unit::Keys(keys) = unit else { continue };
+            let kept = self.same(name).and_then(|previous| previous.parts.keyrings.get(name)).cloned();
+            let ring = kept.unwrap_or_else(|| self.keyring(keys));
+            self.parts.keyrings.insert(name.clone(), ring);
+        }
+    }
+
+    /// All of its Secrets or nothing: with the elder of two Secrets gone, the younger's key would be taken for it.
+    fn keyring(&self, keys: &Keys) -> Result<Arc<KeyRing>, ConfigError> {
+        let secrets = keys
+            .secrets
+            .iter()
+            .map(|name| {
+                let secret = self.parts.secrets.get(name).cloned();
+                secret.ok_or_else(|| self.missing(name, ConfigReason::SecretNotFound))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Arc::new(KeyRing::build(keys, &secrets)))
+    }
+
+    fn backends(&mut self) {
+        for (name, unit) in self.units() {
+            let Unit::Backend(backend) = unit else { continue };
+            let kept = self.same(name).and_then(|previous| previous.parts.backends.get(name)).cloned();
+            let slices = backend.endpoints.iter().filter_map(|slice| match self.unit(slice)? {
+                Unit::Endpoints(endpoints) => Some(endpoints),
+                _ => None,
+            });
+            let linked = kept.unwrap_or_else(|| Arc::new(Backend::link(name, backend, slices)));
+            self.parts.backends.insert(name.clone(), linked);
+        }
+    }
+
+    fn backend(&self, name: &UnitName) -> Result<Arc<Backend>, ConfigError> {
+        let backend = self.parts.backends.get(name).cloned();
+        backend.ok_or_else(|| self.missing(name, ConfigReason::BackendNotFound))
+    }
+
+    fn shard_maps(&mut self) {
+        for (name, unit) in self.units() {
+            let Unit::ShardMap(map) = unit else { continue };
+            let kept = self.same(name).and_then(|previous| previous.parts.shard_maps.get(name)).cloned();
+            let linked =
+                kept.unwrap_or_else(|| Arc::new(CompiledShardMap::link(name, map, |backend| self.backend(backend))));
+            self.parts.shard_maps.insert(name.clone(), linked);
+        }
+    }
+
+    /// The store, unless it or its credentials are missing.
+    fn store(&self, name: &UnitName) -> Result<(), ConfigError> {
+        let store = self.parts.stores.get(name).ok_or_else(|| self.missing(name, ConfigReason::StoreNotFound))?;
+        match &store.credentials {
+            Some(secret) if !self.parts.secrets.contains_key(secret) => {
+                Err(self.missing(secret, ConfigReason::SecretNotFound))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn policies(&mut self) {
+        for (name, unit) in self.units() {
+            let Unit::Policy(policy) = unit else { continue };
+            let kept = self.same(name).and_then(|previous| previous.parts.policies.get(name)).cloned();
+            let linked = kept.unwrap_or_else(|| self.build_policy(policy));
+            self.parts.policies.insert(name.clone(), linked);
+        }
+    }
+
+    fn build_policy(&self, policy: &LimitPolicy) -> Result<Arc<Policy>, ConfigError> {
+        if let Some(error) = &policy.broken {
+            return Err(error.clone());
+        }
+        for limit in &policy.limits {
+            if let Scope::Global(global) = &limit.scope {
+                self.store(&global.store)?;
+            }
+        }
+        let compiled = Policy::compile(policy);
+        compiled.map(Arc::new).map_err(|error| ConfigError::new(ConfigReason::Invalid, error.to_string()))
+    }
+
+    fn policy(&self, name: &UnitName) -> Result<Arc<Policy>, ConfigError> {
+        let policy = self.parts.policies.get(name).cloned();
+        policy.unwrap_or_else(|| Err(self.missing(name, ConfigReason::PolicyUnavailable)))
+    }
+
+    fn routes(&mut self) {
+        for (name, unit) in self.units() {
+            let Unit::Route(route) = unit else { continue };
+            let kept = self.same(name).and_then(|previous| previous.parts.routes.get(name)).cloned();
+            let linked = kept.unwrap_or_else(|| Arc::new(self.build_route(name, route)));
+            self.parts.routes.insert(name.clone(), linked);
+        }
+    }
+
+    fn build_route(&self, name: &UnitName, route: &unit::Route) -> Route {
+        let unit::Route { object, request_limits, providers, rules, broken } = route;
+        // The same unit with other needs, for instance new endpoints: its expressions are kept.
+        let elder = self.previous.filter(|previous| {
+            previous.seen.get(name).map(|seen| &seen.hash) == self.seen.get(name).map(|seen| &seen.hash)
+        });
+        let elder = elder.and_then(|previous| previous.parts.routes.get(name));
+        let providers: BTreeMap<&str, Arc<Provider>> =
+            providers.iter().map(|provider| (provider.name.as_str(), Arc::new(self.provider(provider)))).collect();
+        let rules = rules.iter().enumerate().map(|(index, rule)| {
+            let kept = elder.and_then(|elder| elder.rules.get(index)).map(|rule| rule.matches.clone());
+            self.rule(object, index, rule, kept, &providers).map(Arc::new)
+        });
+        let (rules, broken) = match rules.collect::<Result<_, _>>() {
+            Ok(rules) => (rules, broken.clone()),
+            // `compile_unit` has admitted the route; this is here so that nothing can ever be skipped.
+            Err(error) => (Vec::new(), Some(ConfigError::new(ConfigReason::Invalid, error))),
+        };
+        Route { object: object.clone(), limits: *request_limits, rules, broken }
+    }
+
+    fn rule(
+        &self,
+        object: &unit::ObjectRef,
+        index: usize,
+        rule: &unit::route::Rule,
+        kept: Option<Arc<[Match]>>,
+        providers: &BTreeMap<&str, Arc<Provider>>,
+    ) -> Result<Rule, String> {
+        let unit::route::Rule {
+            name,
+            matches,
+            auth,
+            policies,
+            cache,
+            request_headers,
+            response_headers,
+            timeouts,
+            action,
+            broken,
+        } = rule;
+        let matches = match kept {
+            Some(kept) => kept,
+            None => matches.iter().map(Match::compile).collect::<Result<_, _>>()?,
+        };
+        let auth = auth.as_ref().map(|requirement| requirement_of(requirement, providers)).transpose()?;
+        Ok(Rule {
+            index,
+            name: name.clone(),
+            object: object.clone(),
+            matches,
+            auth,
+            policies: policies.iter().map(|policy| self.policy(policy)).collect(),
+            cache: cache.clone(),
+            request_headers: request_headers.clone(),
+            response_headers: response_headers.clone(),
+            timeouts: *timeouts,
+            action: self.action(action),
+            broken: broken.clone(),
+        })
+    }
+
+    /// A provider whose keys or nonce store are missing is broken: what asks for it is refused.
+    fn provider(&self, provider: &unit::auth::Provider) -> Provider {
+        let ring = |name: &UnitName| {
+            let ring = self.parts.keyrings.get(name).cloned();
+            ring.unwrap_or_else(|| Err(self.missing(name, ConfigReason::SecretNotFound)))
+        };
+        let problem = match &provider.method {
+            Method::ApiKey(method) => ring(&method.keys).err(),
+            Method::Signature(method) => {
+                let store = method.nonce.as_ref().and_then(|nonce| match &nonce.scope {
+                    NonceScope::Local => None,
+                    NonceScope::Shared { store, .. } => self.store(store).err(),
+                });
+                ring(&method.keys).err().or(store)
+            }
+            Method::Jwt(method) => method.keys.unit().and_then(|keys| ring(keys).err()),
+            Method::Broken(_) => None,
+        };
+        let lookup = |name: &UnitName| ring(name).ok();
+        match problem {
+            None => Provider::compile(provider, &lookup),
+            Some(error) => {
+                let broken = unit::auth::Provider { name: provider.name.clone(), method: Method::Broken(error) };
+                Provider::compile(&broken, &lookup)
+            }
+        }
+    }
+
+    fn action(&self, action: &unit::route::Action) -> Action {
+        match action {
+            unit::route::Action::Redirect(redirect) => Action::Redirect(redirect.clone()),
+            unit::route::Action::Backends(targets) => Action::Backends {
+                targets: targets
+                    .iter()
+                    .map(|weighted| WeightedTarget { weight: weighted.weight, target: self.target(&weighted.target) })
+                    .collect(),
+                total: targets.iter().map(|weighted| u64::from(weighted.weight)).sum(),
+            },
+        }
+    }
+
+    fn target(&self, target: &unit::route::Target) -> Result<Target, ConfigError> {
+        match target {
+            unit::route::Target::App => Ok(Target::App),
+            unit::route::Target::Backend(name) => self.backend(name).map(Target::Backend),
+            unit::route::Target::Shards(name) => {
+                let map = self.parts.shard_maps.get(name).cloned();
+                map.map(Target::Shards).ok_or_else(|| self.missing(name, ConfigReason::BackendNotFound))
+            }
+            unit::route::Target::Broken(error) => Err(error.clone()),
+        }
+    }
+
+    /// Namespace, trust domain and tables of the inbound unit; without one, every port denies.
+    fn ports(&self) -> (String, String, Ports) {
+        let inbound = self.units().find_map(|(_, unit)| match unit {
+            Unit::Inbound(inbound) => Some(inbound),
+            _ => None,
+        });
+        let Some(Inbound { namespace, services: _, trust_domain, ports }) = inbound else {
+            let denied = self.set.units.iter().find(|(name, _)| name.kind() == UnitKind::Inbound);
+            let error = match denied {
+                Some((name, _)) => self.missing(name, ConfigReason::PolicyUnavailable),
+                None => ConfigError::new(ConfigReason::PolicyUnavailable, "the snapshot has no inbound unit"),
+            };
+            let table = Table::denying(Denial { error, decider: Decider::default() });
+            return (String::new(), String::new(), Ports::Unknown(Box::new(table)));
+        };
+        let tables = ports.iter().map(|port| (port.port, self.table(port))).collect();
+        (namespace.clone(), trust_domain.clone(), Ports::Tables(tables))
+    }
+
+    fn table(&self, port: &unit::inbound::InboundPort) -> Table {
+        let mut table = Table::default();
+        for (age, used) in port.routes.iter().enumerate() {
+            match self.parts.routes.get(&used.unit) {
+                Some(route) => table.add(&used.hostnames, age, route),
+                None => {
+                    let object = unit::ObjectRef::new("ApiRoute", used.unit.namespace(), used.unit.rest());
+                    let error = self.missing(&used.unit, ConfigReason::PolicyUnavailable);
+                    let decider = Decider { object: Some(object), part: None };
+                    table.deny(&used.hostnames, &Denial { error, decider });
+                }
+            }
+        }
+        table.sort();
+        table
+    }
+}
+
+/// The providers that a requirement names.
+fn requirement_of(
+    requirement: &unit::auth::Requirement,
+    providers: &BTreeMap<&str, Arc<Provider>>,
+) -> Result<Requirement, String> {
+    let unit::auth::Requirement { any_of, anonymous } = requirement;
+    let all_of = |names: &[String]| {
+        if names.is_empty() {
+            return Err("an alternative without providers would admit everyone".to_owned());
+        }
+        let found = names.iter().map(|name| {
+            providers.get(name.as_str()).cloned().ok_or_else(|| format!("the route has no provider {name:?}"))
+        });
+        found.collect::<Result<Vec<_>, _>>()
+    };
+    let any_of = any_of.iter().map(|alternative| all_of(&alternative.all_of)).collect::<Result<_, _>>()?;
+    Ok(Requirement { any_of, anonymous: *anonymous })
+}

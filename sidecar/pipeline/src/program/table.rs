@@ -1,0 +1,165 @@
+//! Which rules a port serves under which hostname: the look-up structure of the routing phase. The phase itself is
+//! `crate::route`.
+
+use std::{collections::HashMap, iter, sync::Arc};
+
+use sluice_snapshot::ConfigError;
+
+use super::{
+    Match, Route, Rule,
+    matcher::{PathMatcher, Specificity},
+};
+use crate::reject::Decider;
+
+/// The routes of one port.
+#[derive(Debug, Default)]
+pub struct Table {
+    exact: HashMap<Box<str>, HostRules>,
+    /// Keyed by what follows the `*`: `.example.com`.
+    wildcard: HashMap<Box<str>, HostRules>,
+    any: HostRules,
+}
+
+/// Everything that is served under one hostname.
+#[derive(Debug, Default)]
+pub struct HostRules {
+    denied: Option<Denial>,
+    exact: HashMap<Box<str>, Vec<Candidate>>,
+    regex: Vec<Candidate>,
+    /// Keyed by the prefix without the slash at its end.
+    prefix: HashMap<Box<str>, Vec<Candidate>>,
+    longest_prefix: usize,
+}
+
+/// A route of the hostname cannot serve. Since nobody knows what it would have matched, nothing of the hostname is
+/// served; no two accepted routes share a hostname, so no other route suffers.
+#[derive(Debug, Clone)]
+pub struct Denial {
+    /// Why.
+    pub error: ConfigError,
+    /// The route.
+    pub decider: Decider,
+}
+
+/// One match of one rule.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The route.
+    pub route: Arc<Route>,
+    /// The rule.
+    pub rule: Arc<Rule>,
+    /// Index into the rule's matches.
+    pub match_index: usize,
+    /// The route's place in the table, elder first.
+    age: usize,
+}
+
+impl Table {
+    /// A table that serves nothing and refuses everything.
+    pub(super) fn denying(denial: Denial) -> Self {
+        let mut table = Self::default();
+        table.deny(&[], &denial);
+        table
+    }
+
+    /// Denies `hostnames`; the elder denial stays.
+    pub(super) fn deny(&mut self, hostnames: &[String], denial: &Denial) {
+        self.each(hostnames, |rules| {
+            rules.denied.get_or_insert_with(|| denial.clone());
+        });
+    }
+
+    /// Adds a route that is the `age`th of the table.
+    pub(super) fn add(&mut self, hostnames: &[String], age: usize, route: &Arc<Route>) {
+        if let Some(error) = &route.broken {
+            let decider = Decider { object: Some(route.object.clone()), part: None };
+            return self.deny(hostnames, &Denial { error: error.clone(), decider });
+        }
+        self.each(hostnames, |rules| {
+            for rule in &route.rules {
+                for match_index in 0..rule.matches.len() {
+                    rules.add(Candidate { route: route.clone(), rule: rule.clone(), match_index, age });
+                }
+            }
+        });
+    }
+
+    fn each(&mut self, hostnames: &[String], mut act: impl FnMut(&mut HostRules)) {
+        if hostnames.is_empty() {
+            act(&mut self.any);
+        }
+        for hostname in hostnames {
+            act(match hostname.strip_prefix('*') {
+                Some("") => &mut self.any,
+                Some(suffix) => self.wildcard.entry(suffix.into()).or_default(),
+                None => self.exact.entry(hostname.as_str().into()).or_default(),
+            });
+        }
+    }
+
+    /// Puts every list in order of precedence.
+    pub(super) fn sort(&mut self) {
+        let hosts = self.exact.values_mut().chain(self.wildcard.values_mut()).chain(iter::once(&mut self.any));
+        for rules in hosts {
+            let lists = rules.exact.values_mut().chain(iter::once(&mut rules.regex)).chain(rules.prefix.values_mut());
+            for list in lists {
+                list.sort_by_key(Candidate::rank);
+            }
+        }
+    }
+
+    /// What is served under `host` (lower-case, without port), the most specific hostname first: the exact one, then
+    /// wildcards from the longest, then routes without hostnames. A wildcard stands for one label or more (Gateway API,
+    /// HTTPRouteSpec.hostnames).
+    pub fn hosts<'p>(&'p self, host: &str) -> impl Iterator<Item = &'p HostRules> {
+        let wildcards = host.match_indices('.').filter_map(|(at, _)| self.wildcard.get(&host[at..]));
+        self.exact.get(host).into_iter().chain(wildcards).chain(iter::once(&self.any))
+    }
+}
+
+impl HostRules {
+    fn add(&mut self, candidate: Candidate) {
+        match &candidate.spec().path {
+            PathMatcher::Exact(path) => self.exact.entry(path.as_str().into()).or_default().push(candidate),
+            PathMatcher::Regex(_) => self.regex.push(candidate),
+            PathMatcher::Prefix(prefix) => {
+                self.longest_prefix = self.longest_prefix.max(prefix.len());
+                self.prefix.entry(prefix.as_str().into()).or_default().push(candidate);
+            }
+        }
+    }
+
+    /// Whether nothing of the hostname may be served.
+    pub fn denied(&self) -> Option<&Denial> {
+        self.denied.as_ref()
+    }
+
+    /// What may match a normalised path, in order of precedence. Paths of exact and prefix matches have been compared;
+    /// an expression has not.
+    pub fn candidates(&self, path: &str) -> impl Iterator<Item = &Candidate> {
+        let exact = self.exact.get(path).into_iter().flatten();
+        exact.chain(&self.regex).chain(self.prefixes(path).flatten())
+    }
+
+    /// The lists of every prefix of whole segments, the longest first. A path may have thousands of segments, so only
+    /// cuts that a prefix could have are looked up.
+    fn prefixes<'p>(&'p self, path: &str) -> impl Iterator<Item = &'p Vec<Candidate>> {
+        let bytes = path.as_bytes();
+        let longest = self.longest_prefix.min(bytes.len());
+        let cuts = (0..=longest).rev().filter(|cut| matches!(bytes.get(*cut), None | Some(b'/')));
+        // Every cut is the end or stands before a slash: a character boundary.
+        cuts.filter_map(|cut| self.prefix.get(path.get(..cut)?))
+    }
+}
+
+impl Candidate {
+    /// The match.
+    pub fn spec(&self) -> &Match {
+        &self.rule.matches[self.match_index]
+    }
+
+    /// The order of precedence, total: specificity, then the elder route, then the order within it.
+    pub(crate) fn rank(&self) -> (Specificity, usize, usize, usize) {
+        (self.spec().specificity(), self.age, self.rule.index, self.match_index)
+    }
+}

@@ -52,7 +52,7 @@ pub struct Violation {
 
 /// A manifest as the API server would store it, or why it would refuse it.
 ///
-/// Nulls of fields that cannot be null are dropped and schema defaults applied; `status` and `metadata` are not looked
+/// Null fields are dropped (null means absent) and schema defaults applied; `status` and `metadata` are not looked
 /// at. `old` is the stored object that this one replaces: with it, rules about changes count as well.
 ///
 /// # Errors
@@ -118,3 +118,6 @@ impl KindRules {
         broken.map(|error| Violation { path: error.field_path, message: error.message }).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,16 +18,10 @@ pub(super) enum ShapeError {
 
 /// One node of a schema, compiled.
 #[derive(Debug)]
-pub(super) struct Shape {
-    nullable: bool,
-    form: Form,
-}
-
-#[derive(Debug)]
-enum Form {
-    Object { fields: BTreeMap<String, Shape>, required: Vec<String> },
-    Map { values: Box<Shape>, size: Bounds },
-    List { items: Box<Shape>, size: Bounds, unique: Unique },
+pub(super) enum Shape {
+    Object { fields: BTreeMap<String, Self>, required: Vec<String> },
+    Map { values: Box<Self>, size: Bounds },
+    List { items: Box<Self>, size: Bounds, unique: Unique },
     Text { length: Bounds, pattern: Option<Regex>, words: Vec<String> },
     Integer { minimum: i64, maximum: i64 },
     Boolean,
@@ -53,30 +47,29 @@ impl Shape {
             min: schema[min].as_u64().unwrap_or(0),
             max: schema[max].as_u64().unwrap_or(u64::MAX),
         };
-        let form = match schema["type"].as_str().unwrap_or_default() {
-            "object" if schema["additionalProperties"].is_object() => Form::Map {
+        Ok(match schema["type"].as_str().unwrap_or_default() {
+            "object" if schema["additionalProperties"].is_object() => Self::Map {
                 values: Box::new(Self::compile(&schema["additionalProperties"])?),
                 size: bounds("minProperties", "maxProperties"),
             },
-            "object" => Form::Object { fields: Self::fields(schema)?, required: texts(&schema["required"]) },
-            "array" => Form::List {
+            "object" => Self::Object { fields: Self::fields(schema)?, required: texts(&schema["required"]) },
+            "array" => Self::List {
                 items: Box::new(Self::compile(&schema["items"])?),
                 size: bounds("minItems", "maxItems"),
                 unique: Unique::compile(schema),
             },
-            "string" => Form::Text {
+            "string" => Self::Text {
                 length: bounds("minLength", "maxLength"),
                 pattern: schema["pattern"].as_str().map(Regex::new).transpose()?,
                 words: texts(&schema["enum"]),
             },
-            "integer" => Form::Integer {
+            "integer" => Self::Integer {
                 minimum: whole(&schema["minimum"]).unwrap_or(i64::MIN),
                 maximum: whole(&schema["maximum"]).unwrap_or(i64::MAX),
             },
-            "boolean" => Form::Boolean,
+            "boolean" => Self::Boolean,
             other => return Err(ShapeError::Type(other.to_owned())),
-        };
-        Ok(Self { nullable: schema["nullable"] == true, form })
+        })
     }
 
     fn fields(schema: &Value) -> Result<BTreeMap<String, Self>, ShapeError> {
@@ -84,47 +77,45 @@ impl Shape {
         properties.map(|(name, field)| Ok((name.clone(), Self::compile(field)?))).collect()
     }
 
-    /// The value without fields that are null where null is not allowed: the API server drops those.
+    /// The value without the null fields it knows: null means absent. (The API server drops them where null is not
+    /// allowed, and skips their rules where it is.)
     pub(super) fn without_nulls(&self, value: &Value) -> Value {
-        match (&self.form, value) {
-            (Form::Object { fields, .. }, Value::Object(members)) => members
+        match (self, value) {
+            (Self::Object { fields, .. }, Value::Object(members)) => members
                 .iter()
-                .filter(|(name, member)| !member.is_null() || fields.get(*name).is_none_or(|field| field.nullable))
+                .filter(|(name, member)| !member.is_null() || !fields.contains_key(*name))
                 .map(|(name, member)| (name.clone(), fields.get(name).map_or_else(|| member.clone(), |field| field.without_nulls(member))))
                 .collect(),
-            (Form::Map { values, .. }, Value::Object(members)) => {
+            (Self::Map { values, .. }, Value::Object(members)) => {
                 members.iter().map(|(name, member)| (name.clone(), values.without_nulls(member))).collect()
             }
-            (Form::List { items, .. }, Value::Array(members)) => members.iter().map(|member| items.without_nulls(member)).collect(),
+            (Self::List { items, .. }, Value::Array(members)) => members.iter().map(|member| items.without_nulls(member)).collect(),
             _ => value.clone(),
         }
     }
 
     /// Adds whatever of `value` does not fit; `path` is where it stands.
     pub(super) fn check(&self, value: &Value, path: &str, out: &mut Vec<Violation>) {
-        if value.is_null() && self.nullable {
-            return;
-        }
         let mut report = |message: String| out.push(Violation { path: path.to_owned(), message });
-        match (&self.form, value) {
-            (Form::Object { fields, required }, Value::Object(members)) => check_object(fields, required, members, path, out),
-            (Form::Map { values, size }, Value::Object(members)) => {
+        match (self, value) {
+            (Self::Object { fields, required }, Value::Object(members)) => check_object(fields, required, members, path, out),
+            (Self::Map { values, size }, Value::Object(members)) => {
                 size.check(members.len(), "entries", &mut report);
                 for (name, member) in members {
                     values.check(member, &join(path, name), out);
                 }
             }
-            (Form::List { items, size, unique }, Value::Array(members)) => {
+            (Self::List { items, size, unique }, Value::Array(members)) => {
                 size.check(members.len(), "items", &mut report);
                 for (index, member) in members.iter().enumerate() {
                     items.check(member, &format!("{path}[{index}]"), out);
                 }
                 unique.check(members, path, out);
             }
-            (Form::Text { length, pattern, words }, Value::String(text)) => {
+            (Self::Text { length, pattern, words }, Value::String(text)) => {
                 check_text(*length, pattern.as_ref(), words, text, &mut report);
             }
-            (Form::Integer { minimum, maximum }, Value::Number(number)) => {
+            (Self::Integer { minimum, maximum }, Value::Number(number)) => {
                 // An integer beyond i64 is beyond every bound of ours.
                 match number.as_i64() {
                     None => report(format!("must be a whole number, not {number}")),
@@ -133,8 +124,18 @@ impl Shape {
                     Some(_) => {}
                 }
             }
-            (Form::Boolean, Value::Bool(_)) => {}
-            (form, value) => report(format!("must be {}, not {}", form.noun(), noun(value))),
+            (Self::Boolean, Value::Bool(_)) => {}
+            (_, value) => report(format!("must be {}, not {}", self.noun(), noun(value))),
+        }
+    }
+
+    fn noun(&self) -> &'static str {
+        match self {
+            Self::Object { .. } | Self::Map { .. } => "a mapping",
+            Self::List { .. } => "a list",
+            Self::Text { .. } => "a string",
+            Self::Integer { .. } => "a whole number",
+            Self::Boolean => "true or false",
         }
     }
 }
@@ -224,18 +225,6 @@ impl Unique {
     }
 }
 
-impl Form {
-    fn noun(&self) -> &'static str {
-        match self {
-            Self::Object { .. } | Self::Map { .. } => "a mapping",
-            Self::List { .. } => "a list",
-            Self::Text { .. } => "a string",
-            Self::Integer { .. } => "a whole number",
-            Self::Boolean => "true or false",
-        }
-    }
-}
-
 fn noun(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -312,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn nulls_are_absent_where_the_api_server_drops_or_allows_them() {
+    fn a_null_field_is_absent_and_a_null_item_is_not() {
         let schema = json!({"type": "object", "properties": {
             "a": text(3), "b": {"type": "string", "maxLength": 3, "nullable": true},
             "l": {"type": "array", "maxItems": 3, "items": text(3)},

@@ -123,7 +123,9 @@ fn words_only(node: &mut Value) {
 
 /// Conditions with the bounds of metav1, one sentence per field, merged by type.
 fn bounded_conditions(node: &mut Value) {
-    let Some(conditions) = node.pointer_mut("/properties/conditions") else { return };
+    let Some(conditions) = node.pointer_mut("/properties/conditions") else {
+        return;
+    };
     conditions["x-kubernetes-list-type"] = json!("map");
     conditions["x-kubernetes-list-map-keys"] = json!(["type"]);
     conditions["items"] = json!({
@@ -160,7 +162,15 @@ mod tests {
         let mut schemas: Vec<(String, Value)> = definitions()
             .expect("definitions")
             .iter()
-            .map(|crd| (crd["spec"]["names"]["kind"].as_str().expect("kind").to_owned(), schema_of(crd).clone()))
+            .map(|crd| {
+                (
+                    crd["spec"]["names"]["kind"]
+                        .as_str()
+                        .expect("kind")
+                        .to_owned(),
+                    schema_of(crd).clone(),
+                )
+            })
             .collect();
         schemas.push(("SluiceConfig".into(), config_schema().expect("schema")));
         schemas
@@ -198,7 +208,10 @@ mod tests {
         let generated = files().expect("files");
         for (name, yaml) in &generated {
             let stored = std::fs::read_to_string(folder.join(name)).unwrap_or_default();
-            assert!(stored == *yaml, "crds/yaml/{name} is stale: run `cargo run -p sluice-crds --bin crdgen crds/yaml`");
+            assert!(
+                stored == *yaml,
+                "crds/yaml/{name} is stale: run `cargo run -p sluice-crds --bin crdgen crds/yaml`"
+            );
         }
         let stored = std::fs::read_dir(&folder).expect("the folder").count();
         assert_eq!(stored, generated.len(), "crds/yaml holds a file of no kind");
@@ -206,7 +219,11 @@ mod tests {
 
     #[test]
     fn what_was_written_reads_back_equal_as_kubectl_reads_it() {
-        for ((_, yaml), crd) in files().expect("files").iter().zip(definitions().expect("definitions")) {
+        for ((_, yaml), crd) in files()
+            .expect("files")
+            .iter()
+            .zip(definitions().expect("definitions"))
+        {
             let read: Value = serde_saphyr::from_str(yaml).expect("YAML");
             assert_eq!(read, crd, "a scalar changed its type on the way");
         }
@@ -216,17 +233,30 @@ mod tests {
     fn no_definition_is_above_150_kb() {
         for crd in definitions().expect("definitions") {
             let size = serde_json::to_string(&crd).expect("JSON").len();
-            assert!(size <= 150 * 1024, "{} has {size} bytes", crd["metadata"]["name"]);
+            assert!(
+                size <= 150 * 1024,
+                "{} has {size} bytes",
+                crd["metadata"]["name"]
+            );
         }
     }
 
     #[test]
     fn no_enum_value_is_a_boolean_of_yaml_1_1() {
-        let booleans = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "~"];
+        let booleans = [
+            "y", "n", "yes", "no", "on", "off", "true", "false", "null", "~",
+        ];
         // The status of a condition is Kubernetes' own and always quoted by its writers.
         let found = offenders(|path, node| {
-            let words = node["enum"].as_array().into_iter().flatten().filter_map(Value::as_str);
-            !path.ends_with(".conditions[].status") && words.into_iter().any(|word| booleans.contains(&word.to_lowercase().as_str()))
+            let words = node["enum"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str);
+            !path.ends_with(".conditions[].status")
+                && words
+                    .into_iter()
+                    .any(|word| booleans.contains(&word.to_lowercase().as_str()))
         });
         assert_eq!(found, Vec::<String>::new());
     }
@@ -236,7 +266,11 @@ mod tests {
         let found = offenders(|path, node| {
             let text = node["description"].as_str().unwrap_or_default();
             let is_field = !path.ends_with("[]") && !path.ends_with("{}");
-            is_field && (text.is_empty() || !text.ends_with('.') || text.contains('\n') || text.len() > 160)
+            is_field
+                && (text.is_empty()
+                    || !text.ends_with('.')
+                    || text.contains('\n')
+                    || text.len() > 160)
         });
         assert_eq!(found, Vec::<String>::new());
     }
@@ -245,11 +279,23 @@ mod tests {
     fn every_list_map_string_and_number_is_bounded() {
         let found = offenders(|path, node| match node["type"].as_str() {
             // Kubernetes itself bounds generations and object metadata.
-            _ if path.ends_with("bservedGeneration") || path.ends_with(".slowestMs") || path.ends_with(".epoch") || path.ends_with(".shadowed") => false,
+            _ if path.ends_with("bservedGeneration")
+                || path.ends_with(".slowestMs")
+                || path.ends_with(".epoch")
+                || path.ends_with(".shadowed") =>
+            {
+                false
+            }
             Some("array") => node["maxItems"].is_null(),
-            Some("string") => node["maxLength"].is_null() && node["enum"].is_null() && node["format"] != "date-time",
+            Some("string") => {
+                node["maxLength"].is_null()
+                    && node["enum"].is_null()
+                    && node["format"] != "date-time"
+            }
             Some("integer") => node["maximum"].is_null() && node["enum"].is_null(),
-            Some("object") => node["additionalProperties"].is_object() && node["maxProperties"].is_null(),
+            Some("object") => {
+                node["additionalProperties"].is_object() && node["maxProperties"].is_null()
+            }
             Some("boolean") => false,
             _ => true,
         });
@@ -259,18 +305,29 @@ mod tests {
     #[test]
     fn formats_are_those_kubernetes_knows() {
         let found = offenders(|_, node| {
-            node["format"].as_str().is_some_and(|format| !["int32", "int64", "date-time"].contains(&format))
+            node["format"]
+                .as_str()
+                .is_some_and(|format| !["int32", "int64", "date-time"].contains(&format))
         });
         assert_eq!(found, Vec::<String>::new());
     }
 
     #[test]
     fn only_status_has_a_default() {
-        let found = offenders(|path, node| !node["default"].is_null() && !path.ends_with(".status"));
+        let found =
+            offenders(|path, node| !node["default"].is_null() && !path.ends_with(".status"));
         assert_eq!(found, Vec::<String>::new());
         for (kind, schema) in schemas().iter().filter(|(kind, _)| kind != "SluiceConfig") {
             let condition = &schema["properties"]["status"]["default"]["conditions"][0];
-            assert_eq!((&condition["type"], &condition["status"], &condition["reason"]), (&json!("Ready"), &json!("Unknown"), &json!("Pending")), "{kind}");
+            assert_eq!(
+                (
+                    &condition["type"],
+                    &condition["status"],
+                    &condition["reason"]
+                ),
+                (&json!("Ready"), &json!("Unknown"), &json!("Pending")),
+                "{kind}"
+            );
         }
     }
 
@@ -281,7 +338,11 @@ mod tests {
             each(&kind, &schema, &mut |path, node| {
                 if path.ends_with(".conditions") {
                     seen += 1;
-                    assert_eq!(node["x-kubernetes-list-map-keys"], json!(["type"]), "{path}");
+                    assert_eq!(
+                        node["x-kubernetes-list-map-keys"],
+                        json!(["type"]),
+                        "{path}"
+                    );
                     assert_eq!(node["x-kubernetes-list-type"], json!("map"), "{path}");
                 }
             });
@@ -292,8 +353,14 @@ mod tests {
     #[test]
     fn list_map_keys_are_required_in_their_items() {
         let found = offenders(|_, node| {
-            let keys = node["x-kubernetes-list-map-keys"].as_array().cloned().unwrap_or_default();
-            let required = node["items"]["required"].as_array().cloned().unwrap_or_default();
+            let keys = node["x-kubernetes-list-map-keys"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            let required = node["items"]["required"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
             keys.iter().any(|key| !required.contains(key))
         });
         assert_eq!(found, Vec::<String>::new());
@@ -306,14 +373,40 @@ mod tests {
             .iter()
             .map(|crd| {
                 let version = &crd["spec"]["versions"][0];
-                let columns: Vec<&Value> = version["additionalPrinterColumns"].as_array().expect("columns").iter().map(|column| &column["name"]).collect();
+                let columns: Vec<&Value> = version["additionalPrinterColumns"]
+                    .as_array()
+                    .expect("columns")
+                    .iter()
+                    .map(|column| &column["name"])
+                    .collect();
                 assert_eq!(version["subresources"]["status"], json!({}));
                 assert_eq!(crd["spec"]["scope"], "Namespaced");
-                json!([crd["metadata"]["name"], crd["spec"]["names"]["shortNames"], crd["spec"]["names"]["categories"], version["name"], columns])
+                json!([
+                    crd["metadata"]["name"],
+                    crd["spec"]["names"]["shortNames"],
+                    crd["spec"]["names"]["categories"],
+                    version["name"],
+                    columns
+                ])
             })
             .collect();
         let columns = json!(["READY", "LIVE", "AGE"]);
-        let row = |name: &str, short: &str| json!([format!("{name}.sluice.dev"), [short], ["sluice"], "v1alpha1", columns]);
-        assert_eq!(seen, [row("apiroutes", "ar"), row("ratelimitpolicies", "rlp"), row("shardsets", "ss")]);
+        let row = |name: &str, short: &str| {
+            json!([
+                format!("{name}.sluice.dev"),
+                [short],
+                ["sluice"],
+                "v1alpha1",
+                columns
+            ])
+        };
+        assert_eq!(
+            seen,
+            [
+                row("apiroutes", "ar"),
+                row("ratelimitpolicies", "rlp"),
+                row("shardsets", "ss")
+            ]
+        );
     }
 }

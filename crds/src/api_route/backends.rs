@@ -67,12 +67,24 @@ impl BackendRef {
     /// # Errors
     /// A Service without a port.
     pub fn target(&self) -> Result<BackendTarget<'_>, WrongMember> {
-        let Self { group: _, kind, name, port, weight: _ } = self;
+        let Self {
+            group: _,
+            kind,
+            name,
+            port,
+            weight: _,
+        } = self;
         match (kind.unwrap_or(BackendKind::Service), port) {
             (BackendKind::Service, Some(port)) => Ok(BackendTarget::Service { name, port: *port }),
-            (BackendKind::Service, None) => Err(WrongMember::Missing { kind: "Service", member: "port" }),
+            (BackendKind::Service, None) => Err(WrongMember::Missing {
+                kind: "Service",
+                member: "port",
+            }),
             (BackendKind::ShardSet, None) => Ok(BackendTarget::ShardSet { name }),
-            (BackendKind::ShardSet, Some(_)) => Err(WrongMember::Foreign { kind: "ShardSet", member: "port" }),
+            (BackendKind::ShardSet, Some(_)) => Err(WrongMember::Foreign {
+                kind: "ShardSet",
+                member: "port",
+            }),
         }
     }
 

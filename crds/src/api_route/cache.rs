@@ -67,8 +67,13 @@ impl Cache {
 
     /// Memory for kept answers, in bytes.
     pub fn effective_max_bytes(&self) -> u64 {
-        let memory = self.levels.as_ref().and_then(|levels| levels.memory.as_ref());
-        memory.and_then(|memory| memory.max_bytes.as_ref()).map_or(Self::DEFAULT_MAX_BYTES, Quantity::value)
+        let memory = self
+            .levels
+            .as_ref()
+            .and_then(|levels| levels.memory.as_ref());
+        memory
+            .and_then(|memory| memory.max_bytes.as_ref())
+            .map_or(Self::DEFAULT_MAX_BYTES, Quantity::value)
     }
 }
 

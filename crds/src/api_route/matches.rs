@@ -3,7 +3,9 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::common::{CookieName, HeaderName, HeaderValue, HttpMethod, PathText, QueryName, QueryValue, choice};
+use crate::common::{
+    CookieName, HeaderName, HeaderValue, HttpMethod, PathText, QueryName, QueryValue, choice,
+};
 
 /// A set of conditions that must all hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]

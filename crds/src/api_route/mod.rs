@@ -37,9 +37,17 @@ pub use traffic::{RequestLimits, Timeouts};
     derive = "PartialEq",
     derive = "Default",
     doc = "What the requests to a Service mean: who may send them, how they are answered.",
-    printcolumn(name = "READY", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(
+        name = "READY",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
     printcolumn(name = "LIVE", type_ = "string", json_path = ".status.live.summary"),
-    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "AGE",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.scaling) || has(self.parentRefs)")
@@ -77,7 +85,9 @@ impl ApiRouteSpec {
 }
 
 /// A Service, of the route's own namespace, whose pods enforce the route.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, KubeSchema)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, KubeSchema,
+)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.group) || self.group == ''").message("a Service is of the core group: leave group out or empty"))]
 pub struct ParentRef {

@@ -49,5 +49,7 @@ impl Timeouts {
 
 /// GEP-1742: zero switches a timeout off.
 fn bounded(duration: Option<Duration>) -> Option<std::time::Duration> {
-    duration.filter(|duration| !duration.is_zero()).map(Duration::get)
+    duration
+        .filter(|duration| !duration.is_zero())
+        .map(Duration::get)
 }

@@ -18,7 +18,9 @@ pub struct Duration(time::Duration);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
     /// Not of the form `1h30m`, `250ms`.
-    #[error("{0:?} is no duration: write up to four numbers, each with h, m, s or ms, such as 1m30s or 250ms")]
+    #[error(
+        "{0:?} is no duration: write up to four numbers, each with h, m, s or ms, such as 1m30s or 250ms"
+    )]
     Form(String),
 }
 
@@ -53,7 +55,9 @@ impl FromStr for Duration {
     type Err = DurationError;
 
     fn from_str(text: &str) -> Result<Self, DurationError> {
-        parse_millis(text).map(|millis| Self(time::Duration::from_millis(millis))).ok_or_else(|| DurationError::Form(clip(text)))
+        parse_millis(text)
+            .map(|millis| Self(time::Duration::from_millis(millis)))
+            .ok_or_else(|| DurationError::Form(clip(text)))
     }
 }
 
@@ -120,7 +124,9 @@ impl Serialize for Duration {
 
 impl<'de> Deserialize<'de> for Duration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Cow::<str>::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        Cow::<str>::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 
@@ -149,14 +155,28 @@ mod tests {
         assert_eq!(millis("1m30s"), Ok(90_000));
         assert_eq!(millis("1h1m1s1ms"), Ok(3_661_001));
         assert_eq!(millis("0s"), Ok(0));
-        for bad in ["", "1", "s", "1.5s", "-1s", "1s1s1s1s1s", "100000s", "1d", "1 s", "1s "] {
+        for bad in [
+            "",
+            "1",
+            "s",
+            "1.5s",
+            "-1s",
+            "1s1s1s1s1s",
+            "100000s",
+            "1d",
+            "1 s",
+            "1s ",
+        ] {
             assert!(millis(bad).is_err(), "{bad:?}");
         }
     }
 
     #[test]
     fn an_error_shows_no_more_than_a_glimpse() {
-        let error = "x".repeat(10_000).parse::<Duration>().expect_err("no duration");
+        let error = "x"
+            .repeat(10_000)
+            .parse::<Duration>()
+            .expect_err("no duration");
         assert!(error.to_string().len() < 250);
     }
 

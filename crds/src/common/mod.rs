@@ -13,13 +13,14 @@ pub(crate) mod union;
 pub use duration::{Duration, DurationError};
 pub use percent::{Percent, PercentError};
 pub use quantity::{Quantity, QuantityError};
-pub use secrets::{SecretKeys, SecretKeysError, SecretRef, SecretSelector};
 pub(crate) use secrets::ONE_SECRET_SOURCE;
+pub use secrets::{SecretKeys, SecretKeysError, SecretRef, SecretSelector};
 pub use service::{HttpMethod, ServiceKind, ServiceRef, StoreRef};
 pub use status::{Condition, LiveStatus};
 pub use text::{
-    ApiVersion, AttributeName, ClaimPath, CookieName, DnsLabel, FreeText, GroupName, HeaderName, HeaderValue, Hostname, JwksText,
-    KindName, LabelValue, ObjectName, PathText, QueryName, QueryValue, SignatureComponent, StoreAddress, TrustDomain, Url,
+    ApiVersion, AttributeName, ClaimPath, CookieName, DnsLabel, FreeText, GroupName, HeaderName,
+    HeaderValue, Hostname, JwksText, KindName, LabelValue, ObjectName, PathText, QueryName,
+    QueryValue, SignatureComponent, StoreAddress, TrustDomain, Url,
 };
 pub use union::WrongMember;
 

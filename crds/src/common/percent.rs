@@ -27,7 +27,9 @@ pub enum PercentError {
 impl Percent {
     /// So many thousandths of a percent; more than 100 % becomes 100 %.
     pub const fn from_milli(milli: u32) -> Self {
-        Self { milli: if milli > 100_000 { 100_000 } else { milli } }
+        Self {
+            milli: if milli > 100_000 { 100_000 } else { milli },
+        }
     }
 
     /// Thousandths of a percent, 0 to 100,000.
@@ -45,7 +47,9 @@ impl FromStr for Percent {
     type Err = PercentError;
 
     fn from_str(text: &str) -> Result<Self, PercentError> {
-        parse_milli(text).map(|milli| Self { milli }).ok_or_else(|| PercentError::Form(clip(text)))
+        parse_milli(text)
+            .map(|milli| Self { milli })
+            .ok_or_else(|| PercentError::Form(clip(text)))
     }
 }
 
@@ -70,7 +74,11 @@ impl fmt::Display for Percent {
         let (whole, fraction) = (self.milli / 1_000, self.milli % 1_000);
         match fraction {
             0 => write!(f, "{whole}%"),
-            _ => write!(f, "{whole}.{}%", format!("{fraction:03}").trim_end_matches('0')),
+            _ => write!(
+                f,
+                "{whole}.{}%",
+                format!("{fraction:03}").trim_end_matches('0')
+            ),
         }
     }
 }
@@ -83,7 +91,9 @@ impl Serialize for Percent {
 
 impl<'de> Deserialize<'de> for Percent {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Cow::<str>::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        Cow::<str>::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 
@@ -110,7 +120,9 @@ mod tests {
         assert_eq!("1%".parse::<Percent>().map(Percent::ratio), Ok(0.01));
         assert_eq!("0.5%".parse::<Percent>().map(Percent::milli), Ok(500));
         assert_eq!("100%".parse::<Percent>().map(Percent::ratio), Ok(1.0));
-        for bad in ["1", "%", "101%", "100.5%", "-1%", "1.%", "1.2345%", "+1%", "1 %"] {
+        for bad in [
+            "1", "%", "101%", "100.5%", "-1%", "1.%", "1.2345%", "+1%", "1 %",
+        ] {
             assert!(bad.parse::<Percent>().is_err(), "{bad}");
         }
     }

@@ -22,7 +22,9 @@ pub struct Quantity {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuantityError {
     /// Not of the form `64Mi`, `1.5`, `50m`.
-    #[error("{0:?} is no quantity: write a number with an optional suffix m, k, M, G, T, P, Ki, Mi, Gi, Ti or Pi, such as 64Mi")]
+    #[error(
+        "{0:?} is no quantity: write a number with an optional suffix m, k, M, G, T, P, Ki, Mi, Gi, Ti or Pi, such as 64Mi"
+    )]
     Form(String),
 }
 
@@ -48,12 +50,18 @@ impl FromStr for Quantity {
 
     fn from_str(text: &str) -> Result<Self, QuantityError> {
         let milli = parse_milli(text).ok_or_else(|| QuantityError::Form(clip(text)))?;
-        Ok(Self { text: text.to_owned(), milli })
+        Ok(Self {
+            text: text.to_owned(),
+            milli,
+        })
     }
 }
 
 fn parse_milli(text: &str) -> Option<u128> {
-    let end = text.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'.').count();
+    let end = text
+        .bytes()
+        .take_while(|byte| byte.is_ascii_digit() || *byte == b'.')
+        .count();
     let (number, suffix) = text.split_at(end);
     let (whole, fraction) = match number.split_once('.') {
         Some((whole, fraction)) if (1..=3).contains(&fraction.len()) => (whole, fraction),
@@ -102,7 +110,9 @@ impl Serialize for Quantity {
 
 impl<'de> Deserialize<'de> for Quantity {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Cow::<str>::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        Cow::<str>::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 
@@ -125,7 +135,9 @@ mod tests {
     use super::*;
 
     fn value(text: &str) -> Option<u64> {
-        text.parse::<Quantity>().ok().map(|quantity| quantity.value())
+        text.parse::<Quantity>()
+            .ok()
+            .map(|quantity| quantity.value())
     }
 
     #[test]
@@ -136,7 +148,9 @@ mod tests {
         assert_eq!(value("1500m"), Some(2), "rounded up");
         assert_eq!("50m".parse::<Quantity>().map(|q| q.milli_value()), Ok(50));
         assert_eq!(value("999999999999999Pi"), Some(u64::MAX), "saturates");
-        for bad in ["", "Mi", "1.", ".5", "-1", "1e3", "1Ei", "1 Mi", "1.5.5", "1.2345"] {
+        for bad in [
+            "", "Mi", "1.", ".5", "-1", "1e3", "1Ei", "1 Mi", "1.5.5", "1.2345",
+        ] {
             assert_eq!(value(bad), None, "{bad:?}");
         }
     }

@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::{LabelValue, ObjectName};
 
 /// The rule of a block that points at Secrets, for use in `#[x_kube(validation)]`.
-pub(crate) const ONE_SECRET_SOURCE: (&str, &str) =
-    ("has(self.secretRef) != has(self.secretSelector)", "exactly one of secretRef and secretSelector must be set");
+pub(crate) const ONE_SECRET_SOURCE: (&str, &str) = (
+    "has(self.secretRef) != has(self.secretSelector)",
+    "exactly one of secretRef and secretSelector must be set",
+);
 
 /// One Secret by name, in the namespace of the object that points at it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -47,7 +49,10 @@ pub enum SecretKeys<'a> {
 pub struct SecretKeysError;
 
 impl<'a> SecretKeys<'a> {
-    pub(crate) fn of(one: Option<&'a SecretRef>, many: Option<&'a SecretSelector>) -> Result<Self, SecretKeysError> {
+    pub(crate) fn of(
+        one: Option<&'a SecretRef>,
+        many: Option<&'a SecretSelector>,
+    ) -> Result<Self, SecretKeysError> {
         match (one, many) {
             (Some(one), None) => Ok(Self::Ref(one)),
             (None, Some(many)) => Ok(Self::Selector(many)),

@@ -38,7 +38,9 @@ choice! {
 }
 
 /// A port of a Service in the namespace of the object that points at it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, KubeSchema)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, KubeSchema,
+)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceRef {
     /// Kind of the backend; Service is the only one and the default.
@@ -52,7 +54,9 @@ pub struct ServiceRef {
 }
 
 /// A store of SluiceConfig by name; its address never stands in a policy.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, KubeSchema)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, KubeSchema,
+)]
 #[serde(rename_all = "camelCase")]
 pub struct StoreRef {
     /// Name of an entry of SluiceConfig's `stores`.

@@ -28,6 +28,12 @@ pub struct LiveStatus {
 impl LiveStatus {
     /// Counts with their summary.
     pub fn new(pods: u32, of: u32, version: impl Into<String>, slowest_ms: Option<i64>) -> Self {
-        Self { summary: format!("{pods}/{of}"), pods, of, version: version.into(), slowest_ms }
+        Self {
+            summary: format!("{pods}/{of}"),
+            pods,
+            of,
+            version: version.into(),
+            slowest_ms,
+        }
     }
 }

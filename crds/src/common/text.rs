@@ -188,7 +188,8 @@ mod tests {
 
     fn matches<T: JsonSchema>(text: &str) -> bool {
         let schema = T::json_schema(&mut SchemaGenerator::default()).to_value();
-        let pattern = regex::Regex::new(schema["pattern"].as_str().expect("a pattern")).expect("compiles");
+        let pattern =
+            regex::Regex::new(schema["pattern"].as_str().expect("a pattern")).expect("compiles");
         let length = text.chars().count() as u64;
         pattern.is_match(text)
             && length >= schema["minLength"].as_u64().expect("a bound")
@@ -197,27 +198,60 @@ mod tests {
 
     #[test]
     fn names_accept_what_kubernetes_accepts() {
-        assert!(matches::<ObjectName>("a.b-c.d") && !matches::<ObjectName>("A") && !matches::<ObjectName>("a..b"));
-        assert!(matches::<DnsLabel>("s0") && !matches::<DnsLabel>("a.b") && !matches::<DnsLabel>(&"a".repeat(64)));
-        assert!(matches::<GroupName>("") && matches::<GroupName>("sluice.dev") && !matches::<GroupName>("-"));
-        assert!(matches::<ApiVersion>("apps/v1") && matches::<ApiVersion>("v1") && !matches::<ApiVersion>("apps"));
+        assert!(
+            matches::<ObjectName>("a.b-c.d")
+                && !matches::<ObjectName>("A")
+                && !matches::<ObjectName>("a..b")
+        );
+        assert!(
+            matches::<DnsLabel>("s0")
+                && !matches::<DnsLabel>("a.b")
+                && !matches::<DnsLabel>(&"a".repeat(64))
+        );
+        assert!(
+            matches::<GroupName>("")
+                && matches::<GroupName>("sluice.dev")
+                && !matches::<GroupName>("-")
+        );
+        assert!(
+            matches::<ApiVersion>("apps/v1")
+                && matches::<ApiVersion>("v1")
+                && !matches::<ApiVersion>("apps")
+        );
     }
 
     #[test]
     fn host_names_are_lower_case_with_one_leading_wildcard() {
         assert!(matches::<Hostname>("*.shop.example") && matches::<Hostname>("shop.example"));
-        assert!(!matches::<Hostname>("a.*.example") && !matches::<Hostname>("Shop.example") && !matches::<Hostname>("*"));
+        assert!(
+            !matches::<Hostname>("a.*.example")
+                && !matches::<Hostname>("Shop.example")
+                && !matches::<Hostname>("*")
+        );
     }
 
     #[test]
     fn headers_cannot_smuggle_a_line() {
-        assert!(matches::<HeaderName>("X-Api_`") && !matches::<HeaderName>("X Api") && !matches::<HeaderName>("X:"));
-        assert!(matches::<HeaderValue>("a\tb \u{e9}") && !matches::<HeaderValue>("a\r\nB: c") && !matches::<HeaderValue>("\u{7f}"));
+        assert!(
+            matches::<HeaderName>("X-Api_`")
+                && !matches::<HeaderName>("X Api")
+                && !matches::<HeaderName>("X:")
+        );
+        assert!(
+            matches::<HeaderValue>("a\tb \u{e9}")
+                && !matches::<HeaderValue>("a\r\nB: c")
+                && !matches::<HeaderValue>("\u{7f}")
+        );
     }
 
     #[test]
     fn signature_components_are_identifiers_of_rfc_9421() {
-        for good in ["@method", "content-digest", "@query-param;name=\"id\"", "@path;req"] {
+        for good in [
+            "@method",
+            "content-digest",
+            "@query-param;name=\"id\"",
+            "@path;req",
+        ] {
             assert!(matches::<SignatureComponent>(good), "{good}");
         }
         for bad in ["", "@", "Content-Digest", "a b", "a;"] {
@@ -227,7 +261,13 @@ mod tests {
 
     #[test]
     fn store_addresses_name_host_and_port() {
-        assert!(matches::<StoreAddress>("redis-0.redis:6379") && matches::<StoreAddress>("[::1]:6379"));
-        assert!(!matches::<StoreAddress>("redis") && !matches::<StoreAddress>("redis://h:1") && !matches::<StoreAddress>("u:p@h:1"));
+        assert!(
+            matches::<StoreAddress>("redis-0.redis:6379") && matches::<StoreAddress>("[::1]:6379")
+        );
+        assert!(
+            !matches::<StoreAddress>("redis")
+                && !matches::<StoreAddress>("redis://h:1")
+                && !matches::<StoreAddress>("u:p@h:1")
+        );
     }
 }

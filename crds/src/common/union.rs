@@ -36,13 +36,19 @@ pub(crate) struct Alternative {
 pub(crate) fn member_rule(alternatives: &[Alternative]) -> Rule {
     let clauses: Vec<String> = alternatives
         .iter()
-        .filter_map(|Alternative { kind, member, optional }| {
-            let member = (*member)?;
-            Some(match optional {
-                true => format!("(!has(self.{member}) || self.type == '{kind}')"),
-                false => format!("(self.type == '{kind}') == has(self.{member})"),
-            })
-        })
+        .filter_map(
+            |Alternative {
+                 kind,
+                 member,
+                 optional,
+             }| {
+                let member = (*member)?;
+                Some(match optional {
+                    true => format!("(!has(self.{member}) || self.type == '{kind}')"),
+                    false => format!("(self.type == '{kind}') == has(self.{member})"),
+                })
+            },
+        )
         .collect();
     Rule::new(clauses.join(" && ")).message("exactly the member that type names must be set")
 }

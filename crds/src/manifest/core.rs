@@ -16,7 +16,11 @@ use crate::validation::Violation;
 /// A Service; a port without protocol is TCP, one without targetPort leads to the port of its own number.
 pub(super) fn service(value: &Value) -> Result<Service, Vec<Violation>> {
     let mut service: Service = decode(value.clone())?;
-    for port in service.spec.iter_mut().flat_map(|spec| spec.ports.iter_mut().flatten()) {
+    for port in service
+        .spec
+        .iter_mut()
+        .flat_map(|spec| spec.ports.iter_mut().flatten())
+    {
         port.protocol.get_or_insert_with(|| "TCP".to_owned());
         port.target_port.get_or_insert(IntOrString::Int(port.port));
     }
@@ -25,9 +29,13 @@ pub(super) fn service(value: &Value) -> Result<Service, Vec<Violation>> {
 
 /// A Secret, `stringData` winning over `data` as on the API server. No message shows what it holds.
 pub(super) fn secret(value: &Value) -> Result<Secret, Vec<Violation>> {
-    let mut secret: Secret = decode(value.clone()).map_err(|violations| violations.into_iter().map(silent).collect::<Vec<_>>())?;
+    let mut secret: Secret = decode(value.clone())
+        .map_err(|violations| violations.into_iter().map(silent).collect::<Vec<_>>())?;
     for (name, text) in secret.string_data.take().into_iter().flatten() {
-        secret.data.get_or_insert_default().insert(name, ByteString(text.into_bytes()));
+        secret
+            .data
+            .get_or_insert_default()
+            .insert(name, ByteString(text.into_bytes()));
     }
     secret.type_.get_or_insert_with(|| "Opaque".to_owned());
     Ok(secret)
@@ -38,7 +46,8 @@ fn silent(violation: Violation) -> Violation {
     let Violation { path, message } = violation;
     let message = match message.as_str() {
         "unknown field" => message,
-        _ => "has the wrong type, or is in data without being base64 (the value is not shown)".to_owned(),
+        _ => "has the wrong type, or is in data without being base64 (the value is not shown)"
+            .to_owned(),
     };
     Violation { path, message }
 }

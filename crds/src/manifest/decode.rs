@@ -12,15 +12,23 @@ use crate::validation::Violation;
 pub(super) fn decode<T: DeserializeOwned>(value: Value) -> Result<T, Vec<Violation>> {
     let mut track = serde_path_to_error::Track::new();
     let mut violations = Vec::new();
-    let decoded: Result<T, serde_json::Error> =
-        serde_ignored::deserialize(serde_path_to_error::Deserializer::new(value, &mut track), |path| {
-            violations.push(Violation { path: path_of(&path), message: "unknown field".into() });
-        });
+    let decoded: Result<T, serde_json::Error> = serde_ignored::deserialize(
+        serde_path_to_error::Deserializer::new(value, &mut track),
+        |path| {
+            violations.push(Violation {
+                path: path_of(&path),
+                message: "unknown field".into(),
+            });
+        },
+    );
     match decoded {
         Ok(decoded) if violations.is_empty() => Ok(decoded),
         Ok(_) => Err(violations),
         Err(error) => {
-            violations.push(Violation { path: track.path().to_string(), message: error.to_string() });
+            violations.push(Violation {
+                path: track.path().to_string(),
+                message: error.to_string(),
+            });
             Err(violations)
         }
     }
@@ -36,6 +44,8 @@ fn path_of(path: &serde_ignored::Path<'_>) -> String {
             parent if parent.is_empty() => key.clone(),
             parent => format!("{parent}.{key}"),
         },
-        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => path_of(parent),
+        Path::Some { parent }
+        | Path::NewtypeStruct { parent }
+        | Path::NewtypeVariant { parent } => path_of(parent),
     }
 }

@@ -21,18 +21,36 @@ pub struct ManifestFinding {
 
 impl ManifestFinding {
     pub(super) fn of_file(file: &str, message: String) -> Self {
-        Self { file: file.to_owned(), line: 1, column: 1, path: String::new(), message }
+        Self {
+            file: file.to_owned(),
+            line: 1,
+            column: 1,
+            path: String::new(),
+            message,
+        }
     }
 
     pub(super) fn of_syntax(file: &str, error: SyntaxError) -> Self {
         let SyntaxError { place, message } = error;
-        Self { file: file.to_owned(), line: place.line, column: place.column, path: String::new(), message }
+        Self {
+            file: file.to_owned(),
+            line: place.line,
+            column: place.column,
+            path: String::new(),
+            message,
+        }
     }
 }
 
 impl fmt::Display for ManifestFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, line, column, path, message } = self;
+        let Self {
+            file,
+            line,
+            column,
+            path,
+            message,
+        } = self;
         match path.is_empty() {
             true => write!(f, "{file}:{line}:{column}: {message}"),
             false => write!(f, "{file}:{line}:{column}: {path}: {message}"),

@@ -40,17 +40,27 @@ pub struct Parsed {
 pub fn parse(file: &str, text: &str) -> Parsed {
     let mut parsed = Parsed::default();
     if text.len() > MAX_TEXT_BYTES {
-        parsed.findings.push(ManifestFinding::of_file(file, format!("larger than {MAX_TEXT_BYTES} bytes: split it")));
+        parsed.findings.push(ManifestFinding::of_file(
+            file,
+            format!("larger than {MAX_TEXT_BYTES} bytes: split it"),
+        ));
         return parsed;
     }
     for (index, document) in tree::documents(text).enumerate() {
         if index >= MAX_DOCUMENTS {
-            parsed.findings.push(ManifestFinding::of_file(file, format!("more than {MAX_DOCUMENTS} documents: split it")));
+            parsed.findings.push(ManifestFinding::of_file(
+                file,
+                format!("more than {MAX_DOCUMENTS} documents: split it"),
+            ));
             break;
         }
         match document {
-            Ok(documents) => documents.iter().for_each(|document| read_document(file, document, &mut parsed)),
-            Err(error) => parsed.findings.push(ManifestFinding::of_syntax(file, error)),
+            Ok(documents) => documents
+                .iter()
+                .for_each(|document| read_document(file, document, &mut parsed)),
+            Err(error) => parsed
+                .findings
+                .push(ManifestFinding::of_syntax(file, error)),
         }
     }
     parsed
@@ -59,17 +69,35 @@ pub fn parse(file: &str, text: &str) -> Parsed {
 fn read_document(file: &str, document: &Document, parsed: &mut Parsed) {
     let value = document.to_value();
     if let Some(items) = list_items(document, &value) {
-        items.iter().for_each(|item| read_document(file, item, parsed));
+        items
+            .iter()
+            .for_each(|item| read_document(file, item, parsed));
         return;
     }
     match read_object(&value) {
-        Ok(Some(object)) => parsed.objects.push(Located { object, file: file.to_owned(), line: document.line() }),
+        Ok(Some(object)) => parsed.objects.push(Located {
+            object,
+            file: file.to_owned(),
+            line: document.line(),
+        }),
         Ok(None) => {}
-        Err(violations) => parsed.findings.extend(violations.into_iter().map(|violation| {
-            let Violation { path, message } = violation;
-            let place = document.place(&path);
-            ManifestFinding { file: file.to_owned(), line: place.line, column: place.column, path, message }
-        })),
+        Err(violations) => {
+            let mut findings: Vec<ManifestFinding> = violations
+                .into_iter()
+                .map(|Violation { path, message }| {
+                    let place = document.place(&path);
+                    ManifestFinding {
+                        file: file.to_owned(),
+                        line: place.line,
+                        column: place.column,
+                        path,
+                        message,
+                    }
+                })
+                .collect();
+            findings.sort();
+            parsed.findings.extend(findings);
+        }
     }
 }
 
@@ -77,7 +105,9 @@ fn read_document(file: &str, document: &Document, parsed: &mut Parsed) {
 fn list_items(document: &Document, value: &Value) -> Option<Vec<Document>> {
     let is_list = value["apiVersion"] == "v1" && value["kind"] == "List";
     match document.get("items") {
-        Some(Node::Seq(items)) if is_list => Some(items.iter().map(|item| document.inner(item)).collect()),
+        Some(Node::Seq(items)) if is_list => {
+            Some(items.iter().map(|item| document.inner(item)).collect())
+        }
         _ => None,
     }
 }
@@ -86,22 +116,38 @@ fn list_items(document: &Document, value: &Value) -> Option<Vec<Document>> {
 fn read_object(value: &Value) -> Result<Option<ManifestObject>, Vec<Violation>> {
     let word = |field: &str| match value.get(field) {
         Some(Value::String(word)) if !word.is_empty() => Ok(word.as_str()),
-        _ => Err(vec![Violation { path: field.into(), message: format!("every manifest needs a {field}") }]),
+        _ => Err(vec![Violation {
+            path: field.into(),
+            message: "required, but missing: every manifest has apiVersion and kind".into(),
+        }]),
     };
     let (api_version, kind) = (word("apiVersion")?, word("kind")?);
     let object = match (api_version, kind) {
-        (API_VERSION, "ApiRoute") => ManifestObject::ApiRoute(Box::new(own::<ApiRoute>(Kind::ApiRoute, value)?)),
-        (API_VERSION, "RateLimitPolicy") => {
-            ManifestObject::RateLimitPolicy(Box::new(own::<RateLimitPolicy>(Kind::RateLimitPolicy, value)?))
+        (API_VERSION, "ApiRoute") => {
+            ManifestObject::ApiRoute(Box::new(own::<ApiRoute>(Kind::ApiRoute, value)?))
         }
-        (API_VERSION, "ShardSet") => ManifestObject::ShardSet(Box::new(own::<ShardSet>(Kind::ShardSet, value)?)),
+        (API_VERSION, "RateLimitPolicy") => {
+            ManifestObject::RateLimitPolicy(Box::new(own::<RateLimitPolicy>(
+                Kind::RateLimitPolicy,
+                value,
+            )?))
+        }
+        (API_VERSION, "ShardSet") => {
+            ManifestObject::ShardSet(Box::new(own::<ShardSet>(Kind::ShardSet, value)?))
+        }
         (sluice_config::API_VERSION, sluice_config::KIND) => {
             let admitted = validation::admit(Kind::SluiceConfig, value, None)?;
-            return Ok(Some(ManifestObject::SluiceConfig(Box::new(decode::<SluiceConfig>(admitted)?))));
+            return Ok(Some(ManifestObject::SluiceConfig(Box::new(decode::<
+                SluiceConfig,
+            >(
+                admitted
+            )?))));
         }
         ("v1", "Service") => ManifestObject::Service(Box::new(core::service(value)?)),
         ("v1", "Secret") => ManifestObject::Secret(Box::new(core::secret(value)?)),
-        ("discovery.k8s.io/v1", "EndpointSlice") => ManifestObject::EndpointSlice(Box::new(core::endpoint_slice(value)?)),
+        ("discovery.k8s.io/v1", "EndpointSlice") => {
+            ManifestObject::EndpointSlice(Box::new(core::endpoint_slice(value)?))
+        }
         _ => return foreign(api_version, kind).map_or(Ok(None), |violation| Err(vec![violation])),
     };
     Ok(Some(object.named()?))
@@ -113,22 +159,50 @@ fn own<T: serde::de::DeserializeOwned>(kind: Kind, value: &Value) -> Result<T, V
     if let Some(members) = value.as_object_mut() {
         members.remove("status");
     }
-    decode(validation::admit(kind, &value, None)?)
+    let mut admitted = validation::admit(kind, &value, None)?;
+    if let Some(members) = admitted.as_object_mut() {
+        // The type says them itself.
+        members.remove("apiVersion");
+        members.remove("kind");
+    }
+    decode(admitted)
 }
 
 /// Whether a document that is no object of ours was meant to be one.
 fn foreign(api_version: &str, kind: &str) -> Option<Violation> {
     let group = api_version.split_once('/').map_or("", |(group, _)| group);
     let glimpse = |text: &str| text.chars().take(64).collect::<String>();
-    let violation = |path: &str, message: String| Some(Violation { path: path.into(), message });
+    let violation = |path: &str, message: String| {
+        Some(Violation {
+            path: path.into(),
+            message,
+        })
+    };
     match (group, Kind::ALL.iter().find(|own| own.as_str() == kind)) {
-        (_, Some(Kind::SluiceConfig)) => {
-            violation("apiVersion", format!("SluiceConfig is of {}, not {:?}", sluice_config::API_VERSION, glimpse(api_version)))
-        }
-        (_, Some(kind)) => violation("apiVersion", format!("{} is of {API_VERSION}, not {:?}", kind.as_str(), glimpse(api_version))),
-        (crate::GROUP | crate::CONFIG_GROUP, None) => {
-            violation("kind", format!("{:?} has no kind {:?}: there are ApiRoute, RateLimitPolicy, ShardSet", group, glimpse(kind)))
-        }
+        (_, Some(Kind::SluiceConfig)) => violation(
+            "apiVersion",
+            format!(
+                "SluiceConfig is of {}, not {:?}",
+                sluice_config::API_VERSION,
+                glimpse(api_version)
+            ),
+        ),
+        (_, Some(kind)) => violation(
+            "apiVersion",
+            format!(
+                "{} is of {API_VERSION}, not {:?}",
+                kind.as_str(),
+                glimpse(api_version)
+            ),
+        ),
+        (crate::GROUP | crate::CONFIG_GROUP, None) => violation(
+            "kind",
+            format!(
+                "{:?} has no kind {:?}: there are ApiRoute, RateLimitPolicy, ShardSet",
+                group,
+                glimpse(kind)
+            ),
+        ),
         _ => None,
     }
 }

@@ -86,24 +86,47 @@ impl ManifestObject {
 
     /// The object's namespace; empty for SluiceConfig.
     pub fn namespace(&self) -> &str {
-        self.metadata().and_then(|metadata| metadata.namespace.as_deref()).unwrap_or_default()
+        self.metadata()
+            .and_then(|metadata| metadata.namespace.as_deref())
+            .unwrap_or_default()
     }
 
     /// The object's name; SluiceConfig's may be empty.
     pub fn name(&self) -> &str {
         match self {
-            Self::SluiceConfig(config) => config.metadata.as_ref().and_then(|metadata| metadata.name.as_deref()).unwrap_or_default(),
-            other => other.metadata().and_then(|metadata| metadata.name.as_deref()).unwrap_or_default(),
+            Self::SluiceConfig(config) => config
+                .metadata
+                .as_ref()
+                .and_then(|metadata| metadata.name.as_deref())
+                .unwrap_or_default(),
+            other => other
+                .metadata()
+                .and_then(|metadata| metadata.name.as_deref())
+                .unwrap_or_default(),
         }
     }
 
     /// The object with its namespace filled in.
     pub(super) fn named(mut self) -> Result<Self, Vec<Violation>> {
-        let Some(metadata) = self.metadata_mut() else { return Ok(self) };
-        let namespace = metadata.namespace.get_or_insert_with(|| DEFAULT_NAMESPACE.to_owned());
+        let Some(metadata) = self.metadata_mut() else {
+            return Ok(self);
+        };
+        let namespace = metadata
+            .namespace
+            .get_or_insert_with(|| DEFAULT_NAMESPACE.to_owned());
         let checks = [
-            ("metadata.name", metadata.name.as_deref(), 253, "a DNS subdomain: lower-case letters, digits, - and ."),
-            ("metadata.namespace", Some(namespace.as_str()), 63, "a DNS label: lower-case letters, digits and -"),
+            (
+                "metadata.name",
+                metadata.name.as_deref(),
+                253,
+                "a DNS subdomain: lower-case letters, digits, - and .",
+            ),
+            (
+                "metadata.namespace",
+                Some(namespace.as_str()),
+                63,
+                "a DNS label: lower-case letters, digits and -",
+            ),
         ];
         let violations: Vec<Violation> = checks
             .into_iter()
@@ -111,9 +134,15 @@ impl ManifestObject {
                 let message = match name {
                     None | Some("") => "required, but missing".to_owned(),
                     Some(name) if is_dns_name(name, longest) => return None,
-                    Some(name) => format!("{:?} is not {form}", name.chars().take(64).collect::<String>()),
+                    Some(name) => format!(
+                        "{:?} is not {form}",
+                        name.chars().take(64).collect::<String>()
+                    ),
                 };
-                Some(Violation { path: path.into(), message })
+                Some(Violation {
+                    path: path.into(),
+                    message,
+                })
             })
             .collect();
         match violations.is_empty() {
@@ -127,10 +156,18 @@ impl ManifestObject {
 fn is_dns_name(name: &str, longest: usize) -> bool {
     let label = |label: &str| {
         let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+        !label.is_empty()
+            && label.bytes().all(inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
     };
     let single = longest <= 63;
-    name.len() <= longest && if single { label(name) } else { name.split('.').all(label) }
+    name.len() <= longest
+        && if single {
+            label(name)
+        } else {
+            name.split('.').all(label)
+        }
 }
 
 // By hand, so that no log line can hold what a Secret holds.

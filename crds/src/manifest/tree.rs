@@ -46,7 +46,12 @@ pub(super) fn documents(text: &str) -> impl Iterator<Item = Result<Vec<Document>
     chunks(text).into_iter().map(|(lines_before, chunk)| {
         let roots = serde_saphyr::from_multiple_with_options::<Spanned<Node>>(chunk, options());
         roots
-            .map(|roots| roots.into_iter().map(|root| Document { root, lines_before }).collect())
+            .map(|roots| {
+                roots
+                    .into_iter()
+                    .map(|root| Document { root, lines_before })
+                    .collect()
+            })
             .map_err(|error| syntax_error(&error, lines_before))
     })
 }
@@ -69,8 +74,26 @@ fn options() -> Options {
 }
 
 fn syntax_error(error: &serde_saphyr::Error, lines_before: u64) -> SyntaxError {
-    let (line, column) = error.location().map_or((1, 1), |location| (location.line().max(1), location.column().max(1)));
-    SyntaxError { place: Place { line: lines_before + line, column }, message: error.without_snippet().to_string() }
+    let (line, column) = error.location().map_or((1, 1), |location| {
+        (location.line().max(1), location.column().max(1))
+    });
+    let text = error
+        .without_snippet()
+        .render_with_formatter(&serde_saphyr::UserMessageFormatter);
+    // The parser's own "at line" counts from the document's begin: the finding's place is the right one.
+    let message = text
+        .split(" at line ")
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches(',')
+        .to_owned();
+    SyntaxError {
+        place: Place {
+            line: lines_before + line,
+            column,
+        },
+        message,
+    }
 }
 
 /// The text cut before each line that begins a document, with the number of lines before each piece. YAML 1.2.2
@@ -79,7 +102,9 @@ fn chunks(text: &str) -> Vec<(u64, &str)> {
     let mut chunks = Vec::new();
     let (mut start, mut start_line, mut offset) = (0, 0, 0);
     for (line_number, line) in (0u64..).zip(text.split_inclusive('\n')) {
-        let begins = line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
+        let begins = line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
         if begins && offset > start {
             chunks.push((start_line, &text[start..offset]));
             (start, start_line) = (offset, line_number);
@@ -104,14 +129,20 @@ impl Document {
     /// A member of the document's root.
     pub(super) fn get(&self, name: &str) -> Option<&Node> {
         match &self.root.value {
-            Node::Map(members) => members.iter().find(|(key, _)| key.value == name).map(|(_, node)| &node.value),
+            Node::Map(members) => members
+                .iter()
+                .find(|(key, _)| key.value == name)
+                .map(|(_, node)| &node.value),
             Node::Seq(_) | Node::Leaf(_) => None,
         }
     }
 
     /// A node of this document as a document of its own.
     pub(super) fn inner(&self, node: &Spanned<Node>) -> Self {
-        Self { root: node.clone(), lines_before: self.lines_before }
+        Self {
+            root: node.clone(),
+            lines_before: self.lines_before,
+        }
     }
 
     /// Where a field stands, by a path such as `spec.rules[0].name`: its key, or as much of the way as there is.
@@ -132,22 +163,31 @@ impl Document {
     }
 
     fn shift(&self, location: serde_saphyr::Location) -> Place {
-        Place { line: self.lines_before + location.line().max(1), column: location.column().max(1) }
+        Place {
+            line: self.lines_before + location.line().max(1),
+            column: location.column().max(1),
+        }
     }
 }
 
 /// One step along a path: the child, its place, and the path's rest. Keys may hold dots, so the longest key that the
 /// path begins with is the one.
-fn step<'a, 'p>(node: &'a Node, path: &'p str) -> Option<(&'a Node, serde_saphyr::Location, &'p str)> {
+fn step<'a, 'p>(
+    node: &'a Node,
+    path: &'p str,
+) -> Option<(&'a Node, serde_saphyr::Location, &'p str)> {
     match node {
         Node::Map(members) => {
             let path = path.strip_prefix('.').unwrap_or(path);
             let ends = |rest: &str| rest.is_empty() || rest.starts_with(['.', '[']);
             let fits = members.iter().filter_map(|(key, child)| {
-                let rest = path.strip_prefix(key.value.as_str()).filter(|rest| !key.value.is_empty() && ends(rest))?;
+                let rest = path
+                    .strip_prefix(key.value.as_str())
+                    .filter(|rest| !key.value.is_empty() && ends(rest))?;
                 Some((child, key.referenced, rest))
             });
-            fits.min_by_key(|(_, _, rest)| rest.len()).map(|(child, place, rest)| (&child.value, place, rest))
+            fits.min_by_key(|(_, _, rest)| rest.len())
+                .map(|(child, place, rest)| (&child.value, place, rest))
         }
         Node::Seq(members) => {
             let (index, rest) = path.strip_prefix('[')?.split_once(']')?;
@@ -161,10 +201,15 @@ fn step<'a, 'p>(node: &'a Node, path: &'p str) -> Option<(&'a Node, serde_saphyr
 impl Node {
     fn to_value(&self) -> Value {
         match self {
-            Self::Map(members) => {
-                Value::Object(members.iter().map(|(key, node)| (key.value.clone(), node.value.to_value())).collect::<Map<_, _>>())
+            Self::Map(members) => Value::Object(
+                members
+                    .iter()
+                    .map(|(key, node)| (key.value.clone(), node.value.to_value()))
+                    .collect::<Map<_, _>>(),
+            ),
+            Self::Seq(members) => {
+                Value::Array(members.iter().map(|node| node.value.to_value()).collect())
             }
-            Self::Seq(members) => Value::Array(members.iter().map(|node| node.value.to_value()).collect()),
             Self::Leaf(value) => value.clone(),
         }
     }
@@ -220,7 +265,9 @@ impl<'de> Visitor<'de> for NodeVisitor {
     fn visit_f64<E: de::Error>(self, number: f64) -> Result<Node, E> {
         Number::from_f64(number)
             .map(|number| Node::Leaf(Value::Number(number)))
-            .ok_or_else(|| E::custom("a number that JSON cannot write: quote it if a string is meant"))
+            .ok_or_else(|| {
+                E::custom("a number that JSON cannot write: quote it if a string is meant")
+            })
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<Node, E> {
@@ -251,7 +298,11 @@ mod tests {
     #[test]
     fn documents_are_cut_where_yaml_cuts_them() {
         let text = "# only a comment\n---\na: 1\n--- # second\nb: |\n  ---\n  x\n---\n---\nc: -----BEGIN\n";
-        let lines: Vec<u64> = read(text).into_iter().flat_map(|documents| documents.expect("YAML")).map(|document| document.line()).collect();
+        let lines: Vec<u64> = read(text)
+            .into_iter()
+            .flat_map(|documents| documents.expect("YAML"))
+            .map(|document| document.line())
+            .collect();
         assert_eq!(lines, [3, 5, 10]);
         assert_eq!(first("b: |\n  ---\n  x\n").to_value()["b"], "---\nx\n");
     }
@@ -266,12 +317,21 @@ mod tests {
 
     #[test]
     fn every_field_has_its_place() {
-        let document = first("---\nmetadata:\n  labels:\n    sluice.dev/use: keys\nspec:\n  rules:\n  - name: a\n  - {name: b}\n");
+        let document = first(
+            "---\nmetadata:\n  labels:\n    sluice.dev/use: keys\nspec:\n  rules:\n  - name: a\n  - {name: b}\n",
+        );
         let place = |path: &str| document.place(path);
         assert_eq!(place("spec.rules[0].name"), Place { line: 7, column: 5 });
         assert_eq!(place("spec.rules[1].name"), Place { line: 8, column: 6 });
-        assert_eq!(place("metadata.labels.sluice.dev/use"), Place { line: 4, column: 5 });
-        assert_eq!(place("spec.rules[7].name"), Place { line: 6, column: 3 }, "as much of the way as there is");
+        assert_eq!(
+            place("metadata.labels.sluice.dev/use"),
+            Place { line: 4, column: 5 }
+        );
+        assert_eq!(
+            place("spec.rules[7].name"),
+            Place { line: 6, column: 3 },
+            "as much of the way as there is"
+        );
         assert_eq!(place(""), Place { line: 2, column: 1 });
     }
 
@@ -281,7 +341,10 @@ mod tests {
         assert_eq!(value["a"], true);
         assert_eq!(value["b"], "on");
         assert_eq!(value["c"], 493);
-        assert_eq!((&value["d"], &value["e"]), (&serde_json::json!(1.5), &Value::Null));
+        assert_eq!(
+            (&value["d"], &value["e"]),
+            (&serde_json::json!(1.5), &Value::Null)
+        );
     }
 
     #[test]
@@ -290,7 +353,11 @@ mod tests {
             d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e,*e,*e,*e,*e,*e,*e]\n";
         let deep = "[".repeat(10_000);
         for text in [bomb, deep.as_str(), "a: 1\na: 2\n", "a: .nan\n", "\u{0}"] {
-            assert!(read(text).iter().any(Result::is_err), "{}", text.chars().take(20).collect::<String>());
+            assert!(
+                read(text).iter().any(Result::is_err),
+                "{}",
+                text.chars().take(20).collect::<String>()
+            );
         }
     }
 }

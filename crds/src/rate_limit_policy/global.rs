@@ -65,7 +65,8 @@ impl GlobalLimit {
 
     /// How long a key's first request waits for the store, the default (10ms) applied.
     pub fn effective_max_wait(&self) -> std::time::Duration {
-        self.max_wait.map_or(std::time::Duration::from_millis(10), Duration::get)
+        self.max_wait
+            .map_or(std::time::Duration::from_millis(10), Duration::get)
     }
 
     /// What happens while the store does not answer, the default applied.

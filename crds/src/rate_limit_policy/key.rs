@@ -20,7 +20,10 @@ union! {
     Claim = "Claim" => claim = "claim": ClaimKey;
 }
 
-static DEFAULT_CLIENT_ADDRESS: ClientAddressKey = ClientAddressKey { prefix_v4: None, prefix_v6: None };
+static DEFAULT_CLIENT_ADDRESS: ClientAddressKey = ClientAddressKey {
+    prefix_v4: None,
+    prefix_v6: None,
+};
 
 /// How much of the client's address counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]

@@ -12,7 +12,10 @@ use crate::common::{DnsLabel, ObjectName, choice};
 
 pub use algorithm::{Algorithm, AlgorithmType, AlgorithmUse, TokenBucket};
 pub use global::{Consistency, GlobalLimit, StoreFailure};
-pub use key::{AttributeKey, ClaimKey, ClientAddressKey, HeaderKey, KeyPart, KeyPartType, KeyPartUse, OnMissingKey};
+pub use key::{
+    AttributeKey, ClaimKey, ClientAddressKey, HeaderKey, KeyPart, KeyPartType, KeyPartUse,
+    OnMissingKey,
+};
 pub use status::{LimitState, LimitStatus, RateLimitPolicyStatus};
 
 /// How many requests may be made of a route or of one of its rules.
@@ -29,9 +32,17 @@ pub use status::{LimitState, LimitStatus, RateLimitPolicyStatus};
     derive = "PartialEq",
     derive = "Default",
     doc = "How many requests may be made of a route or of one of its rules.",
-    printcolumn(name = "READY", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(
+        name = "READY",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
     printcolumn(name = "LIVE", type_ = "string", json_path = ".status.live.summary"),
-    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "AGE",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimitPolicySpec {
@@ -79,7 +90,9 @@ choice! {
 }
 
 /// A route of the policy's namespace, or one of its rules.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, KubeSchema)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, KubeSchema,
+)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyTargetRef {
     /// API group of the target.

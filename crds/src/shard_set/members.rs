@@ -23,12 +23,16 @@ pub struct Shard {
 impl Shard {
     /// The member that takes writes; none only where the schema's rule was not in force.
     pub fn primary(&self) -> Option<&ShardMember> {
-        self.members.iter().find(|member| member.role == MemberRole::Primary)
+        self.members
+            .iter()
+            .find(|member| member.role == MemberRole::Primary)
     }
 
     /// The members that take reads only.
     pub fn replicas(&self) -> impl Iterator<Item = &ShardMember> {
-        self.members.iter().filter(|member| member.role == MemberRole::Replica)
+        self.members
+            .iter()
+            .filter(|member| member.role == MemberRole::Replica)
     }
 }
 

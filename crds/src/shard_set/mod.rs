@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::common::{DnsLabel, FreeText, choice};
 
 pub use change::{ChangeStrategy, PlacementChange};
-pub use key::{NamedKey, OnMissingShardKey, PathSegmentKey, ShardKey, ShardKeyPart, ShardKeyPartType, ShardKeyPartUse, ShardKeyHeader, ShardKeyClaim};
+pub use key::{
+    NamedKey, OnMissingShardKey, PathSegmentKey, ShardKey, ShardKeyClaim, ShardKeyHeader,
+    ShardKeyPart, ShardKeyPartType, ShardKeyPartUse,
+};
 pub use members::{MemberRole, Shard, ShardMember};
 pub use reads::{ReadRouting, ReadTarget, ReadWriteSplit};
 pub use slots::{SLOTS, SlotRange, SlotRangeError, SlotTable, SlotTableError};
@@ -32,9 +35,17 @@ pub use status::{MovePhase, MoveStatus, ShardSetStatus};
     status = "ShardSetStatus",
     derive = "PartialEq",
     doc = "Which backend owns which part of a key space.",
-    printcolumn(name = "READY", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(
+        name = "READY",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
     printcolumn(name = "LIVE", type_ = "string", json_path = ".status.live.summary"),
-    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "AGE",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ShardSetSpec {
@@ -94,7 +105,9 @@ pub struct Keyspace {
 }
 
 /// Slots and the shard that owns them.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, KubeSchema)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, KubeSchema,
+)]
 #[serde(rename_all = "camelCase")]
 pub struct Placement {
     /// One slot or an inclusive range, `0-8191`.

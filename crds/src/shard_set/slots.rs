@@ -53,8 +53,12 @@ impl SlotRange {
     /// [`SlotRangeError`] for a text that names no slots.
     pub fn range(&self) -> Result<RangeInclusive<u16>, SlotRangeError> {
         let text = || self.0.chars().take(32).collect::<String>();
-        let slot = |part: &str| match part.bytes().all(|byte| byte.is_ascii_digit()) && (1..=5).contains(&part.len()) {
-            true => part.parse::<u32>().map_err(|_| SlotRangeError::Form(text())),
+        let slot = |part: &str| match part.bytes().all(|byte| byte.is_ascii_digit())
+            && (1..=5).contains(&part.len())
+        {
+            true => part
+                .parse::<u32>()
+                .map_err(|_| SlotRangeError::Form(text())),
             false => Err(SlotRangeError::Form(text())),
         };
         let (start, end) = self.0.split_once('-').unwrap_or((&self.0, &self.0));
@@ -142,20 +146,29 @@ impl SlotTable {
                     continue;
                 }
             };
-            let index = shards.iter().position(|known| known == shard.as_str()).unwrap_or_else(|| {
-                shards.push(shard.to_string());
-                shards.len() - 1
-            });
+            let index = shards
+                .iter()
+                .position(|known| known == shard.as_str())
+                .unwrap_or_else(|| {
+                    shards.push(shard.to_string());
+                    shards.len() - 1
+                });
             // At most 16,384 distinct owners can matter; more entries than slots would overlap anyway.
             let owner = u16::try_from(index).unwrap_or(u16::MAX);
             errors.extend(claim(&mut owners, &shards, range, owner));
         }
         // A range that could not be read leaves a gap of its own making: do not report it twice.
-        if !errors.iter().any(|error| matches!(error, SlotTableError::Range(_))) {
+        if !errors
+            .iter()
+            .any(|error| matches!(error, SlotTableError::Range(_)))
+        {
             errors.extend(gaps(&owners));
         }
         match errors.is_empty() {
-            true => Ok(Self { shards, owners: owners.into_iter().flatten().collect() }),
+            true => Ok(Self {
+                shards,
+                owners: owners.into_iter().flatten().collect(),
+            }),
             false => Err(errors),
         }
     }
@@ -178,14 +191,24 @@ impl SlotTable {
         runs(self.owners.iter().map(|owner| Some(*owner)))
             .map(|(range, owner)| Placement {
                 slots: SlotRange::new(&range),
-                shard: self.shards.get(usize::from(owner)).map(String::as_str).unwrap_or_default().into(),
+                shard: self
+                    .shards
+                    .get(usize::from(owner))
+                    .map(String::as_str)
+                    .unwrap_or_default()
+                    .into(),
             })
             .collect()
     }
 }
 
 /// Writes one entry into the table; where it meets slots already owned, the first overlap is the error.
-fn claim(owners: &mut [Option<u16>], shards: &[String], range: RangeInclusive<u16>, owner: u16) -> Option<SlotTableError> {
+fn claim(
+    owners: &mut [Option<u16>],
+    shards: &[String],
+    range: RangeInclusive<u16>,
+    owner: u16,
+) -> Option<SlotTableError> {
     let mut overlap: Option<(RangeInclusive<u16>, u16)> = None;
     for slot in range {
         let cell = &mut owners[usize::from(slot)];
@@ -199,21 +222,32 @@ fn claim(owners: &mut [Option<u16>], shards: &[String], range: RangeInclusive<u1
         }
     }
     let name = |index: u16| shards.get(usize::from(index)).cloned().unwrap_or_default();
-    overlap.map(|(range, first)| SlotTableError::Twice { slots: SlotRange::new(&range), first: name(first), second: name(owner) })
+    overlap.map(|(range, first)| SlotTableError::Twice {
+        slots: SlotRange::new(&range),
+        first: name(first),
+        second: name(owner),
+    })
 }
 
 fn gaps(owners: &[Option<u16>]) -> impl Iterator<Item = SlotTableError> {
-    runs(owners.iter().map(|owner| owner.is_none().then_some(())))
-        .map(|(range, ())| SlotTableError::Uncovered { slots: SlotRange::new(&range) })
+    runs(owners.iter().map(|owner| owner.is_none().then_some(()))).map(|(range, ())| {
+        SlotTableError::Uncovered {
+            slots: SlotRange::new(&range),
+        }
+    })
 }
 
 /// Neighbouring slots of equal value as ranges; slots without a value are left out.
-fn runs<T: PartialEq>(slots: impl Iterator<Item = Option<T>>) -> impl Iterator<Item = (RangeInclusive<u16>, T)> {
+fn runs<T: PartialEq>(
+    slots: impl Iterator<Item = Option<T>>,
+) -> impl Iterator<Item = (RangeInclusive<u16>, T)> {
     let mut found: Vec<(RangeInclusive<u16>, T)> = Vec::new();
     for (slot, value) in (0u16..).zip(slots) {
         let Some(value) = value else { continue };
         match found.last_mut() {
-            Some((range, known)) if *known == value && range.end() + 1 == slot => *range = *range.start()..=slot,
+            Some((range, known)) if *known == value && range.end() + 1 == slot => {
+                *range = *range.start()..=slot
+            }
             _ => found.push((slot..=slot, value)),
         }
     }
@@ -227,7 +261,13 @@ mod tests {
     use super::*;
 
     fn placement(entries: &[(&str, &str)]) -> Vec<Placement> {
-        entries.iter().map(|(slots, shard)| Placement { slots: (*slots).into(), shard: (*shard).into() }).collect()
+        entries
+            .iter()
+            .map(|(slots, shard)| Placement {
+                slots: (*slots).into(),
+                shard: (*shard).into(),
+            })
+            .collect()
     }
 
     #[test]
@@ -237,7 +277,10 @@ mod tests {
         assert_eq!(range("7"), Ok(7..=7));
         assert_eq!(range("16383"), Ok(16383..=16383));
         assert_eq!(range("5-2"), Err(SlotRangeError::Backwards("5-2".into())));
-        assert_eq!(range("0-16384"), Err(SlotRangeError::Beyond("0-16384".into())));
+        assert_eq!(
+            range("0-16384"),
+            Err(SlotRangeError::Beyond("0-16384".into()))
+        );
         assert_eq!(range("99999"), Err(SlotRangeError::Beyond("99999".into())));
         for bad in ["", "-", "1-", "-1", "1-2-3", "a", "+1", "1 - 2", "000001"] {
             assert_eq!(range(bad), Err(SlotRangeError::Form(bad.into())), "{bad:?}");
@@ -246,25 +289,60 @@ mod tests {
 
     #[test]
     fn a_full_cover_is_a_table() {
-        let table = SlotTable::new(&placement(&[("0-8191", "s0"), ("8192-16383", "s1")])).expect("covers");
-        assert_eq!((table.owner(0), table.owner(8191), table.owner(8192)), (Some("s0"), Some("s0"), Some("s1")));
+        let table =
+            SlotTable::new(&placement(&[("0-8191", "s0"), ("8192-16383", "s1")])).expect("covers");
+        assert_eq!(
+            (table.owner(0), table.owner(8191), table.owner(8192)),
+            (Some("s0"), Some("s0"), Some("s1"))
+        );
         assert_eq!((table.owner(16383), table.owner(16384)), (Some("s1"), None));
     }
 
     #[test]
     fn overlap_and_gap_are_named_with_their_slots() {
-        let overlap = SlotTable::new(&placement(&[("0-100", "s0"), ("50-16383", "s1")])).expect_err("twice");
-        assert_eq!(overlap, [SlotTableError::Twice { slots: "50-100".into(), first: "s0".into(), second: "s1".into() }]);
-        let gap = SlotTable::new(&placement(&[("0-99", "s0"), ("101-16382", "s1")])).expect_err("gaps");
-        assert_eq!(gap, [SlotTableError::Uncovered { slots: "100".into() }, SlotTableError::Uncovered { slots: "16383".into() }]);
+        let overlap =
+            SlotTable::new(&placement(&[("0-100", "s0"), ("50-16383", "s1")])).expect_err("twice");
+        assert_eq!(
+            overlap,
+            [SlotTableError::Twice {
+                slots: "50-100".into(),
+                first: "s0".into(),
+                second: "s1".into()
+            }]
+        );
+        let gap =
+            SlotTable::new(&placement(&[("0-99", "s0"), ("101-16382", "s1")])).expect_err("gaps");
+        assert_eq!(
+            gap,
+            [
+                SlotTableError::Uncovered {
+                    slots: "100".into()
+                },
+                SlotTableError::Uncovered {
+                    slots: "16383".into()
+                }
+            ]
+        );
         let unreadable = SlotTable::new(&placement(&[("5-2", "s0")])).expect_err("backwards");
-        assert_eq!(unreadable, [SlotTableError::Range(SlotRangeError::Backwards("5-2".into()))]);
+        assert_eq!(
+            unreadable,
+            [SlotTableError::Range(SlotRangeError::Backwards(
+                "5-2".into()
+            ))]
+        );
     }
 
     #[test]
     fn the_difference_is_what_moves() {
-        let from = SlotTable::new(&placement(&[("0-8191", "s0"), ("8192-16383", "s1")])).expect("covers");
-        let to = SlotTable::new(&placement(&[("0-99", "s1"), ("100-8191", "s0"), ("8192-16382", "s1"), ("16383", "s0")])).expect("covers");
+        let from =
+            SlotTable::new(&placement(&[("0-8191", "s0"), ("8192-16383", "s1")])).expect("covers");
+        let to = SlotTable::new(&placement(&[
+            ("0-99", "s1"),
+            ("100-8191", "s0"),
+            ("8192-16382", "s1"),
+            ("16383", "s0"),
+        ]))
+        .expect("covers");
         assert_eq!(from.difference(&to), ["0-99".into(), "16383".into()]);
         assert_eq!(from.difference(&from), []);
     }

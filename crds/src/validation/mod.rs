@@ -28,7 +28,12 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::ApiRoute, Self::RateLimitPolicy, Self::ShardSet, Self::SluiceConfig];
+    pub const ALL: [Self; 4] = [
+        Self::ApiRoute,
+        Self::RateLimitPolicy,
+        Self::ShardSet,
+        Self::SluiceConfig,
+    ];
 
     /// The `kind` of a manifest.
     pub fn as_str(self) -> &'static str {
@@ -59,7 +64,12 @@ pub struct Violation {
 /// Everything that is wrong with the structure, or, where that is sound, every rule that is broken.
 pub fn admit(kind: Kind, object: &Value, old: Option<&Value>) -> Result<Value, Vec<Violation>> {
     let rules = &RULES[kind as usize];
-    let rules = rules.as_ref().map_err(|error| vec![Violation { path: String::new(), message: error.to_string() }])?;
+    let rules = rules.as_ref().map_err(|error| {
+        vec![Violation {
+            path: String::new(),
+            message: error.to_string(),
+        }]
+    })?;
     let object = kube::core::cel::apply_defaults(&rules.schema, &rules.shape.without_nulls(object));
     let mut violations = Vec::new();
     rules.shape.check(&object, "", &mut violations);
@@ -81,7 +91,8 @@ struct KindRules {
     validator: Mutex<Validator>,
 }
 
-static RULES: LazyLock<[Result<KindRules, RulesError>; 4]> = LazyLock::new(|| Kind::ALL.map(KindRules::of));
+static RULES: LazyLock<[Result<KindRules, RulesError>; 4]> =
+    LazyLock::new(|| Kind::ALL.map(KindRules::of));
 
 /// Why a schema of our own is unusable; a test shows that none is.
 #[derive(Debug, thiserror::Error)]
@@ -113,9 +124,21 @@ impl KindRules {
 
     fn broken(&self, object: &Value, old: Option<&Value>) -> Vec<Violation> {
         // A panic while the lock is held leaves the validator as it was: it is only read.
-        let validator = self.validator.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let broken = validator.validate_compiled(&self.compiled, object, old).err().into_iter().flatten();
-        broken.map(|error| Violation { path: error.field_path, message: error.message }).collect()
+        let validator = self
+            .validator
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let broken = validator
+            .validate_compiled(&self.compiled, object, old)
+            .err()
+            .into_iter()
+            .flatten();
+        broken
+            .map(|error| Violation {
+                path: error.field_path,
+                message: error.message,
+            })
+            .collect()
     }
 }
 

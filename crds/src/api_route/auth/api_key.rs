@@ -3,7 +3,9 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::common::{HeaderName, ONE_SECRET_SOURCE, SecretKeys, SecretKeysError, SecretRef, SecretSelector};
+use crate::common::{
+    HeaderName, ONE_SECRET_SOURCE, SecretKeys, SecretKeysError, SecretRef, SecretSelector,
+};
 
 /// API keys from Secrets labelled `sluice.dev/use: api-keys`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]

@@ -3,7 +3,10 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::common::{AttributeName, ClaimPath, Duration, JwksText, SecretKeys, SecretRef, SecretSelector, Url, choice};
+use crate::common::{
+    AttributeName, ClaimPath, Duration, JwksText, SecretKeys, SecretRef, SecretSelector, Url,
+    choice,
+};
 
 /// Tokens of one issuer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -44,7 +47,8 @@ impl Jwt {
 
     /// How far the clocks of issuer and sidecar may differ, the default applied.
     pub fn effective_leeway(&self) -> std::time::Duration {
-        self.leeway.map_or(std::time::Duration::from_secs(30), Duration::get)
+        self.leeway
+            .map_or(std::time::Duration::from_secs(30), Duration::get)
     }
 }
 

@@ -100,7 +100,12 @@ pub struct AuthRequirement<'a> {
 impl RouteAuth {
     /// The requirement this block states; none where it only declares providers.
     pub fn requirement(&self) -> Option<AuthRequirement<'_>> {
-        let Self { mode, anonymous, any_of, providers: _ } = self;
+        let Self {
+            mode,
+            anonymous,
+            any_of,
+            providers: _,
+        } = self;
         let states_one = !any_of.is_empty() || anonymous.is_some();
         states_one.then(|| requirement(*mode, *anonymous, any_of))
     }
@@ -109,13 +114,25 @@ impl RouteAuth {
 impl RuleAuth {
     /// The requirement this block states. An empty block, which the schema refuses, lets nobody in.
     pub fn requirement(&self) -> AuthRequirement<'_> {
-        let Self { mode, anonymous, any_of } = self;
+        let Self {
+            mode,
+            anonymous,
+            any_of,
+        } = self;
         requirement(*mode, *anonymous, any_of)
     }
 }
 
-fn requirement(mode: Option<AuthMode>, anonymous: Option<Anonymous>, any_of: &[AuthCombination]) -> AuthRequirement<'_> {
-    AuthRequirement { mode: mode.unwrap_or(AuthMode::Enforce), anonymous: anonymous.unwrap_or(Anonymous::Deny), any_of }
+fn requirement(
+    mode: Option<AuthMode>,
+    anonymous: Option<Anonymous>,
+    any_of: &[AuthCombination],
+) -> AuthRequirement<'_> {
+    AuthRequirement {
+        mode: mode.unwrap_or(AuthMode::Enforce),
+        anonymous: anonymous.unwrap_or(Anonymous::Deny),
+        any_of,
+    }
 }
 
 union! {

@@ -4,7 +4,8 @@ use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::common::{
-    Duration, ONE_SECRET_SOURCE, Quantity, SecretKeys, SecretKeysError, SecretRef, SecretSelector, SignatureComponent, StoreRef, choice,
+    Duration, ONE_SECRET_SOURCE, Quantity, SecretKeys, SecretKeysError, SecretRef, SecretSelector,
+    SignatureComponent, StoreRef, choice,
 };
 
 /// Signatures made with keys from Secrets labelled `sluice.dev/use: signature-keys`.
@@ -71,7 +72,9 @@ impl HttpMessageSignature {
 
     /// The largest body that is held back, in bytes, the default applied.
     pub fn effective_max_buffered(&self) -> u64 {
-        self.max_buffered.as_ref().map_or(Self::DEFAULT_MAX_BUFFERED, Quantity::value)
+        self.max_buffered
+            .as_ref()
+            .map_or(Self::DEFAULT_MAX_BUFFERED, Quantity::value)
     }
 }
 
@@ -196,12 +199,18 @@ impl Nonce {
     /// # Errors
     /// Scope and storeRef contradict each other.
     pub fn memory(&self) -> Result<NonceMemory<'_>, NonceError> {
-        let Self { required: _, scope, store_ref, on_store_failure } = self;
+        let Self {
+            required: _,
+            scope,
+            store_ref,
+            on_store_failure,
+        } = self;
         match (scope.unwrap_or(NonceScope::Local), store_ref) {
             (NonceScope::Local, None) => Ok(NonceMemory::Local),
-            (NonceScope::Shared, Some(store)) => {
-                Ok(NonceMemory::Shared { store, on_failure: on_store_failure.unwrap_or(NonceStoreFailure::Deny) })
-            }
+            (NonceScope::Shared, Some(store)) => Ok(NonceMemory::Shared {
+                store,
+                on_failure: on_store_failure.unwrap_or(NonceStoreFailure::Deny),
+            }),
             (NonceScope::Local, Some(_)) | (NonceScope::Shared, None) => Err(NonceError),
         }
     }

@@ -17,6 +17,9 @@ pub use rate_limit_policy::{RateLimitPolicy, RateLimitPolicySpec, RateLimitPolic
 pub use shard_set::{ShardSet, ShardSetSpec, ShardSetStatus};
 pub use sluice_config::SluiceConfig;
 
+#[cfg(test)]
+mod effective_tests;
+
 /// The API group of the three resources.
 pub const GROUP: &str = "sluice.dev";
 /// The API group of [`SluiceConfig`], which is a file and never an API object.

@@ -25,6 +25,8 @@ pub use traffic::{RequestLimits, Timeouts};
 
 /// What the requests to a Service mean: who may send them, how they are answered.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+// Clippy takes the columns' arguments for attributes.
+#[allow(clippy::duplicated_attributes)]
 #[kube(
     group = "sluice.dev",
     version = "v1alpha1",

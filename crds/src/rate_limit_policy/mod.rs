@@ -20,6 +20,8 @@ pub use status::{LimitState, LimitStatus, RateLimitPolicyStatus};
 
 /// How many requests may be made of a route or of one of its rules.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+// Clippy takes the columns' arguments for attributes.
+#[allow(clippy::duplicated_attributes)]
 #[kube(
     group = "sluice.dev",
     version = "v1alpha1",

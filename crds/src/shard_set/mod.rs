@@ -24,6 +24,8 @@ pub use status::{MovePhase, MoveStatus, ShardSetStatus};
 
 /// Which backend owns which part of a key space.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+// Clippy takes the columns' arguments for attributes.
+#[allow(clippy::duplicated_attributes)]
 #[kube(
     group = "sluice.dev",
     version = "v1alpha1",

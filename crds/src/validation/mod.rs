@@ -5,7 +5,7 @@
 
 mod shape;
 
-use std::sync::{LazyLock, Mutex};
+use std::sync::LazyLock;
 
 use kube::core::cel::{CompiledSchema, Validator, compile_schema};
 use serde_json::Value;
@@ -87,8 +87,7 @@ struct KindRules {
     schema: Value,
     shape: Shape,
     compiled: CompiledSchema,
-    // The validator's functions are not `Sync`; a check takes microseconds, so one lock per kind is no bottleneck.
-    validator: Mutex<Validator>,
+    validator: Validator,
 }
 
 static RULES: LazyLock<[Result<KindRules, RulesError>; 4]> =
@@ -117,18 +116,14 @@ impl KindRules {
         Ok(Self {
             shape: Shape::compile(&schema)?,
             compiled: compile_schema(&schema),
-            validator: Mutex::new(Validator::new()),
+            validator: Validator::new(),
             schema,
         })
     }
 
     fn broken(&self, object: &Value, old: Option<&Value>) -> Vec<Violation> {
-        // A panic while the lock is held leaves the validator as it was: it is only read.
-        let validator = self
+        let broken = self
             .validator
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        let broken = validator
             .validate_compiled(&self.compiled, object, old)
             .err()
             .into_iter()

@@ -127,7 +127,8 @@ impl Engine {
     pub fn full(world: &World) -> Self {
         let mut engine = Self::new(world.settings().clone());
         engine.world = world.rebuilt();
-        let objects = engine.world.objects().map(|object| Node::Object(object.id()));
+        let objects = engine.world.objects().map(|object| object.id());
+        let objects = objects.filter(|id| resolve::amounts_to_something(id.kind)).map(Node::Object);
         let groups = engine.world.groups().cloned().map(Node::Group);
         let stale = objects.chain(groups).collect();
         engine.recompute(stale, &mut Delta::default());
@@ -142,7 +143,9 @@ impl Engine {
             let touched = self.world.apply(change);
             for read in &touched.reads {
                 stale.extend(self.readers.get(read).into_iter().flatten().cloned());
-                if let Read::Object(id) = read {
+                if let Read::Object(id) = read
+                    && resolve::amounts_to_something(id.kind)
+                {
                     stale.insert(Node::Object(id.clone()));
                 }
             }
@@ -167,13 +170,17 @@ impl Engine {
     }
 
     fn recompute(&mut self, stale: BTreeSet<Node>, delta: &mut Delta) {
+        let mut groups = BTreeSet::new();
         for node in stale {
+            if let Node::Group(group) = &node {
+                groups.insert(group.clone());
+            }
             match self.compute(&node) {
                 Some((resolved, reads)) => self.accept(node, resolved, reads, delta),
                 None => self.forget(&node, delta),
             }
         }
-        self.reassemble(delta);
+        self.reassemble(groups, delta);
     }
 
     /// `None`: there is no such object or group any more.
@@ -327,16 +334,11 @@ impl Engine {
         }
     }
 
-    /// Brings the groups' lists up to date with the units that changed.
-    fn reassemble(&mut self, delta: &mut Delta) {
+    /// Brings lists up to date: of the groups whose root was computed again, and of those that hold a unit that changed.
+    fn reassemble(&mut self, mut stale: BTreeSet<GroupId>, delta: &mut Delta) {
         let changed = delta.units_changed.iter().chain(&delta.units_removed);
-        let mut stale: BTreeSet<GroupId> = changed
-            .flat_map(|name| self.holders.get(name).into_iter().flatten().cloned())
-            .collect();
-        stale.extend(self.memos.keys().filter_map(|node| match node {
-            Node::Group(group) if !self.groups.contains_key(group) => Some(group.clone()),
-            _ => None,
-        }));
+        let holders = changed.flat_map(|name| self.holders.get(name).into_iter().flatten());
+        stale.extend(holders.cloned());
         for group in stale {
             let now = self.memos.contains_key(&Node::Group(group.clone())).then(|| self.list(&group));
             let before = self.groups.remove(&group);

@@ -210,6 +210,14 @@ impl<'w> View<'w> {
         groups
     }
 
+    /// The numbers that the pods of a Service give to ports of this name.
+    pub fn pod_ports(&self, namespace: &str, service: &str, name: &str) -> BTreeSet<u16> {
+        let key = key(namespace, service);
+        let ports = self.world.pod_ports(&key, name);
+        self.reads.borrow_mut().insert(Read::By(Index::PodPortsByService, key));
+        ports
+    }
+
     /// What holds for the whole life of the process: no change, so no read.
     pub fn settings(&self) -> &'w Settings {
         self.world.settings()

@@ -5,6 +5,8 @@ pub mod api_route;
 pub mod config;
 pub mod ports;
 pub mod rate_limit_policy;
+mod report;
+mod seal;
 pub mod secrets;
 pub mod service;
 pub mod shard_set;
@@ -47,6 +49,20 @@ pub fn resolve(view: &View<'_>, id: &ObjectId) -> Resolved {
         Kind::Pod | Kind::HorizontalPodAutoscaler | Kind::Fleet | Kind::File => None,
     };
     resolved.unwrap_or_default()
+}
+
+/// Whether objects of a kind make units or findings themselves. The others are only read.
+pub(crate) fn amounts_to_something(kind: Kind) -> bool {
+    match kind {
+        Kind::ApiRoute
+        | Kind::RateLimitPolicy
+        | Kind::ShardSet
+        | Kind::Service
+        | Kind::EndpointSlice
+        | Kind::Secret
+        | Kind::Config => true,
+        Kind::Pod | Kind::HorizontalPodAutoscaler | Kind::Fleet | Kind::File => false,
+    }
 }
 
 /// The unit that stands for a resource.

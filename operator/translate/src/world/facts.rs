@@ -149,10 +149,19 @@ pub struct ServicePort {
     pub name: String,
     /// Its number.
     pub port: u16,
-    /// The pods' port, where the Service gives it as a number.
-    pub target: Option<u16>,
+    /// The pods' port.
+    pub target: TargetPort,
     /// What the pods speak there, as `appProtocol` has it.
     pub app_protocol: Option<String>,
+}
+
+/// How a Service names the pods' port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetPort {
+    /// By its number.
+    Number(u16),
+    /// By the name the pods give it.
+    Name(String),
 }
 
 impl From<&Service> for ServiceFacts {
@@ -175,10 +184,9 @@ fn service_port(port: &k8s_openapi::api::core::v1::ServicePort) -> Option<Servic
     }
     let number = u16::try_from(port.port).ok()?;
     let target = match &port.target_port {
-        None | Some(IntOrString::Int(0)) => Some(number),
-        Some(IntOrString::Int(target)) => u16::try_from(*target).ok(),
-        // The API server lets "8080" pass as a name of digits only where it is a number.
-        Some(IntOrString::String(name)) => name.parse().ok(),
+        None | Some(IntOrString::Int(0)) => TargetPort::Number(number),
+        Some(IntOrString::Int(target)) => TargetPort::Number(u16::try_from(*target).ok()?),
+        Some(IntOrString::String(name)) => TargetPort::Name(name.clone()),
     };
     Some(ServicePort {
         name: port.name.clone().unwrap_or_default(),

@@ -35,6 +35,8 @@ pub enum Index {
     HpaByTarget,
     /// Groups of pods by one of their Services. Kept by the membership of pods, not by this module.
     GroupByService,
+    /// Named ports of pods by one of their Services. Kept likewise.
+    PodPortsByService,
 }
 
 /// The key of an index.

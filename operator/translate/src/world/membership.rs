@@ -28,10 +28,19 @@ impl PodKey {
     }
 }
 
+/// A pod and where it belongs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Member {
+    pub(super) group: GroupId,
+    pub(super) pod: PodRef,
+    /// Named ports of its containers.
+    pub(super) ports: BTreeMap<String, u16>,
+}
+
 /// All pods by group.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Membership {
-    pods: BTreeMap<PodKey, (GroupId, PodRef)>,
+    pods: BTreeMap<PodKey, Member>,
     groups: BTreeMap<GroupId, BTreeSet<PodKey>>,
     by_service: BTreeMap<String, BTreeSet<GroupId>>,
 }
@@ -41,6 +50,8 @@ pub(super) struct Membership {
 pub(super) struct Moved {
     /// Keys of [`super::Index::GroupByService`] that show another set of groups.
     pub(super) services: BTreeSet<String>,
+    /// Keys of [`super::Index::PodPortsByService`] that may show other ports.
+    pub(super) ports: BTreeSet<String>,
     /// Groups that came to be or ceased to be.
     pub(super) groups: BTreeSet<GroupId>,
     /// Pods that came, went, changed group or changed otherwise.
@@ -49,17 +60,28 @@ pub(super) struct Moved {
 
 impl Membership {
     /// Puts a pod where it belongs now; `None`: the pod is gone.
-    pub(super) fn place(&mut self, key: &PodKey, now: Option<(GroupId, PodRef)>, moved: &mut Moved) {
-        let before = self.pods.get(key);
-        if before == now.as_ref() {
+    pub(super) fn place(&mut self, key: &PodKey, now: Option<Member>, moved: &mut Moved) {
+        let before = self.pods.remove(key);
+        if before == now {
+            if let Some(now) = now {
+                self.pods.insert(key.clone(), now);
+            }
             return;
         }
         moved.pods.insert(key.clone());
-        let old = before.map(|(group, _)| group.clone());
-        let new = now.as_ref().map(|(group, _)| group.clone());
-        match now {
-            Some(now) => drop(self.pods.insert(key.clone(), now)),
-            None => drop(self.pods.remove(key)),
+        let seen = |member: &Option<Member>| {
+            member.as_ref().map(|member| (member.group.clone(), member.ports.clone()))
+        };
+        if seen(&before) != seen(&now) {
+            let members = before.iter().chain(&now).filter(|member| !member.ports.is_empty());
+            for group in members.map(|member| &member.group) {
+                moved.ports.extend(keys_of(group));
+            }
+        }
+        let old = before.map(|member| member.group);
+        let new = now.as_ref().map(|member| member.group.clone());
+        if let Some(now) = now {
+            self.pods.insert(key.clone(), now);
         }
         if old != new {
             if let Some(group) = old {
@@ -80,8 +102,7 @@ impl Membership {
             return;
         }
         self.groups.remove(&group);
-        for service in group.services() {
-            let service = index::key(group.namespace(), service);
+        for service in keys_of(&group) {
             if let Some(groups) = self.by_service.get_mut(&service) {
                 groups.remove(&group);
                 if groups.is_empty() {
@@ -99,16 +120,15 @@ impl Membership {
         if pods.len() > 1 {
             return;
         }
-        for service in group.services() {
-            let service = index::key(group.namespace(), service);
+        for service in keys_of(&group) {
             self.by_service.entry(service.clone()).or_default().insert(group.clone());
             moved.services.insert(service);
         }
         moved.groups.insert(group);
     }
 
-    /// The group of a pod, and the pod.
-    pub(super) fn pod(&self, key: &PodKey) -> Option<&(GroupId, PodRef)> {
+    /// A pod and where it belongs.
+    pub(super) fn pod(&self, key: &PodKey) -> Option<&Member> {
         self.pods.get(key)
     }
 
@@ -124,7 +144,7 @@ impl Membership {
     /// The pods of a group.
     pub(super) fn pods_of(&self, group: &GroupId) -> impl Iterator<Item = &PodRef> {
         let keys = self.groups.get(group).into_iter().flatten();
-        keys.filter_map(|key| self.pods.get(key).map(|(_, pod)| pod))
+        keys.filter_map(|key| self.pods.get(key).map(|member| &member.pod))
     }
 
     /// Every group that has a pod.
@@ -136,4 +156,17 @@ impl Membership {
     pub(super) fn groups_with(&self, service: &str) -> impl Iterator<Item = &GroupId> {
         self.by_service.get(service).into_iter().flatten()
     }
+
+    /// The numbers that the pods of a Service, by its index key, give to ports of this name.
+    pub(super) fn ports_of(&self, service: &str, name: &str) -> BTreeSet<u16> {
+        self.groups_with(service)
+            .flat_map(|group| self.groups.get(group).into_iter().flatten())
+            .filter_map(|key| self.pods.get(key)?.ports.get(name).copied())
+            .collect()
+    }
+}
+
+/// The index keys of a group's Services.
+fn keys_of(group: &GroupId) -> impl Iterator<Item = String> {
+    group.services().iter().map(|service| index::key(group.namespace(), service))
 }

@@ -13,7 +13,8 @@ use aws_lc_rs::hmac;
 
 pub use facts::{
     ATTRIBUTE_PREFIX, Custom, Defect, EndpointFacts, HpaFacts, PodFacts, PolicyFacts, RouteFacts,
-    SUBJECT_ANNOTATION, SecretFacts, ServiceFacts, ServicePort, ShardSetFacts, SliceFacts, USE_LABEL,
+    SUBJECT_ANNOTATION, SecretFacts, ServiceFacts, ServicePort, ShardSetFacts, SliceFacts, TargetPort,
+    USE_LABEL,
 };
 pub use id::{Age, Kind, Meta, ObjectId};
 pub(crate) use index::key;
@@ -22,7 +23,7 @@ pub use membership::PodKey;
 pub use object::{Change, Object, Undecodable};
 
 use crate::groups::{GroupId, PodRef};
-use membership::{Membership, Moved};
+use membership::{Member, Membership, Moved};
 
 /// What holds for the whole life of the process.
 #[derive(Clone)]
@@ -131,8 +132,10 @@ impl World {
         let mut reads: BTreeSet<Read> =
             indexes.into_iter().map(|(index, key)| Read::By(index, key)).collect();
         reads.insert(Read::Object(id));
-        let services = moved.services.into_iter();
-        reads.extend(services.map(|key| Read::By(Index::GroupByService, key)));
+        let groups = moved.services.into_iter();
+        reads.extend(groups.map(|key| Read::By(Index::GroupByService, key)));
+        let ports = moved.ports.into_iter();
+        reads.extend(ports.map(|key| Read::By(Index::PodPortsByService, key)));
         Touched {
             reads,
             groups: moved.groups,
@@ -194,8 +197,9 @@ impl World {
     }
 
     /// The group a pod belongs to by the objects as they are.
-    fn member(&self, key: &PodKey) -> Option<(GroupId, PodRef)> {
+    fn member(&self, key: &PodKey) -> Option<Member> {
         let mut services = BTreeSet::new();
+        let mut ports = BTreeMap::new();
         let pod = match self.settings.pods {
             Pods::FromPods => {
                 let id = ObjectId {
@@ -207,6 +211,7 @@ impl World {
                     return None;
                 };
                 services.extend(self.selecting(pod));
+                ports.clone_from(&pod.ports);
                 PodRef::from_pod(pod)
             }
             Pods::FromSlices => PodRef::from_slices(key, self.slices_naming(key))?,
@@ -220,7 +225,11 @@ impl World {
                 services.insert(service.clone());
             }
         }
-        Some((GroupId::new(&key.namespace, services), pod))
+        Some(Member {
+            group: GroupId::new(&key.namespace, services),
+            pod,
+            ports,
+        })
     }
 
     /// Services whose selector matches a pod.
@@ -264,6 +273,11 @@ impl World {
         self.membership.groups_with(key)
     }
 
+    /// The numbers that the pods of a Service give to ports of this name.
+    pub(crate) fn pod_ports(&self, key: &str, name: &str) -> BTreeSet<u16> {
+        self.membership.ports_of(key, name)
+    }
+
     /// Every group that has a pod.
     pub fn groups(&self) -> impl Iterator<Item = &GroupId> {
         self.membership.groups()
@@ -276,7 +290,7 @@ impl World {
 
     /// A pod and its group.
     pub fn pod(&self, key: &PodKey) -> Option<(&GroupId, &PodRef)> {
-        self.membership.pod(key).map(|(group, pod)| (group, pod))
+        self.membership.pod(key).map(|member| (&member.group, &member.pod))
     }
 
     /// Uid, age and generation of one of our resources.

@@ -1,0 +1,173 @@
+//! The last step before a unit leaves: it compiles and it fits, or what denies exactly its requests stands in its place.
+
+use sluice_pipeline::compile_unit;
+use sluice_snapshot::{
+    ConfigError, ConfigReason, MAX_UNIT_BYTES, Unit, UnitName,
+    unit::{
+        LimitPolicy, Route, ShardMap,
+        auth::{Method, Provider},
+        route::{Action, HeaderEdits, Match, PathMatch, Rule, Target, Timeouts, WeightedTarget},
+    },
+};
+
+use super::{Resolved, report::Report};
+
+/// Why a unit may not leave.
+fn flaw(name: &UnitName, unit: &Unit) -> Option<ConfigError> {
+    if let Err(error) = compile_unit(name, unit) {
+        return Some(ConfigError::new(ConfigReason::Invalid, error.reason));
+    }
+    let bytes = unit.encode().len();
+    (bytes > MAX_UNIT_BYTES).then(|| {
+        let what = format!("its configuration takes {bytes} bytes of at most {MAX_UNIT_BYTES}");
+        ConfigError::new(ConfigReason::TooLarge, what)
+    })
+}
+
+/// A route. Only what is wrong denies: a provider, a rule, or where not even its matches can be told the whole route.
+pub(super) fn route(name: &UnitName, mut route: Route, report: &mut Report) -> Unit {
+    let Some(error) = flaw(name, &Unit::Route(route.clone())) else {
+        return Unit::Route(route);
+    };
+    if error.reason != ConfigReason::Invalid {
+        report.error("", &error);
+        return Unit::Route(broken_route(route, error));
+    }
+    let alone = |providers: Vec<Provider>, rules: Vec<Rule>| {
+        let part = Route {
+            providers,
+            rules,
+            broken: None,
+            ..route.clone()
+        };
+        flaw(name, &Unit::Route(part))
+    };
+    let mut providers = route.providers.clone();
+    for provider in &mut providers {
+        if let Some(error) = alone(vec![provider.clone()], vec![plain_rule()]) {
+            report.error("spec.auth", &error);
+            provider.method = Method::Broken(error);
+        }
+    }
+    let mut rules = route.rules.clone();
+    for (index, rule) in rules.iter_mut().enumerate() {
+        let Some(error) = alone(providers.clone(), vec![rule.clone()]) else {
+            continue;
+        };
+        report.error(&format!("spec.rules[{index}]"), &error);
+        let denying = broken_rule(rule.clone(), error.clone());
+        if alone(Vec::new(), vec![denying.clone()]).is_some() {
+            // Nobody can say which requests this rule was for: another rule must not get them.
+            return Unit::Route(broken_route(route, error));
+        }
+        *rule = denying;
+    }
+    route.providers = providers;
+    route.rules = rules;
+    match flaw(name, &Unit::Route(route.clone())) {
+        None => Unit::Route(route),
+        Some(error) => {
+            report.error("", &error);
+            Unit::Route(broken_route(route, error))
+        }
+    }
+}
+
+/// A route that refuses everything it would get.
+pub(super) fn broken_route(route: Route, error: ConfigError) -> Route {
+    Route {
+        providers: Vec::new(),
+        rules: Vec::new(),
+        broken: Some(error),
+        ..route
+    }
+}
+
+/// A rule that refuses what it matches.
+pub(super) fn broken_rule(rule: Rule, error: ConfigError) -> Rule {
+    Rule {
+        broken: Some(error),
+        name: rule.name,
+        matches: rule.matches,
+        ..plain_rule()
+    }
+}
+
+/// Everything to the own app.
+pub(super) fn plain_rule() -> Rule {
+    Rule {
+        name: "rule-0".into(),
+        matches: vec![any_match()],
+        auth: None,
+        policies: Vec::new(),
+        cache: None,
+        request_headers: HeaderEdits::default(),
+        response_headers: HeaderEdits::default(),
+        timeouts: Timeouts::default(),
+        action: Action::Backends(vec![WeightedTarget {
+            weight: 1,
+            target: Target::App,
+        }]),
+        broken: None,
+    }
+}
+
+/// Every request.
+pub(super) fn any_match() -> Match {
+    Match {
+        path: PathMatch::Prefix("/".into()),
+        method: None,
+        headers: Vec::new(),
+        query: Vec::new(),
+        cookies: Vec::new(),
+    }
+}
+
+/// A policy; one that does not compile refuses what it covers.
+pub(super) fn policy(name: &UnitName, policy: LimitPolicy, report: &mut Report) -> Unit {
+    let unit = Unit::Policy(policy.clone());
+    let Some(error) = flaw(name, &unit) else {
+        return unit;
+    };
+    report.error("spec", &error);
+    Unit::Policy(LimitPolicy {
+        limits: Vec::new(),
+        broken: Some(error),
+        ..policy
+    })
+}
+
+/// A shard map; one that does not compile refuses what it gets.
+pub(super) fn shard_map(name: &UnitName, map: ShardMap, report: &mut Report) -> Unit {
+    let unit = Unit::ShardMap(map.clone());
+    let Some(error) = flaw(name, &unit) else {
+        return unit;
+    };
+    report.error("spec", &error);
+    Unit::ShardMap(broken_map(map, error))
+}
+
+/// A map that refuses everything.
+pub(super) fn broken_map(map: ShardMap, error: ConfigError) -> ShardMap {
+    ShardMap {
+        key: Vec::new(),
+        slots: Vec::new(),
+        hold: Vec::new(),
+        pins: Vec::new(),
+        shards: Vec::new(),
+        replica_methods: Vec::new(),
+        broken: Some(error),
+        ..map
+    }
+}
+
+/// A unit that nothing can stand in for: whoever needs it refuses while it is missing.
+pub(super) fn other(name: UnitName, unit: Unit, resolved: &mut Resolved, report: &mut Report) {
+    match flaw(&name, &unit) {
+        None => drop(resolved.units.insert(name, unit)),
+        Some(error) => {
+            let what = format!("{name}: {}", error.message);
+            report.error("", &ConfigError::new(error.reason, what));
+        }
+    }
+}

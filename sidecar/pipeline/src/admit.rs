@@ -124,8 +124,7 @@ pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
             None => (authority, None),
         },
     };
-    let name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    if !host.starts_with('[') && (!host.bytes().all(name) || host.bytes().all(|byte| byte == b'.')) {
+    if !host.starts_with('[') && !is_name(host) {
         return None;
     }
     match port {
@@ -134,6 +133,14 @@ pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
         Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => Some((host, Some(port.parse().ok()?))),
         Some(_) => None,
     }
+}
+
+/// A name or an IPv4 address: labels with dots between, perhaps with the dot of the root at the end.
+fn is_name(host: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    host.strip_suffix('.').unwrap_or(host).split('.').all(label)
 }
 
 #[cfg(test)]
@@ -176,7 +183,7 @@ mod tests {
     #[test]
     fn there_is_one_authority_and_it_is_one() {
         for authority in
-            ["", ".", "a b", "user@orders", "orders:http", "orders:70000", "orders:80:80", "[::1", "[::1]80", "[x]", "orders/x", "*", "ordérs", &"a".repeat(262)]
+            ["", ".", ".orders", "a..b", "a b", "user@orders", "orders:http", "orders:70000", "orders:80:80", "[::1", "[::1]80", "[x]", "orders/x", "*", "ordérs", &"a".repeat(262)]
         {
             refused(&StaticFacts::new("GET", authority, "/"));
         }

@@ -184,3 +184,6 @@ fn choose_shard<'p>(
         max_pause_ms: map.max_pause_ms,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,8 @@ pub mod auth;
 pub mod cache;
 pub mod dispatch;
 pub mod facts;
+#[cfg(test)]
+mod fixture;
 pub mod identity;
 pub mod order;
 pub mod program;

@@ -48,3 +48,64 @@ fn replace_prefix(path: &str, matched: &Match, with: &str) -> String {
         _ => format!("{with}{rest}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        facts::StaticFacts,
+        fixture::{APP, compiled, edit_route, find, prefix, rule, shop},
+    };
+    use sluice_snapshot::unit::route::Action;
+
+    /// The `Location` of a redirect of what matches `under`.
+    fn sent(under: &str, redirect: Redirect, authority: &str, uri: &str) -> String {
+        let mut set = shop();
+        edit_route(&mut set, "orders", |route| {
+            route.rules = vec![rule("redirect", prefix(under), Action::Redirect(redirect.clone()))];
+        });
+        let facts = StaticFacts::new("GET", authority, uri);
+        let program = compiled(&set);
+        let (matched, target) = find(&program, APP, &facts).expect("routed");
+        location(&redirect, matched.spec(), &facts, &target)
+    }
+
+    fn plain() -> Redirect {
+        Redirect { scheme: None, hostname: None, port: None, path: None, status: 302 }
+    }
+
+    #[test]
+    fn a_prefix_is_replaced_as_the_gateway_api_says() {
+        for (under, with, path, expected) in [
+            ("/foo", "/xyz", "/foo/bar", "/xyz/bar"),
+            ("/foo", "/xyz/", "/foo/bar", "/xyz/bar"),
+            ("/foo/", "/xyz", "/foo/bar", "/xyz/bar"),
+            ("/foo/", "/xyz/", "/foo/bar", "/xyz/bar"),
+            ("/foo", "/xyz", "/foo", "/xyz"),
+            ("/foo", "/xyz", "/foo/", "/xyz/"),
+            ("/foo", "", "/foo/bar", "/bar"),
+            ("/foo", "", "/foo", "/"),
+            ("/foo", "", "/foo/", "/"),
+            ("/foo", "/", "/foo", "/"),
+            ("/foo", "/", "/foo/bar", "/bar"),
+            ("/", "/xyz", "/bar", "/xyz/bar"),
+        ] {
+            let redirect = Redirect { path: Some(RedirectPath::ReplacePrefixMatch(with.into())), ..plain() };
+            assert_eq!(sent(under, redirect, "orders.shop", path), format!("http://orders.shop{expected}"), "{under} {with} {path}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_named_is_kept() {
+        let orders = |redirect: Redirect| sent("/", redirect, "Orders.shop:8080", "/a/../b?x=%20");
+        assert_eq!(orders(plain()), "http://Orders.shop:8080/b?x=%20");
+        assert_eq!(orders(Redirect { scheme: Some("https".into()), ..plain() }), "https://Orders.shop/b?x=%20");
+        assert_eq!(orders(Redirect { port: Some(80), ..plain() }), "http://Orders.shop/b?x=%20");
+        assert_eq!(
+            orders(Redirect { scheme: Some("https".into()), port: Some(8443), hostname: Some("new.shop".into()), ..plain() }),
+            "https://new.shop:8443/b?x=%20"
+        );
+        let full = Redirect { path: Some(RedirectPath::ReplaceFullPath("/moved".into())), ..plain() };
+        assert_eq!(orders(full), "http://Orders.shop:8080/moved?x=%20");
+    }
+}

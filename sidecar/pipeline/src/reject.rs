@@ -185,6 +185,14 @@ impl RejectReason {
     }
 }
 
+/// The body of a refusal (RFC 9457), of media type `application/problem+json`. It says what the client can act on and
+/// nothing else: who decided and the detail are for the access log.
+pub fn problem_json(reject: &Reject) -> Vec<u8> {
+    let Description { status, name, title } = reject.reason.describe();
+    // Names and titles are literals of the list above: none holds what JSON would escape.
+    format!(r#"{{"type":"https://sluice.dev/problems/{name}","title":"{title}","status":{status}}}"#).into_bytes()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -203,5 +211,18 @@ mod tests {
             }
         }
         assert_eq!(names.len(), RejectReason::ALL.len() + ConfigReason::ALL.len());
+    }
+
+    #[test]
+    fn a_problem_is_json_and_tells_nothing_inside() {
+        for reason in RejectReason::ALL.into_iter().chain(ConfigReason::ALL.map(RejectReason::Config)) {
+            let decider = Decider::new(&ObjectRef::new("ApiRoute", "inner", "secret-route"), "rule");
+            let body = problem_json(&Reject::new(reason).by(decider).detail("key \"k\" of inner"));
+            let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+            let Description { status, name, title } = reason.describe();
+            let expected =
+                serde_json::json!({"type": format!("https://sluice.dev/problems/{name}"), "title": title, "status": status});
+            assert_eq!(body, expected);
+        }
     }
 }

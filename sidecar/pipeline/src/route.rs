@@ -130,3 +130,6 @@ fn cookie_value<'a>(facts: &'a impl Facts, name: &str) -> Option<&'a [u8]> {
         (pair[..at] == *name.as_bytes()).then(|| &pair[at + 1..])
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -184,3 +184,117 @@ pub(crate) fn pick(random: u32, count: usize) -> usize {
     // Multiply and shift instead of a remainder: as even, and it uses the high bits (Lemire).
     ((u64::from(random) * count as u64) >> 32) as usize
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use sluice_snapshot::{
+        Unit,
+        unit::shard_map::{Held, Pin, SlotRange},
+    };
+
+    use super::*;
+    use crate::{compile_unit, fixture::shard_map};
+
+    fn name() -> UnitName {
+        UnitName::shard_map("shop", "orders")
+    }
+
+    fn link(map: &ShardMap) -> CompiledShardMap {
+        let missing = |_: &UnitName| Err(ConfigError::new(sluice_snapshot::ConfigReason::BackendNotFound, "none"));
+        CompiledShardMap::link(&name(), map, missing)
+    }
+
+    /// Vectors of the Redis Cluster specification and of a real `CLUSTER KEYSLOT`.
+    #[test]
+    fn slots_are_redis_clusters() {
+        assert_eq!(crc16(b"123456789"), 0x31C3);
+        assert_eq!(crc16(b""), 0);
+        for (key, expected) in [("foo", 12182), ("bar", 5061), ("somekey", 11058), ("foo{hash_tag}", 2515), ("", 0)] {
+            assert_eq!(slot(key.as_bytes()), expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn only_the_first_hash_tag_counts() {
+        let same = |a: &str, b: &str| assert_eq!(slot(a.as_bytes()), slot(b.as_bytes()), "{a} {b}");
+        same("{user1000}.following", "{user1000}.followers");
+        same("{user1000}.following", "user1000");
+        same("foo{bar}{zap}", "bar");
+        same("foo{{bar}}zap", "{bar");
+        // An empty or open tag is no tag: the whole key counts.
+        assert_eq!(crc16(b"foo{}{bar}") % SLOTS, slot(b"foo{}{bar}"));
+        assert_eq!(crc16(b"foo{bar") % SLOTS, slot(b"foo{bar"));
+        assert_ne!(slot(b"foo{}{bar}"), slot(b"bar"));
+    }
+
+    #[test]
+    fn a_pin_is_for_the_whole_key_only() {
+        let map = link(&ShardMap { pins: vec![Pin { key: "a{foo}".into(), shard: 0 }], ..shard_map() });
+        let shard = |key: &str| map.shard_of(key.as_bytes(), slot(key.as_bytes())).expect("covered").name.clone();
+        assert_eq!(shard("foo"), "s1", "slot 12182");
+        assert_eq!(shard("a{foo}"), "s0", "the pin");
+        assert_eq!(shard("b{foo}"), "s1", "same slot, no pin");
+    }
+
+    #[test]
+    fn held_slots_are_exactly_the_named_ones() {
+        let hold = vec![Held { first: 0, last: 0 }, Held { first: 63, last: 65 }, Held { first: 16_383, last: 16_383 }];
+        let map = link(&ShardMap { hold, ..shard_map() });
+        assert_eq!(map.held_slots().collect::<Vec<_>>(), [0, 63, 64, 65, 16_383]);
+        assert_eq!(link(&shard_map()).held_slots().count(), 0);
+    }
+
+    #[test]
+    fn a_slot_without_shard_has_none() {
+        let map = link(&ShardMap { slots: vec![SlotRange { first: 1, last: 16_383, shard: 1 }], ..shard_map() });
+        assert!(map.shard_of(b"", 0).is_none());
+        assert!(map.shard_of(b"", 1).is_some());
+    }
+
+    /// Cuts of the keyspace, and the shard of each part.
+    fn any_slots() -> impl Strategy<Value = Vec<SlotRange>> {
+        let cuts = prop::collection::btree_set(1..SLOTS, 0..20);
+        (cuts, prop::collection::vec(0u16..2, 21)).prop_map(|(cuts, shards)| {
+            let firsts: Vec<u16> = std::iter::once(0).chain(cuts).collect();
+            let lasts = firsts.iter().skip(1).map(|first| first - 1).chain([SLOTS - 1]);
+            let ranges = firsts.iter().zip(lasts).zip(shards);
+            ranges.map(|((first, last), shard)| SlotRange { first: *first, last, shard }).collect()
+        })
+    }
+
+    proptest! {
+        /// Whatever the placement: every slot is on the shard of its range, and a map with a gap or an overlap is refused.
+        #[test]
+        fn every_slot_is_where_its_range_says(slots in any_slots(), spoiled in any::<prop::sample::Index>(), grow in any::<bool>()) {
+            let map = ShardMap { slots: slots.clone(), ..shard_map() };
+            prop_assert_eq!(compile_unit(&name(), &Unit::ShardMap(map.clone())), Ok(()));
+            let compiled = link(&map);
+            for SlotRange { first, last, shard } in &slots {
+                for slot in [*first, *last, first + (last - first) / 2] {
+                    let found = compiled.shard_of(b"no pin", slot).map(|shard| shard.name.as_str());
+                    prop_assert_eq!(found, Some(["s0", "s1"][usize::from(*shard)]));
+                }
+            }
+            let mut bad = slots;
+            let at = spoiled.index(bad.len());
+            if grow {
+                bad[at].last += 1;
+            } else {
+                bad.remove(at);
+            }
+            let bad = Unit::ShardMap(ShardMap { slots: bad, ..map });
+            prop_assert!(compile_unit(&name(), &bad).is_err());
+        }
+
+        #[test]
+        fn any_key_has_a_slot(key in prop::collection::vec(any::<u8>(), 0..40)) {
+            prop_assert!(slot(&key) < SLOTS);
+        }
+
+        #[test]
+        fn a_pick_is_below_the_count(random in any::<u32>(), count in 1usize..100) {
+            prop_assert!(pick(random, count) < count);
+        }
+    }
+}

@@ -70,10 +70,8 @@ fn field_name(name: &str) -> Result<(), String> {
 fn hostname(name: &str, wildcard: bool) -> Result<(), String> {
     let plain = name.strip_prefix("*.").filter(|_| wildcard).unwrap_or(name);
     let whole = matches!(split_authority(plain), Some((host, None)) if host == plain);
-    let labels = plain.starts_with('[') || plain.split('.').all(|label| !label.is_empty() && label.len() <= 63);
-    require(whole && labels && name.len() <= 253 && !plain.bytes().any(|byte| byte.is_ascii_uppercase()), || {
-        format!("{name:?} is not a hostname in lower case without port")
-    })
+    let lower = !plain.ends_with('.') && !plain.bytes().any(|byte| byte.is_ascii_uppercase());
+    require(whole && lower && name.len() <= 253, || format!("{name:?} is not a hostname in lower case without port"))
 }
 
 fn inbound(unit: &Inbound) -> Result<(), String> {
@@ -90,7 +88,11 @@ fn inbound(unit: &Inbound) -> Result<(), String> {
 }
 
 fn policy(unit: &LimitPolicy) -> Result<(), String> {
-    let LimitPolicy { object: _, mode: _, headers: _, limits, broken: _ } = unit;
+    let LimitPolicy { object: _, mode: _, headers: _, limits, broken } = unit;
+    if broken.is_some() {
+        // It says itself why it cannot serve; its limits are not used.
+        return Ok(());
+    }
     unique("limit", limits.iter().map(|limit| limit.name.as_str()))?;
     for limit in limits {
         for part in &limit.key {
@@ -195,3 +197,6 @@ fn fleet(unit: Fleet) -> Result<(), String> {
     let Fleet { sessions } = unit;
     require(sessions >= 1, || "a fleet has at least one session".into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -186,3 +186,6 @@ impl Program {
         self.parts.backends.iter()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,18 +60,25 @@ impl AccessLog {
     }
 }
 
-/// The decision of an access log line, `kind namespace/name/part (reason)`; `None` for any other line.
+/// Who decided, from a line of the access log; `None` for any other line.
 fn decided(line: &Value) -> Option<String> {
-    let line = line.get("fields").unwrap_or(line);
     line.get("status")?;
-    let kind = line["kind"].as_str().unwrap_or_default();
-    let decided = line.get("decided")?.as_str()?;
-    let reason = line["reason"].as_str().map(|reason| format!(" ({reason})"));
-    Some(
-        format!("{kind} {decided}{}", reason.unwrap_or_default())
-            .trim()
-            .to_owned(),
-    )
+    let word = |name: &str| line[name].as_str();
+    let refused = word("reason").map(|reason| match word("decided_by") {
+        Some(by) => {
+            let kind = word("decided_by_kind").unwrap_or_default();
+            format!("{kind} {by}: {reason}")
+        }
+        None => format!("the sidecar itself: {reason}"),
+    });
+    let served = || {
+        let mut text = format!("ApiRoute {}/{}", word("route")?, word("rule")?);
+        if let Some(set) = line["shard"]["set"].as_str() {
+            text.push_str(&format!(", ShardSet {set}"));
+        }
+        Some(text)
+    };
+    refused.or_else(served).or_else(|| Some("nobody".into()))
 }
 
 #[cfg(test)]
@@ -84,24 +91,34 @@ mod tests {
     async fn each_request_finds_its_own_line_once_it_is_whole() {
         let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
         let mut log = AccessLog::new(file.path().to_owned());
-        let line = |status, reason| {
+        let line = |status, more| {
             format!(
-                "{{\"status\":{status},\"kind\":\"ApiRoute\",\"decided\":\"shop/orders/catalog\"{reason}}}\n"
+                "{{\"status\":{status},\"route\":\"shop/orders\",\"rule\":\"catalog\"{more}}}\n"
             )
         };
-        write!(file, "starting\n{{\"level\":\"INFO\"}}\n{}", line(200, "")).expect("written");
+        let shard = ",\"shard\":{\"set\":\"shop/orders\",\"shard\":\"s0\"}";
+        write!(
+            file,
+            "starting\n{{\"level\":\"INFO\"}}\n{}",
+            line(200, shard)
+        )
+        .expect("written");
         assert_eq!(
             log.decision().await.expect("there"),
-            "ApiRoute shop/orders/catalog"
+            "ApiRoute shop/orders/catalog, ShardSet shop/orders"
         );
-        let second = line(401, ",\"reason\":\"unauthenticated\"");
+        let second = line(
+            429,
+            ",\"reason\":\"limit-exceeded\",\"decided_by\":\"shop/per-client/per-client\",\
+             \"decided_by_kind\":\"RateLimitPolicy\"",
+        );
         let (begin, end) = second.split_at(20);
         write!(file, "{begin}").expect("written");
         assert!(log.read().is_empty(), "half a line is none");
         write!(file, "{end}").expect("written");
         assert_eq!(
             log.decision().await.expect("there"),
-            "ApiRoute shop/orders/catalog (unauthenticated)"
+            "RateLimitPolicy shop/per-client/per-client: limit-exceeded"
         );
         write!(file, "{}", line(500, "")).expect("written");
         log.skip();

@@ -46,6 +46,7 @@ fn no_finding_and_no_debug_text_shows_what_a_secret_holds() {
     let text = concat!(
         include_str!("../../testdata/broken.yaml"),
         "---\napiVersion: v1\nkind: Secret\nmetadata: {name: sound}\nstringData: {a: hunter2}\n",
+        "---\napiVersion: v1\nkind: Secret\nmetadata: {name: no-map}\ndata: hunter2\n",
         "---\napiVersion: v1\nkind: Secret\nmetadata: {name: syntax}\nstringData: {a: hunter2\n",
     );
     let parsed = parse("a.yaml", text);

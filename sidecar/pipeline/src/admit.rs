@@ -13,24 +13,42 @@ const MAX_AUTHORITY: usize = 255 + 6;
 
 /// Before routing: RFC 9110 and 9112 on method, authority, framing and field lines.
 pub fn admit(facts: &impl Facts) -> Result<(), Reject> {
-    method(facts).and_then(|()| authority(facts)).and_then(|()| fields(facts)).and_then(|()| framing(facts)).map_err(refuse)
+    method(facts)
+        .and_then(|()| authority(facts))
+        .and_then(|()| fields(facts))
+        .and_then(|()| framing(facts))
+        .map_err(refuse)
 }
 
 /// After routing: the sizes that the route allows. `content_length` is what the head announces; a body without one is
 /// counted by the caller. The caller names the route as decider: [`crate::route::Matched::within`] does.
-pub fn within(limits: &RequestLimits, facts: &impl Facts, content_length: Option<u64>) -> Result<(), Reject> {
-    let RequestLimits { max_body, max_headers, max_target } = limits;
+pub fn within(
+    limits: &RequestLimits,
+    facts: &impl Facts,
+    content_length: Option<u64>,
+) -> Result<(), Reject> {
+    let RequestLimits {
+        max_body,
+        max_headers,
+        max_target,
+    } = limits;
     let target = facts.path().len() + facts.query().map_or(0, |query| 1 + query.len());
     if target as u64 > u64::from(*max_target) {
-        return Err(Reject::new(RejectReason::TargetTooLong).detail(format!("{target} of {max_target} bytes")));
+        return Err(Reject::new(RejectReason::TargetTooLong)
+            .detail(format!("{target} of {max_target} bytes")));
     }
-    let headers: usize = facts.headers().map(|(name, value)| name.len() + value.len()).sum();
+    let headers: usize = facts
+        .headers()
+        .map(|(name, value)| name.len() + value.len())
+        .sum();
     if headers as u64 > u64::from(*max_headers) {
-        return Err(Reject::new(RejectReason::HeadersTooLarge).detail(format!("{headers} of {max_headers} bytes")));
+        return Err(Reject::new(RejectReason::HeadersTooLarge)
+            .detail(format!("{headers} of {max_headers} bytes")));
     }
     match content_length {
         Some(length) if length > *max_body => {
-            Err(Reject::new(RejectReason::BodyTooLarge).detail(format!("{length} of {max_body} bytes")))
+            Err(Reject::new(RejectReason::BodyTooLarge)
+                .detail(format!("{length} of {max_body} bytes")))
         }
         _ => Ok(()),
     }
@@ -43,7 +61,9 @@ fn refuse(why: &'static str) -> Reject {
 /// RFC 9110 section 9.1.
 fn method(facts: &impl Facts) -> Result<(), &'static str> {
     match facts.method() {
-        method if !is_token(method) || method.len() > MAX_METHOD => Err("the method is not a token"),
+        method if !is_token(method) || method.len() > MAX_METHOD => {
+            Err("the method is not a token")
+        }
         "CONNECT" => Err("CONNECT is for proxies"),
         _ => Ok(()),
     }
@@ -58,7 +78,9 @@ fn authority(facts: &impl Facts) -> Result<(), &'static str> {
     let mut hosts = facts.header("host");
     match (hosts.next(), hosts.next()) {
         (_, Some(_)) => Err("more than one Host"),
-        (Some(host), None) if !host.eq_ignore_ascii_case(authority.as_bytes()) => Err("Host and authority differ"),
+        (Some(host), None) if !host.eq_ignore_ascii_case(authority.as_bytes()) => {
+            Err("Host and authority differ")
+        }
         _ => Ok(()),
     }
 }
@@ -69,7 +91,10 @@ fn fields(facts: &impl Facts) -> Result<(), &'static str> {
         if !is_token(name) {
             return Err("a field name is not a token");
         }
-        if value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+        if value
+            .iter()
+            .any(|byte| byte.is_ascii_control() && *byte != b'\t')
+        {
             return Err("a field value holds a control byte");
         }
     }
@@ -100,7 +125,11 @@ fn framing(facts: &impl Facts) -> Result<(), &'static str> {
 /// A Content-Length: digits only, no sign, no list (RFC 9110 section 8.6).
 pub fn content_length(value: &[u8]) -> Option<u64> {
     let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(value).ok().filter(|_| digits)?.parse().ok()
+    std::str::from_utf8(value)
+        .ok()
+        .filter(|_| digits)?
+        .parse()
+        .ok()
 }
 
 /// A token of RFC 9110 section 5.6.2.
@@ -117,7 +146,14 @@ pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
             let (address, after) = rest.split_once(']')?;
             address.parse::<std::net::Ipv6Addr>().ok()?;
             let host = &authority[..address.len() + 2];
-            (host, if after.is_empty() { None } else { Some(after.strip_prefix(':')?) })
+            (
+                host,
+                if after.is_empty() {
+                    None
+                } else {
+                    Some(after.strip_prefix(':')?)
+                },
+            )
         }
         None => match authority.split_once(':') {
             Some((host, port)) => (host, Some(port)),
@@ -130,7 +166,9 @@ pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
     match port {
         // `host:` is allowed and means the scheme's port (RFC 3986 section 3.2.3).
         None | Some("") => Some((host, None)),
-        Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => Some((host, Some(port.parse().ok()?))),
+        Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some((host, Some(port.parse().ok()?)))
+        }
         Some(_) => None,
     }
 }
@@ -138,7 +176,10 @@ pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
 /// A name or an IPv4 address: labels with dots between, perhaps with the dot of the root at the end.
 fn is_name(host: &str) -> bool {
     let label = |label: &str| {
-        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        !label.is_empty()
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
     };
     host.strip_suffix('.').unwrap_or(host).split('.').all(label)
 }
@@ -164,7 +205,9 @@ mod tests {
         for facts in [
             get(),
             get().with("Host", "Orders.Shop:8080"),
-            get().with("Content-Length", "0").with("X-Bytes", "a\tb \u{e9}"),
+            get()
+                .with("Content-Length", "0")
+                .with("X-Bytes", "a\tb \u{e9}"),
             StaticFacts::new("POST", "[::1]:80", "/").with("Transfer-Encoding", "Chunked"),
             StaticFacts::new("PROPFIND", "10.0.0.1", "/"),
             StaticFacts::new("GET", "orders.shop.", "/"),
@@ -182,51 +225,128 @@ mod tests {
 
     #[test]
     fn there_is_one_authority_and_it_is_one() {
-        for authority in
-            ["", ".", ".orders", "a..b", "a b", "user@orders", "orders:http", "orders:70000", "orders:80:80", "[::1", "[::1]80", "[x]", "orders/x", "*", "ordérs", &"a".repeat(262)]
-        {
+        for authority in [
+            "",
+            ".",
+            ".orders",
+            "a..b",
+            "a b",
+            "user@orders",
+            "orders:http",
+            "orders:70000",
+            "orders:80:80",
+            "[::1",
+            "[::1]80",
+            "[x]",
+            "orders/x",
+            "*",
+            "ordérs",
+            &"a".repeat(262),
+        ] {
             refused(&StaticFacts::new("GET", authority, "/"));
         }
         let mut none = get();
         none.authority = None;
         assert_eq!(refused(&none), "no Host");
-        assert_eq!(refused(&get().with("Host", "orders.shop:8080").with("Host", "orders.shop:8080")), "more than one Host");
-        assert_eq!(refused(&get().with("Host", "admin.shop:8080")), "Host and authority differ");
+        assert_eq!(
+            refused(
+                &get()
+                    .with("Host", "orders.shop:8080")
+                    .with("Host", "orders.shop:8080")
+            ),
+            "more than one Host"
+        );
+        assert_eq!(
+            refused(&get().with("Host", "admin.shop:8080")),
+            "Host and authority differ"
+        );
     }
 
     #[test]
     fn the_end_of_the_body_is_clear() {
         for length in ["", "+1", "-1", "1,1", "0x1", "1 ", "18446744073709551616"] {
-            assert_eq!(refused(&get().with("Content-Length", length)), "Content-Length is not a number", "{length}");
+            assert_eq!(
+                refused(&get().with("Content-Length", length)),
+                "Content-Length is not a number",
+                "{length}"
+            );
         }
-        assert_eq!(refused(&get().with("Content-Length", "1").with("Content-Length", "1")), "more than one Content-Length");
         assert_eq!(
-            refused(&get().with("Content-Length", "1").with("Transfer-Encoding", "chunked")),
+            refused(
+                &get()
+                    .with("Content-Length", "1")
+                    .with("Content-Length", "1")
+            ),
+            "more than one Content-Length"
+        );
+        assert_eq!(
+            refused(
+                &get()
+                    .with("Content-Length", "1")
+                    .with("Transfer-Encoding", "chunked")
+            ),
             "Content-Length and Transfer-Encoding"
         );
         for coding in ["gzip, chunked", "chunked, chunked", "identity", "xchunked"] {
             refused(&get().with("Transfer-Encoding", coding));
         }
-        refused(&get().with("Transfer-Encoding", "chunked").with("Transfer-Encoding", "chunked"));
+        refused(
+            &get()
+                .with("Transfer-Encoding", "chunked")
+                .with("Transfer-Encoding", "chunked"),
+        );
     }
 
     #[test]
     fn field_lines_hold_no_control_bytes() {
         for value in ["a\r\nX: b", "a\0", "a\n", "\u{7f}"] {
-            assert_eq!(refused(&get().with("X-A", value)), "a field value holds a control byte", "{value:?}");
+            assert_eq!(
+                refused(&get().with("X-A", value)),
+                "a field value holds a control byte",
+                "{value:?}"
+            );
         }
-        assert_eq!(refused(&get().with("x a", "b")), "a field name is not a token");
+        assert_eq!(
+            refused(&get().with("x a", "b")),
+            "a field name is not a token"
+        );
     }
 
     #[test]
     fn sizes_are_counted_to_the_byte() {
         let facts = get().with("X-A", "12345");
-        let limits = RequestLimits { max_body: 10, max_headers: 8, max_target: 7 };
+        let limits = RequestLimits {
+            max_body: 10,
+            max_headers: 8,
+            max_target: 7,
+        };
         assert_eq!(within(&limits, &facts, Some(10)), Ok(()));
         assert_eq!(within(&limits, &facts, None), Ok(()));
-        let reason = |limits: RequestLimits, length| within(&limits, &facts, length).expect_err("too large").reason;
-        assert_eq!(reason(RequestLimits { max_target: 6, ..limits }, None), RejectReason::TargetTooLong);
-        assert_eq!(reason(RequestLimits { max_headers: 7, ..limits }, None), RejectReason::HeadersTooLarge);
+        let reason = |limits: RequestLimits, length| {
+            within(&limits, &facts, length)
+                .expect_err("too large")
+                .reason
+        };
+        assert_eq!(
+            reason(
+                RequestLimits {
+                    max_target: 6,
+                    ..limits
+                },
+                None
+            ),
+            RejectReason::TargetTooLong
+        );
+        assert_eq!(
+            reason(
+                RequestLimits {
+                    max_headers: 7,
+                    ..limits
+                },
+                None
+            ),
+            RejectReason::HeadersTooLarge
+        );
         assert_eq!(reason(limits, Some(11)), RejectReason::BodyTooLarge);
     }
 }

@@ -72,15 +72,19 @@ pub fn choose<'p>(
             location: redirect::location(to, matched.spec(), facts, target),
         }),
         Action::Backends { targets, total } => {
-            let chosen = weighted(targets, *total, random)
-                .ok_or_else(|| matched.reject(RejectReason::NoEndpoint).detail("every weight is zero"))?;
+            let chosen = weighted(targets, *total, random).ok_or_else(|| {
+                matched
+                    .reject(RejectReason::NoEndpoint)
+                    .detail("every weight is zero")
+            })?;
             match chosen {
                 Err(error) => Err(misconfigured(error, matched.decider())),
                 Ok(Destination::App) => Ok(Dispatch::App),
                 Ok(Destination::Backend(backend)) => Ok(Dispatch::Forward { backend }),
                 Ok(Destination::Shards(map)) => {
                     let key = shard_key(map, matched, facts, target, identity);
-                    choose_shard(map, key.as_deref(), facts.method(), spread(random)).map(Dispatch::Shard)
+                    choose_shard(map, key.as_deref(), facts.method(), spread(random))
+                        .map(Dispatch::Shard)
                 }
             }
         }
@@ -96,7 +100,11 @@ pub fn endpoint(backend: &Backend, random: u32) -> Option<SocketAddr> {
 /// Before a request leaves for another pod: what a sidecar has forwarded no sidecar forwards again. Where the chosen
 /// endpoint is this pod itself there is no hop, and this is not asked.
 pub fn may_forward(matched: &Matched<'_>, facts: &impl Facts) -> Result<(), Reject> {
-    if was_forwarded(facts) { Err(matched.reject(RejectReason::Loop)) } else { Ok(()) }
+    if was_forwarded(facts) {
+        Err(matched.reject(RejectReason::Loop))
+    } else {
+        Ok(())
+    }
 }
 
 /// How the received-by part of our own `Via` begins (RFC 9110 section 7.6.3); the group's hash follows.
@@ -105,15 +113,24 @@ pub const VIA_FORWARD: &str = "sluice-fwd-";
 /// Whether a sidecar has forwarded this request.
 fn was_forwarded(facts: &impl Facts) -> bool {
     let received_by = |member: &[u8]| {
-        let mut words = member.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        let mut words = member
+            .split(u8::is_ascii_whitespace)
+            .filter(|word| !word.is_empty());
         words.nth(1).is_some_and(|name| {
-            name.get(..VIA_FORWARD.len()).is_some_and(|start| start.eq_ignore_ascii_case(VIA_FORWARD.as_bytes()))
+            name.get(..VIA_FORWARD.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(VIA_FORWARD.as_bytes()))
         })
     };
-    facts.header("via").any(|line| line.split(|byte| *byte == b',').any(received_by))
+    facts
+        .header("via")
+        .any(|line| line.split(|byte| *byte == b',').any(received_by))
 }
 
-fn weighted(targets: &[WeightedTarget], total: u64, random: u32) -> Option<&Result<Destination, ConfigError>> {
+fn weighted(
+    targets: &[WeightedTarget],
+    total: u64,
+    random: u32,
+) -> Option<&Result<Destination, ConfigError>> {
     // Multiply and shift: as even as a remainder, and total 0 needs no case of its own.
     let mut point = (u128::from(random) * u128::from(total)) >> 32;
     for WeightedTarget { weight, target } in targets {
@@ -146,12 +163,14 @@ fn shard_key<'a>(
         .iter()
         .filter_map(|source| match source {
             KeySource::Header { name } => facts.header(name).next().map(Cow::Borrowed),
-            KeySource::PathParameter { name } => {
-                matched.parameter(name, target).map(|value| Cow::Owned(decoded(&value).into_owned()))
-            }
+            KeySource::PathParameter { name } => matched
+                .parameter(name, target)
+                .map(|value| Cow::Owned(decoded(&value).into_owned())),
             KeySource::PathSegment { index } => target.segment(usize::from(*index)).map(decoded),
             KeySource::Query { name } => target.parameter(name).map(text),
-            KeySource::Claim { name } => identity?.claim(name).map(|value| Cow::Owned(value.into_bytes())),
+            KeySource::Claim { name } => identity?
+                .claim(name)
+                .map(|value| Cow::Owned(value.into_bytes())),
         })
         .find(|key| !key.is_empty())
 }
@@ -168,11 +187,15 @@ fn choose_shard<'p>(
     let key = key.ok_or_else(|| Reject::new(RejectReason::ShardKeyMissing).by(map.decider()))?;
     let slot = shard::slot(key);
     let shard = map.shard_of(key, slot).ok_or_else(|| {
-        let error = ConfigError::new(ConfigReason::SlotsUncovered, format!("no shard has slot {slot}"));
+        let error = ConfigError::new(
+            ConfigReason::SlotsUncovered,
+            format!("no shard has slot {slot}"),
+        );
         misconfigured(&error, map.decider())
     })?;
     let (role, backend) = shard.choose(map.reads(method), random);
-    let backend = backend.map_err(|error| misconfigured(error, Decider::new(&map.object, &shard.name)))?;
+    let backend =
+        backend.map_err(|error| misconfigured(error, Decider::new(&map.object, &shard.name)))?;
     Ok(ShardChoice {
         map: &map.name,
         epoch: map.epoch,

@@ -23,7 +23,9 @@ pub trait Facts {
 
     /// The first value of a header that is visible ASCII or UTF-8.
     fn header_str<'a>(&'a self, name: &'a str) -> Option<&'a str> {
-        self.header(name).next().and_then(|value| std::str::from_utf8(value).ok())
+        self.header(name)
+            .next()
+            .and_then(|value| std::str::from_utf8(value).ok())
     }
 }
 
@@ -91,11 +93,16 @@ impl Facts for StaticFacts {
     }
 
     fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.headers.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_slice())
+        self.headers
+            .iter()
+            .filter(move |(known, _)| known == name)
+            .map(|(_, value)| value.as_slice())
     }
 
     fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+        self.headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_slice()))
     }
 
     fn peer(&self) -> IpAddr {

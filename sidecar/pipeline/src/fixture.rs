@@ -7,14 +7,18 @@ use aws_lc_rs::hmac;
 use sluice_snapshot::{
     Hash, SecretBytes, Unit, UnitName,
     unit::{
-        Backend, Endpoints, Fleet, Inbound, Keys, LimitPolicy, ObjectRef, Route, Secret, ShardMap, Store,
+        Backend, Endpoints, Fleet, Inbound, Keys, LimitPolicy, ObjectRef, Route, Secret, ShardMap,
+        Store,
         auth::{AllOf, Anonymous, ApiKey, Method, Provider, Requirement},
         backend::{BackendProtocol, Endpoint},
         inbound::{InboundPort, RouteUse},
-        policy::{Consistency, Global, KeyPart, Limit, Mode, OnMissingKey, Scope, StoreFailure, TokenBucket},
+        policy::{
+            Consistency, Global, KeyPart, Limit, Mode, OnMissingKey, Scope, StoreFailure,
+            TokenBucket,
+        },
         route::{
-            Action, HeaderEdits, Match, PathMatch, Redirect, RedirectPath, RequestLimits, Rule, Target, Timeouts,
-            WeightedTarget,
+            Action, HeaderEdits, Match, PathMatch, Redirect, RedirectPath, RequestLimits, Rule,
+            Target, Timeouts, WeightedTarget,
         },
         secret::Purpose,
         shard_map::{KeySource, Pin, Shard, SlotRange},
@@ -40,14 +44,24 @@ pub(crate) const ALICE: &str = "alice-has-a-long-key";
 /// Puts `unit` into `set`, or replaces it.
 pub(crate) fn put(set: &mut UnitSet, name: UnitName, unit: Unit) {
     let hash = Hash::of(&unit.encode());
-    set.units.insert(name, Held { hash, content: Content::Unit(Arc::new(unit)) });
+    set.units.insert(
+        name,
+        Held {
+            hash,
+            content: Content::Unit(Arc::new(unit)),
+        },
+    );
 }
 
 /// Changes the route `shop/<name>`.
 pub(crate) fn edit_route(set: &mut UnitSet, name: &str, edit: impl FnOnce(&mut Route)) {
     let name = UnitName::route("shop", name);
-    let Content::Unit(unit) = &set.units[&name].content else { panic!("{name} is denied") };
-    let Unit::Route(route) = unit.as_ref() else { panic!("{name} is a route") };
+    let Content::Unit(unit) = &set.units[&name].content else {
+        panic!("{name} is denied")
+    };
+    let Unit::Route(route) = unit.as_ref() else {
+        panic!("{name} is a route")
+    };
     let mut route = route.clone();
     edit(&mut route);
     put(set, name, Unit::Route(route));
@@ -57,7 +71,11 @@ pub(crate) fn edit_route(set: &mut UnitSet, name: &str, edit: impl FnOnce(&mut R
 pub(crate) fn edit_shards(set: &mut UnitSet, edit: impl FnOnce(&mut ShardMap)) {
     let mut map = shard_map();
     edit(&mut map);
-    put(set, UnitName::shard_map("shop", "orders"), Unit::ShardMap(map));
+    put(
+        set,
+        UnitName::shard_map("shop", "orders"),
+        Unit::ShardMap(map),
+    );
 }
 
 pub(crate) fn compiled(set: &UnitSet) -> Program {
@@ -65,7 +83,11 @@ pub(crate) fn compiled(set: &UnitSet) -> Program {
 }
 
 /// The routing phase on a port.
-pub(crate) fn find<'p>(program: &'p Program, port: u16, facts: &impl Facts) -> Result<(Matched<'p>, RequestTarget), Reject> {
+pub(crate) fn find<'p>(
+    program: &'p Program,
+    port: u16,
+    facts: &impl Facts,
+) -> Result<(Matched<'p>, RequestTarget), Reject> {
     let target = target::normalise(facts)?;
     let table = program.table(port).expect("the port has routes");
     route::find(table, facts, &target).map(|matched| (matched, target))
@@ -84,7 +106,13 @@ pub(crate) fn prefix(path: &str) -> Match {
 }
 
 pub(crate) fn matching(path: PathMatch) -> Match {
-    Match { path, method: None, headers: vec![], query: vec![], cookies: vec![] }
+    Match {
+        path,
+        method: None,
+        headers: vec![],
+        query: vec![],
+        cookies: vec![],
+    }
 }
 
 /// A rule with one match.
@@ -104,7 +132,10 @@ pub(crate) fn rule(name: &str, spec: Match, action: Action) -> Rule {
 }
 
 pub(crate) fn to(targets: &[(u32, Target)]) -> Action {
-    let weighted = |(weight, target): &(u32, Target)| WeightedTarget { weight: *weight, target: target.clone() };
+    let weighted = |(weight, target): &(u32, Target)| WeightedTarget {
+        weight: *weight,
+        target: target.clone(),
+    };
     Action::Backends(targets.iter().map(weighted).collect())
 }
 
@@ -119,24 +150,44 @@ pub(crate) fn route_of(name: &str, rules: Vec<Rule>) -> Route {
 }
 
 fn orders() -> Route {
-    let post = Match { method: Some("POST".into()), ..prefix("/v1/orders") };
+    let post = Match {
+        method: Some("POST".into()),
+        ..prefix("/v1/orders")
+    };
     let shards = || to(&[(1, Target::Shards(UnitName::shard_map("shop", "orders")))]);
-    let keys = Requirement { any_of: vec![AllOf { all_of: vec!["keys".into()] }], anonymous: Anonymous::Deny };
+    let keys = Requirement {
+        any_of: vec![AllOf {
+            all_of: vec!["keys".into()],
+        }],
+        anonymous: Anonymous::Deny,
+    };
     let mut route = route_of(
         "orders",
         vec![
-            Rule { policies: vec![UnitName::policy("shop", "burst")], ..rule("read", prefix("/v1/orders"), shards()) },
+            Rule {
+                policies: vec![UnitName::policy("shop", "burst")],
+                ..rule("read", prefix("/v1/orders"), shards())
+            },
             Rule {
                 auth: Some(keys),
-                policies: vec![UnitName::policy("shop", "burst"), UnitName::policy("shop", "plans")],
+                policies: vec![
+                    UnitName::policy("shop", "burst"),
+                    UnitName::policy("shop", "plans"),
+                ],
                 ..rule("write", post, shards())
             },
             rule(
                 "tenant",
                 matching(PathMatch::Regex("/v1/tenants/(?<tenant>[^/]+)/.*".into())),
                 to(&[
-                    (90, Target::Backend(UnitName::backend("shop", "orders-v1", 80))),
-                    (10, Target::Backend(UnitName::backend("shop", "orders-v2", 80))),
+                    (
+                        90,
+                        Target::Backend(UnitName::backend("shop", "orders-v1", 80)),
+                    ),
+                    (
+                        10,
+                        Target::Backend(UnitName::backend("shop", "orders-v2", 80)),
+                    ),
                 ]),
             ),
             rule(
@@ -154,7 +205,10 @@ fn orders() -> Route {
     );
     route.providers.push(Provider {
         name: "keys".into(),
-        method: Method::ApiKey(ApiKey { header: "x-api-key".into(), keys: UnitName::keys("shop", "orders", "keys") }),
+        method: Method::ApiKey(ApiKey {
+            header: "x-api-key".into(),
+            keys: UnitName::keys("shop", "orders", "keys"),
+        }),
     });
     route
 }
@@ -166,9 +220,16 @@ fn policy(name: &str, scope: Scope) -> LimitPolicy {
         headers: true,
         limits: vec![Limit {
             name: "all".into(),
-            key: vec![KeyPart::ClientAddress { prefix_v4: 32, prefix_v6: 64 }],
+            key: vec![KeyPart::ClientAddress {
+                prefix_v4: 32,
+                prefix_v6: 64,
+            }],
             on_missing_key: OnMissingKey::Deny,
-            bucket: TokenBucket { requests: 10, per_ms: 1000, burst: 20 },
+            bucket: TokenBucket {
+                requests: 10,
+                per_ms: 1000,
+                burst: 20,
+            },
             scope,
         }],
         broken: None,
@@ -188,14 +249,32 @@ pub(crate) fn shard_map() -> ShardMap {
         object: ObjectRef::new("ShardSet", "shop", "orders"),
         uid: "uid-1".into(),
         epoch: 7,
-        key: vec![KeySource::Header { name: "x-tenant".into() }, KeySource::Query { name: "tenant".into() }],
+        key: vec![
+            KeySource::Header {
+                name: "x-tenant".into(),
+            },
+            KeySource::Query {
+                name: "tenant".into(),
+            },
+        ],
         slots: vec![
-            SlotRange { first: 0, last: 8191, shard: 0 },
-            SlotRange { first: 8192, last: 16_383, shard: 1 },
+            SlotRange {
+                first: 0,
+                last: 8191,
+                shard: 0,
+            },
+            SlotRange {
+                first: 8192,
+                last: 16_383,
+                shard: 1,
+            },
         ],
         hold: vec![],
         max_pause_ms: 500,
-        pins: vec![Pin { key: "acme".into(), shard: 0 }],
+        pins: vec![Pin {
+            key: "acme".into(),
+            shard: 0,
+        }],
         shards: vec![shard("s0"), shard("s1")],
         replica_methods: vec!["GET".into(), "HEAD".into()],
         broken: None,
@@ -209,7 +288,10 @@ fn secret(subject: &str, key: &str) -> Secret {
         purpose: Purpose::ApiKeys,
         subject: subject.into(),
         attributes: BTreeMap::new(),
-        entries: BTreeMap::from([(format!("{subject}-1"), SecretBytes::new(tag.as_ref().to_vec()))]),
+        entries: BTreeMap::from([(
+            format!("{subject}-1"),
+            SecretBytes::new(tag.as_ref().to_vec()),
+        )]),
         salt: Some(SecretBytes::new(salt.to_vec())),
     }
 }
@@ -217,8 +299,15 @@ fn secret(subject: &str, key: &str) -> Secret {
 /// A Service port with one slice of two ready endpoints, `10.0.<net>.1` and `.2`.
 fn service(set: &mut UnitSet, service: &str, port: u16, net: u8) {
     let slice = UnitName::endpoints("shop", &format!("{service}-x"));
-    let endpoint = |host| Endpoint { address: [10, 0, net, host].into(), ready: true, serving: true };
-    let endpoints = Endpoints { ports: BTreeMap::from([("http".into(), 8080)]), endpoints: vec![endpoint(1), endpoint(2)] };
+    let endpoint = |host| Endpoint {
+        address: [10, 0, net, host].into(),
+        ready: true,
+        serving: true,
+    };
+    let endpoints = Endpoints {
+        ports: BTreeMap::from([("http".into(), 8080)]),
+        endpoints: vec![endpoint(1), endpoint(2)],
+    };
     put(set, slice.clone(), Unit::Endpoints(endpoints));
     let backend = Backend {
         namespace: "shop".into(),
@@ -228,7 +317,11 @@ fn service(set: &mut UnitSet, service: &str, port: u16, net: u8) {
         protocol: BackendProtocol::Http1,
         endpoints: vec![slice],
     };
-    put(set, UnitName::backend("shop", service, port), Unit::Backend(backend));
+    put(
+        set,
+        UnitName::backend("shop", service, port),
+        Unit::Backend(backend),
+    );
 }
 
 /// The whole configuration.
@@ -245,17 +338,48 @@ pub(crate) fn shop() -> UnitSet {
         ports: vec![
             InboundPort {
                 port: APP,
-                routes: vec![used("orders", &["orders.shop", "*.orders.shop"]), used("inventory", &["inventory.shop"])],
+                routes: vec![
+                    used("orders", &["orders.shop", "*.orders.shop"]),
+                    used("inventory", &["inventory.shop"]),
+                ],
             },
-            InboundPort { port: ADMIN, routes: vec![used("admin", &[])] },
+            InboundPort {
+                port: ADMIN,
+                routes: vec![used("admin", &[])],
+            },
         ],
     };
-    put(&mut set, UnitName::inbound("shop", "orders"), Unit::Inbound(inbound));
-    put(&mut set, UnitName::route("shop", "orders"), Unit::Route(orders()));
-    let whole = |name: &str| route_of(name, vec![rule("all", prefix("/"), to(&[(1, Target::App)]))]);
-    put(&mut set, UnitName::route("shop", "inventory"), Unit::Route(whole("inventory")));
-    put(&mut set, UnitName::route("shop", "admin"), Unit::Route(whole("admin")));
-    put(&mut set, UnitName::policy("shop", "burst"), Unit::Policy(policy("burst", Scope::Local)));
+    put(
+        &mut set,
+        UnitName::inbound("shop", "orders"),
+        Unit::Inbound(inbound),
+    );
+    put(
+        &mut set,
+        UnitName::route("shop", "orders"),
+        Unit::Route(orders()),
+    );
+    let whole = |name: &str| {
+        route_of(
+            name,
+            vec![rule("all", prefix("/"), to(&[(1, Target::App)]))],
+        )
+    };
+    put(
+        &mut set,
+        UnitName::route("shop", "inventory"),
+        Unit::Route(whole("inventory")),
+    );
+    put(
+        &mut set,
+        UnitName::route("shop", "admin"),
+        Unit::Route(whole("admin")),
+    );
+    put(
+        &mut set,
+        UnitName::policy("shop", "burst"),
+        Unit::Policy(policy("burst", Scope::Local)),
+    );
     let global = Global {
         store: UnitName::store("default"),
         consistency: Consistency::Leased,
@@ -264,8 +388,16 @@ pub(crate) fn shop() -> UnitSet {
         on_store_failure: StoreFailure::LocalShare,
         fleet: UnitName::fleet("shop", "plans"),
     };
-    put(&mut set, UnitName::policy("shop", "plans"), Unit::Policy(policy("plans", Scope::Global(global))));
-    put(&mut set, UnitName::fleet("shop", "plans"), Unit::Fleet(Fleet { sessions: 3 }));
+    put(
+        &mut set,
+        UnitName::policy("shop", "plans"),
+        Unit::Policy(policy("plans", Scope::Global(global))),
+    );
+    put(
+        &mut set,
+        UnitName::fleet("shop", "plans"),
+        Unit::Fleet(Fleet { sessions: 3 }),
+    );
     let store = Store {
         name: "default".into(),
         mode: RedisMode::Standalone,
@@ -280,9 +412,20 @@ pub(crate) fn shop() -> UnitSet {
         put(&mut set, name.clone(), Unit::Secret(secret(subject, key)));
         name
     });
-    let keys = Keys { secrets: secrets.to_vec(), entry: None };
-    put(&mut set, UnitName::keys("shop", "orders", "keys"), Unit::Keys(keys));
-    put(&mut set, UnitName::shard_map("shop", "orders"), Unit::ShardMap(shard_map()));
+    let keys = Keys {
+        secrets: secrets.to_vec(),
+        entry: None,
+    };
+    put(
+        &mut set,
+        UnitName::keys("shop", "orders", "keys"),
+        Unit::Keys(keys),
+    );
+    put(
+        &mut set,
+        UnitName::shard_map("shop", "orders"),
+        Unit::ShardMap(shard_map()),
+    );
     for (net, name) in (0..).zip(["s0", "s0-r0", "s0-r1", "s1", "s1-r0", "s1-r1"]) {
         service(&mut set, name, 8080, net);
     }

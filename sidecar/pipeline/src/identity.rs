@@ -29,7 +29,9 @@ impl Identity {
     pub fn claim(&self, name: &str) -> Option<String> {
         match self.claims.as_ref()?.get(name)? {
             serde_json::Value::String(text) => Some(text.clone()),
-            value @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_)) => Some(value.to_string()),
+            value @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_)) => {
+                Some(value.to_string())
+            }
             _ => None,
         }
     }

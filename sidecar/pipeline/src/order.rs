@@ -95,7 +95,12 @@ impl Progress {
     /// Enters a later phase. In builds with debug assertions a step backwards panics, so that every test of the data
     /// path tests its order.
     pub fn enter(&mut self, phase: Phase) {
-        debug_assert!(phase > self.0, "phase {} after {}", phase.name(), self.0.name());
+        debug_assert!(
+            phase > self.0,
+            "phase {} after {}",
+            phase.name(),
+            self.0.name()
+        );
         self.0 = phase;
     }
 

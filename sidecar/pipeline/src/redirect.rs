@@ -11,8 +11,16 @@ use crate::{
 
 /// The value of `Location`: an absolute URI. What the redirect does not name is kept from the request; the query always
 /// is.
-pub fn location(redirect: &Redirect, matched: &Match, facts: &impl Facts, target: &Target) -> String {
-    let (own_host, own_port) = facts.authority().and_then(split_authority).unwrap_or_default();
+pub fn location(
+    redirect: &Redirect,
+    matched: &Match,
+    facts: &impl Facts,
+    target: &Target,
+) -> String {
+    let (own_host, own_port) = facts
+        .authority()
+        .and_then(split_authority)
+        .unwrap_or_default();
     let scheme = redirect.scheme.as_deref().unwrap_or(facts.scheme());
     let host = redirect.hostname.as_deref().unwrap_or(own_host);
     let well_known = match scheme {
@@ -25,13 +33,21 @@ pub fn location(redirect: &Redirect, matched: &Match, facts: &impl Facts, target
         (None, Some(_)) => None,
         (None, None) => own_port,
     };
-    let port = port.filter(|port| *port != well_known).map(|port| format!(":{port}")).unwrap_or_default();
+    let port = port
+        .filter(|port| *port != well_known)
+        .map(|port| format!(":{port}"))
+        .unwrap_or_default();
     let path = match &redirect.path {
         None => target.path().to_owned(),
         Some(RedirectPath::ReplaceFullPath(path)) => path.clone(),
-        Some(RedirectPath::ReplacePrefixMatch(with)) => replace_prefix(target.path(), matched, with),
+        Some(RedirectPath::ReplacePrefixMatch(with)) => {
+            replace_prefix(target.path(), matched, with)
+        }
     };
-    let query = target.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let query = target
+        .query()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default();
     format!("{scheme}://{host}{port}{path}{query}")
 }
 
@@ -62,7 +78,11 @@ mod tests {
     fn sent(under: &str, redirect: Redirect, authority: &str, uri: &str) -> String {
         let mut set = shop();
         edit_route(&mut set, "orders", |route| {
-            route.rules = vec![rule("redirect", prefix(under), Action::Redirect(redirect.clone()))];
+            route.rules = vec![rule(
+                "redirect",
+                prefix(under),
+                Action::Redirect(redirect.clone()),
+            )];
         });
         let facts = StaticFacts::new("GET", authority, uri);
         let program = compiled(&set);
@@ -71,7 +91,13 @@ mod tests {
     }
 
     fn plain() -> Redirect {
-        Redirect { scheme: None, hostname: None, port: None, path: None, status: 302 }
+        Redirect {
+            scheme: None,
+            hostname: None,
+            port: None,
+            path: None,
+            status: 302,
+        }
     }
 
     #[test]
@@ -90,8 +116,15 @@ mod tests {
             ("/foo", "/", "/foo/bar", "/bar"),
             ("/", "/xyz", "/bar", "/xyz/bar"),
         ] {
-            let redirect = Redirect { path: Some(RedirectPath::ReplacePrefixMatch(with.into())), ..plain() };
-            assert_eq!(sent(under, redirect, "orders.shop", path), format!("http://orders.shop{expected}"), "{under} {with} {path}");
+            let redirect = Redirect {
+                path: Some(RedirectPath::ReplacePrefixMatch(with.into())),
+                ..plain()
+            };
+            assert_eq!(
+                sent(under, redirect, "orders.shop", path),
+                format!("http://orders.shop{expected}"),
+                "{under} {with} {path}"
+            );
         }
     }
 
@@ -99,13 +132,33 @@ mod tests {
     fn what_is_not_named_is_kept() {
         let orders = |redirect: Redirect| sent("/", redirect, "Orders.shop:8080", "/a/../b?x=%20");
         assert_eq!(orders(plain()), "http://Orders.shop:8080/b?x=%20");
-        assert_eq!(orders(Redirect { scheme: Some("https".into()), ..plain() }), "https://Orders.shop/b?x=%20");
-        assert_eq!(orders(Redirect { port: Some(80), ..plain() }), "http://Orders.shop/b?x=%20");
         assert_eq!(
-            orders(Redirect { scheme: Some("https".into()), port: Some(8443), hostname: Some("new.shop".into()), ..plain() }),
+            orders(Redirect {
+                scheme: Some("https".into()),
+                ..plain()
+            }),
+            "https://Orders.shop/b?x=%20"
+        );
+        assert_eq!(
+            orders(Redirect {
+                port: Some(80),
+                ..plain()
+            }),
+            "http://Orders.shop/b?x=%20"
+        );
+        assert_eq!(
+            orders(Redirect {
+                scheme: Some("https".into()),
+                port: Some(8443),
+                hostname: Some("new.shop".into()),
+                ..plain()
+            }),
             "https://new.shop:8443/b?x=%20"
         );
-        let full = Redirect { path: Some(RedirectPath::ReplaceFullPath("/moved".into())), ..plain() };
+        let full = Redirect {
+            path: Some(RedirectPath::ReplaceFullPath("/moved".into())),
+            ..plain()
+        };
         assert_eq!(orders(full), "http://Orders.shop:8080/moved?x=%20");
     }
 }

@@ -19,7 +19,12 @@ pub struct Reject {
 impl Reject {
     /// A refusal by nothing more specific than the sidecar itself.
     pub fn new(reason: RejectReason) -> Self {
-        Self { reason, decider: Decider::default(), retry_after_s: None, detail: None }
+        Self {
+            reason,
+            decider: Decider::default(),
+            retry_after_s: None,
+            detail: None,
+        }
     }
 
     /// The same refusal, decided by `decider`.
@@ -56,7 +61,10 @@ pub struct Decider {
 impl Decider {
     /// `part` of `object`.
     pub fn new(object: &ObjectRef, part: impl Into<String>) -> Self {
-        Self { object: Some(object.clone()), part: Some(part.into()) }
+        Self {
+            object: Some(object.clone()),
+            part: Some(part.into()),
+        }
     }
 
     /// `namespace/name/part` as the access log prints it; `-` where nothing decided.
@@ -160,37 +168,72 @@ impl RejectReason {
             Self::Unauthenticated => (401, "unauthenticated", "Credentials are required"),
             Self::BadCredentials => (401, "bad-credentials", "The credentials are not accepted"),
             Self::BadSignature => (401, "bad-signature", "The signature is not accepted"),
-            Self::SignatureExpired => (401, "signature-expired", "The signature is too old or from the future"),
+            Self::SignatureExpired => (
+                401,
+                "signature-expired",
+                "The signature is too old or from the future",
+            ),
             Self::NonceMissing => (401, "nonce-missing", "The signature needs a nonce"),
             Self::NonceReplayed => (401, "nonce-replayed", "The nonce was used before"),
-            Self::NonceStoreUnavailable => (503, "nonce-store-unavailable", "Replay protection is not available now"),
+            Self::NonceStoreUnavailable => (
+                503,
+                "nonce-store-unavailable",
+                "Replay protection is not available now",
+            ),
             Self::BadToken => (401, "bad-token", "The token is not accepted"),
             Self::BadDigest => (400, "bad-digest", "The body does not match its digest"),
             Self::LimitExceeded => (429, "limit-exceeded", "The rate limit is exceeded"),
-            Self::LimitKeyMissing => (400, "limit-key-missing", "The request lacks what the rate limit is counted by"),
-            Self::LimitStoreUnavailable => (503, "limit-store-unavailable", "The rate limit cannot be checked now"),
-            Self::ShardKeyMissing => (400, "shard-key-missing", "The request lacks the key that chooses its shard"),
+            Self::LimitKeyMissing => (
+                400,
+                "limit-key-missing",
+                "The request lacks what the rate limit is counted by",
+            ),
+            Self::LimitStoreUnavailable => (
+                503,
+                "limit-store-unavailable",
+                "The rate limit cannot be checked now",
+            ),
+            Self::ShardKeyMissing => (
+                400,
+                "shard-key-missing",
+                "The request lacks the key that chooses its shard",
+            ),
             Self::ShardMoving => (503, "shard-moving", "The data is being moved; try again"),
             Self::Loop => (508, "loop", "The request was forwarded before"),
             Self::NoEndpoint => (503, "no-endpoint", "No upstream is available"),
             Self::UpstreamConnect => (502, "upstream-connect", "The upstream cannot be reached"),
             Self::UpstreamReset => (502, "upstream-reset", "The upstream broke off"),
-            Self::UpstreamTimeout => (504, "upstream-timeout", "The upstream did not answer in time"),
+            Self::UpstreamTimeout => (
+                504,
+                "upstream-timeout",
+                "The upstream did not answer in time",
+            ),
             Self::RequestTimeout => (408, "request-timeout", "The request did not arrive in time"),
             Self::Draining => (503, "draining", "This server is going away"),
             Self::Internal => (500, "internal", "Something failed here"),
             Self::Config(reason) => (503, reason.reject(), "The service is misconfigured"),
         };
-        Description { status, name, title }
+        Description {
+            status,
+            name,
+            title,
+        }
     }
 }
 
 /// The body of a refusal (RFC 9457), of media type `application/problem+json`. It says what the client can act on and
 /// nothing else: who decided and the detail are for the access log.
 pub fn problem_json(reject: &Reject) -> Vec<u8> {
-    let Description { status, name, title } = reject.reason.describe();
+    let Description {
+        status,
+        name,
+        title,
+    } = reject.reason.describe();
     // Names and titles are literals of the list above: none holds what JSON would escape.
-    format!(r#"{{"type":"https://sluice.dev/problems/{name}","title":"{title}","status":{status}}}"#).into_bytes()
+    format!(
+        r#"{{"type":"https://sluice.dev/problems/{name}","title":"{title}","status":{status}}}"#
+    )
+    .into_bytes()
 }
 
 #[cfg(test)]
@@ -201,27 +244,45 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_configuration_is_never_the_callers_fault() {
-        let all = RejectReason::ALL.into_iter().chain(ConfigReason::ALL.map(RejectReason::Config)).map(RejectReason::describe);
+        let all = RejectReason::ALL
+            .into_iter()
+            .chain(ConfigReason::ALL.map(RejectReason::Config))
+            .map(RejectReason::describe);
         let mut names = BTreeSet::new();
-        for Description { status, name, title } in all {
+        for Description {
+            status,
+            name,
+            title,
+        } in all
+        {
             assert!(names.insert(name), "{name} twice");
             assert!(!title.is_empty());
             if name.starts_with("config-") {
                 assert_eq!(status, 503, "{name}");
             }
         }
-        assert_eq!(names.len(), RejectReason::ALL.len() + ConfigReason::ALL.len());
+        assert_eq!(
+            names.len(),
+            RejectReason::ALL.len() + ConfigReason::ALL.len()
+        );
     }
 
     #[test]
     fn a_problem_is_json_and_tells_nothing_inside() {
-        for reason in RejectReason::ALL.into_iter().chain(ConfigReason::ALL.map(RejectReason::Config)) {
-            let decider = Decider::new(&ObjectRef::new("ApiRoute", "inner", "secret-route"), "rule");
+        for reason in RejectReason::ALL
+            .into_iter()
+            .chain(ConfigReason::ALL.map(RejectReason::Config))
+        {
+            let decider =
+                Decider::new(&ObjectRef::new("ApiRoute", "inner", "secret-route"), "rule");
             let body = problem_json(&Reject::new(reason).by(decider).detail("key \"k\" of inner"));
             let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
-            let Description { status, name, title } = reason.describe();
-            let expected =
-                serde_json::json!({"type": format!("https://sluice.dev/problems/{name}"), "title": title, "status": status});
+            let Description {
+                status,
+                name,
+                title,
+            } = reason.describe();
+            let expected = serde_json::json!({"type": format!("https://sluice.dev/problems/{name}"), "title": title, "status": status});
             assert_eq!(body, expected);
         }
     }

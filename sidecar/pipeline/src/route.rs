@@ -1,7 +1,7 @@
 //! The routing phase: which rule a request belongs to.
 //!
 //! Precedence follows the Gateway API (HTTPRoute): first the hostname, from the most specific to none; of the first
-//! hostname under which any rule matches, the most specific match (`program::Match` has the order), then the elder
+//! hostname under which any rule matches, the most specific match (`program::HostRules::candidates`), then the elder
 //! route, then the order of rules and matches. So a request goes on to a less specific hostname only where *no* rule of
 //! the more specific one matches. Where a route of a hostname cannot serve, the hostname is refused and nothing less
 //! specific is asked.
@@ -28,17 +28,33 @@ pub struct Matched<'p> {
 }
 
 /// Finds the rule. Nothing is allocated where the host is in lower case and no header comes twice.
-pub fn find<'p>(table: &'p Table, facts: &impl Facts, target: &Target) -> Result<Matched<'p>, Reject> {
+pub fn find<'p>(
+    table: &'p Table,
+    facts: &impl Facts,
+    target: &Target,
+) -> Result<Matched<'p>, Reject> {
     let host = hostname(facts);
     for rules in table.hosts(&host) {
         if let Some(denial) = rules.denied() {
             return Err(misconfigured(&denial.error, denial.decider.clone()));
         }
-        let candidate = rules.candidates(target.path()).find(|candidate| applies(candidate.spec(), facts, target));
-        if let Some(Candidate { route, rule, match_index, .. }) = candidate {
+        let candidate = rules
+            .candidates(target.path())
+            .find(|candidate| applies(candidate.spec(), facts, target));
+        if let Some(Candidate {
+            route,
+            rule,
+            match_index,
+            ..
+        }) = candidate
+        {
             return match &rule.broken {
                 Some(error) => Err(misconfigured(error, rule.decider())),
-                None => Ok(Matched { route, rule, match_index: *match_index }),
+                None => Ok(Matched {
+                    route,
+                    rule,
+                    match_index: *match_index,
+                }),
             };
         }
     }
@@ -63,13 +79,20 @@ impl Matched<'_> {
 
     /// Whether the request keeps to the sizes of its route: [`admit::within`].
     pub fn within(&self, facts: &impl Facts, content_length: Option<u64>) -> Result<(), Reject> {
-        admit::within(&self.route.limits, facts, content_length).map_err(|reject| reject.by(self.decider()))
+        admit::within(&self.route.limits, facts, content_length)
+            .map_err(|reject| reject.by(self.decider()))
     }
 
     /// A path parameter: a named group of the expression that matched, as it stands in the normalised path.
     pub fn parameter(&self, name: &str, target: &Target) -> Option<String> {
         match &self.spec().path {
-            PathMatcher::Regex(regex) => Some(regex.captures(target.path())?.name(name)?.as_str().to_owned()),
+            PathMatcher::Regex(regex) => Some(
+                regex
+                    .captures(target.path())?
+                    .name(name)?
+                    .as_str()
+                    .to_owned(),
+            ),
             PathMatcher::Exact(_) | PathMatcher::Prefix(_) => None,
         }
     }
@@ -77,12 +100,17 @@ impl Matched<'_> {
 
 /// A refusal for a problem of configuration.
 pub(crate) fn misconfigured(error: &ConfigError, decider: Decider) -> Reject {
-    Reject::new(RejectReason::Config(error.reason)).by(decider).detail(&error.message)
+    Reject::new(RejectReason::Config(error.reason))
+        .by(decider)
+        .detail(&error.message)
 }
 
 /// The host a request names: lower-case, without port and without the dot of the root.
 fn hostname(facts: &impl Facts) -> Cow<'_, str> {
-    let host = facts.authority().and_then(admit::split_authority).map_or("", |(host, _)| host);
+    let host = facts
+        .authority()
+        .and_then(admit::split_authority)
+        .map_or("", |(host, _)| host);
     let host = host.strip_suffix('.').unwrap_or(host);
     if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
         Cow::Owned(host.to_ascii_lowercase())
@@ -92,16 +120,30 @@ fn hostname(facts: &impl Facts) -> Cow<'_, str> {
 }
 
 fn applies(spec: &Match, facts: &impl Facts, target: &Target) -> bool {
-    let Match { path, method, headers, query, cookies } = spec;
-    path.matches(target.path())
-        && method.as_ref().is_none_or(|method| method == facts.method())
+    let Match {
+        path,
+        method,
+        headers,
+        query,
+        cookies,
+    } = spec;
+    let path = match path {
+        PathMatcher::Regex(regex) => regex.is_match(target.path()),
+        // The look-up has compared these.
+        PathMatcher::Exact(_) | PathMatcher::Prefix(_) => true,
+    };
+    path && method
+        .as_ref()
+        .is_none_or(|method| method == facts.method())
         && headers.iter().all(|header| header_matches(header, facts))
         && query.iter().all(|parameter| {
-            target.parameter(&parameter.name).is_some_and(|value| parameter.value.matches(value.as_bytes()))
+            target
+                .parameter(&parameter.name)
+                .is_some_and(|value| parameter.value.matches(value.as_bytes()))
         })
-        && cookies
-            .iter()
-            .all(|cookie| cookie_value(facts, &cookie.name).is_some_and(|value| cookie.value.matches(value)))
+        && cookies.iter().all(|cookie| {
+            cookie_value(facts, &cookie.name).is_some_and(|value| cookie.value.matches(value))
+        })
 }
 
 /// Several lines of a header are one value with commas between (RFC 9110 section 5.3): a request cannot show a policy
@@ -124,11 +166,14 @@ fn header_matches(matcher: &ValueMatcher, facts: &impl Facts) -> bool {
 
 /// The first cookie of a name (RFC 6265 section 4.2.1).
 fn cookie_value<'a>(facts: &'a impl Facts, name: &str) -> Option<&'a [u8]> {
-    facts.header("cookie").flat_map(|line| line.split(|byte| *byte == b';')).find_map(|pair| {
-        let pair = pair.trim_ascii();
-        let at = pair.iter().position(|byte| *byte == b'=')?;
-        (pair[..at] == *name.as_bytes()).then(|| &pair[at + 1..])
-    })
+    facts
+        .header("cookie")
+        .flat_map(|line| line.split(|byte| *byte == b';'))
+        .find_map(|pair| {
+            let pair = pair.trim_ascii();
+            let at = pair.iter().position(|byte| *byte == b'=')?;
+            (pair[..at] == *name.as_bytes()).then(|| &pair[at + 1..])
+        })
 }
 
 #[cfg(test)]

@@ -15,7 +15,9 @@ use crate::{program::Backend, reject::Decider};
 
 /// CRC-16/XMODEM: polynomial 0x1021, initial value 0, no reflection (Redis Cluster specification, appendix A).
 pub fn crc16(bytes: &[u8]) -> u16 {
-    bytes.iter().fold(0, |crc, byte| (crc << 8) ^ CRC16[usize::from((crc >> 8) as u8 ^ byte)])
+    bytes.iter().fold(0, |crc, byte| {
+        (crc << 8) ^ CRC16[usize::from((crc >> 8) as u8 ^ byte)]
+    })
 }
 
 /// The remainder of each byte.
@@ -26,7 +28,11 @@ const CRC16: [u16; 256] = {
         let mut crc = (byte as u16) << 8;
         let mut bit = 0;
         while bit < 8 {
-            crc = if crc & 0x8000 != 0 { (crc << 1) ^ 0x1021 } else { crc << 1 };
+            crc = if crc & 0x8000 != 0 {
+                (crc << 1) ^ 0x1021
+            } else {
+                crc << 1
+            };
             bit += 1;
         }
         table[byte] = crc;
@@ -104,7 +110,19 @@ impl CompiledShardMap {
         map: &ShardMap,
         backend: impl Fn(&UnitName) -> Result<Arc<Backend>, ConfigError>,
     ) -> Self {
-        let ShardMap { object, uid, epoch, key, slots, hold, max_pause_ms, pins, shards, replica_methods, broken } = map;
+        let ShardMap {
+            object,
+            uid,
+            epoch,
+            key,
+            slots,
+            hold,
+            max_pause_ms,
+            pins,
+            shards,
+            replica_methods,
+            broken,
+        } = map;
         let mut table = vec![NOWHERE; usize::from(SLOTS)].into_boxed_slice();
         for range in slots {
             if let Some(part) = table.get_mut(usize::from(range.first)..=usize::from(range.last)) {
@@ -112,7 +130,10 @@ impl CompiledShardMap {
             }
         }
         let mut held = vec![0; usize::from(SLOTS) / 64].into_boxed_slice();
-        for slot in hold.iter().flat_map(|range| range.first..=range.last.min(SLOTS - 1)) {
+        for slot in hold
+            .iter()
+            .flat_map(|range| range.first..=range.last.min(SLOTS - 1))
+        {
             held[usize::from(slot) / 64] |= 1 << (slot % 64);
         }
         let link = |shard: &shard_map::Shard| Shard {
@@ -131,20 +152,28 @@ impl CompiledShardMap {
             broken: broken.clone(),
             slots: table,
             held,
-            pins: pins.iter().map(|pin| (pin.key.as_bytes().into(), pin.shard)).collect(),
+            pins: pins
+                .iter()
+                .map(|pin| (pin.key.as_bytes().into(), pin.shard))
+                .collect(),
             replica_methods: replica_methods.clone(),
         }
     }
 
     /// The shard of a key whose slot is `slot`: its pin, or the slot's shard.
     pub fn shard_of(&self, key: &[u8], slot: u16) -> Option<&Shard> {
-        let index = self.pins.get(key).or_else(|| self.slots.get(usize::from(slot)))?;
+        let index = self
+            .pins
+            .get(key)
+            .or_else(|| self.slots.get(usize::from(slot)))?;
         self.shards.get(usize::from(*index))
     }
 
     /// Whether new requests of a slot wait. Pinned keys wait with their slot: a pin may be what moves.
     pub fn is_held(&self, slot: u16) -> bool {
-        self.held.get(usize::from(slot) / 64).is_some_and(|bits| bits & (1 << (slot % 64)) != 0)
+        self.held
+            .get(usize::from(slot) / 64)
+            .is_some_and(|bits| bits & (1 << (slot % 64)) != 0)
     }
 
     /// The slots that are held, in order.
@@ -159,7 +188,10 @@ impl CompiledShardMap {
 
     /// This set, for the access log.
     pub fn decider(&self) -> Decider {
-        Decider { object: Some(self.object.clone()), part: None }
+        Decider {
+            object: Some(self.object.clone()),
+            part: None,
+        }
     }
 }
 
@@ -167,7 +199,12 @@ impl Shard {
     /// The backend that answers: for a read one of the replicas that have endpoints, for all else the primary. None: what
     /// should answer is missing.
     pub fn choose(&self, reads: bool, random: u32) -> (Role, Result<&Arc<Backend>, &ConfigError>) {
-        let usable = || self.replicas.iter().flatten().filter(|backend| !backend.endpoints().is_empty());
+        let usable = || {
+            self.replicas
+                .iter()
+                .flatten()
+                .filter(|backend| !backend.endpoints().is_empty())
+        };
         let count = if reads { usable().count() } else { 0 };
         match usable().nth(pick(random, count)).filter(|_| count > 0) {
             Some(replica) => (Role::Replica, Ok(replica)),
@@ -201,7 +238,12 @@ mod tests {
     }
 
     fn link(map: &ShardMap) -> CompiledShardMap {
-        let missing = |_: &UnitName| Err(ConfigError::new(sluice_snapshot::ConfigReason::BackendNotFound, "none"));
+        let missing = |_: &UnitName| {
+            Err(ConfigError::new(
+                sluice_snapshot::ConfigReason::BackendNotFound,
+                "none",
+            ))
+        };
         CompiledShardMap::link(&name(), map, missing)
     }
 
@@ -210,7 +252,13 @@ mod tests {
     fn slots_are_redis_clusters() {
         assert_eq!(crc16(b"123456789"), 0x31C3);
         assert_eq!(crc16(b""), 0);
-        for (key, expected) in [("foo", 12182), ("bar", 5061), ("somekey", 11058), ("foo{hash_tag}", 2515), ("", 0)] {
+        for (key, expected) in [
+            ("foo", 12182),
+            ("bar", 5061),
+            ("somekey", 11058),
+            ("foo{hash_tag}", 2515),
+            ("", 0),
+        ] {
             assert_eq!(slot(key.as_bytes()), expected, "{key}");
         }
     }
@@ -230,8 +278,19 @@ mod tests {
 
     #[test]
     fn a_pin_is_for_the_whole_key_only() {
-        let map = link(&ShardMap { pins: vec![Pin { key: "a{foo}".into(), shard: 0 }], ..shard_map() });
-        let shard = |key: &str| map.shard_of(key.as_bytes(), slot(key.as_bytes())).expect("covered").name.clone();
+        let map = link(&ShardMap {
+            pins: vec![Pin {
+                key: "a{foo}".into(),
+                shard: 0,
+            }],
+            ..shard_map()
+        });
+        let shard = |key: &str| {
+            map.shard_of(key.as_bytes(), slot(key.as_bytes()))
+                .expect("covered")
+                .name
+                .clone()
+        };
         assert_eq!(shard("foo"), "s1", "slot 12182");
         assert_eq!(shard("a{foo}"), "s0", "the pin");
         assert_eq!(shard("b{foo}"), "s1", "same slot, no pin");
@@ -239,15 +298,38 @@ mod tests {
 
     #[test]
     fn held_slots_are_exactly_the_named_ones() {
-        let hold = vec![Held { first: 0, last: 0 }, Held { first: 63, last: 65 }, Held { first: 16_383, last: 16_383 }];
-        let map = link(&ShardMap { hold, ..shard_map() });
-        assert_eq!(map.held_slots().collect::<Vec<_>>(), [0, 63, 64, 65, 16_383]);
+        let hold = vec![
+            Held { first: 0, last: 0 },
+            Held {
+                first: 63,
+                last: 65,
+            },
+            Held {
+                first: 16_383,
+                last: 16_383,
+            },
+        ];
+        let map = link(&ShardMap {
+            hold,
+            ..shard_map()
+        });
+        assert_eq!(
+            map.held_slots().collect::<Vec<_>>(),
+            [0, 63, 64, 65, 16_383]
+        );
         assert_eq!(link(&shard_map()).held_slots().count(), 0);
     }
 
     #[test]
     fn a_slot_without_shard_has_none() {
-        let map = link(&ShardMap { slots: vec![SlotRange { first: 1, last: 16_383, shard: 1 }], ..shard_map() });
+        let map = link(&ShardMap {
+            slots: vec![SlotRange {
+                first: 1,
+                last: 16_383,
+                shard: 1,
+            }],
+            ..shard_map()
+        });
         assert!(map.shard_of(b"", 0).is_none());
         assert!(map.shard_of(b"", 1).is_some());
     }
@@ -257,9 +339,19 @@ mod tests {
         let cuts = prop::collection::btree_set(1..SLOTS, 0..20);
         (cuts, prop::collection::vec(0u16..2, 21)).prop_map(|(cuts, shards)| {
             let firsts: Vec<u16> = std::iter::once(0).chain(cuts).collect();
-            let lasts = firsts.iter().skip(1).map(|first| first - 1).chain([SLOTS - 1]);
+            let lasts = firsts
+                .iter()
+                .skip(1)
+                .map(|first| first - 1)
+                .chain([SLOTS - 1]);
             let ranges = firsts.iter().zip(lasts).zip(shards);
-            ranges.map(|((first, last), shard)| SlotRange { first: *first, last, shard }).collect()
+            ranges
+                .map(|((first, last), shard)| SlotRange {
+                    first: *first,
+                    last,
+                    shard,
+                })
+                .collect()
         })
     }
 

@@ -44,12 +44,18 @@ impl Target {
     /// policy must not see another value than they do.
     pub fn parameter(&self, name: &str) -> Option<Cow<'_, str>> {
         let mut pairs = form_urlencoded::parse(self.query.as_deref()?.as_bytes());
-        pairs.find(|(known, _)| known == name).map(|(_, value)| value)
+        pairs
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value)
     }
 
     /// A segment of the normalised path, from zero, still percent-encoded; an empty one is none.
     pub fn segment(&self, index: usize) -> Option<&str> {
-        self.path.strip_prefix('/')?.split('/').nth(index).filter(|segment| !segment.is_empty())
+        self.path
+            .strip_prefix('/')?
+            .split('/')
+            .nth(index)
+            .filter(|segment| !segment.is_empty())
     }
 }
 
@@ -63,10 +69,18 @@ pub fn normalise(facts: &impl Facts) -> Result<Target, Reject> {
         _ => normal_path(raw_path).map_err(refuse)?,
     };
     // A query's meaning is the app's: only what could end the request line is refused.
-    if facts.query().is_some_and(|query| query.bytes().any(|byte| byte <= b' ' || byte == 0x7f || byte == b'#')) {
+    if facts.query().is_some_and(|query| {
+        query
+            .bytes()
+            .any(|byte| byte <= b' ' || byte == 0x7f || byte == b'#')
+    }) {
         return Err(refuse("the query holds a control byte, a space or '#'"));
     }
-    Ok(Target { raw_path: raw_path.to_owned(), path, query: facts.query().map(str::to_owned) })
+    Ok(Target {
+        raw_path: raw_path.to_owned(),
+        path,
+        query: facts.query().map(str::to_owned),
+    })
 }
 
 /// The normal form of a path (RFC 3986 section 6.2.2): escapes of unreserved characters decoded, all others in upper
@@ -89,9 +103,14 @@ fn unescaped(raw: &str) -> Result<String, &'static str> {
     let mut bytes = raw.bytes();
     while let Some(byte) = bytes.next() {
         match byte {
-            b'%' => match (bytes.next().and_then(hex_value), bytes.next().and_then(hex_value)) {
+            b'%' => match (
+                bytes.next().and_then(hex_value),
+                bytes.next().and_then(hex_value),
+            ) {
                 (Some(high), Some(low)) => match high << 4 | low {
-                    control if control.is_ascii_control() => return Err("the path holds an escaped control byte"),
+                    control if control.is_ascii_control() => {
+                        return Err("the path holds an escaped control byte");
+                    }
                     b'\\' => return Err("the path holds an escaped backslash"),
                     plain if is_unreserved(plain) => path.push(plain.into()),
                     other => escape(&mut path, other),
@@ -162,7 +181,10 @@ pub(crate) fn decoded(part: &str) -> Cow<'_, [u8]> {
     let mut rest = part.bytes();
     while let Some(byte) = rest.next() {
         bytes.push(match byte {
-            b'%' => match (rest.next().and_then(hex_value), rest.next().and_then(hex_value)) {
+            b'%' => match (
+                rest.next().and_then(hex_value),
+                rest.next().and_then(hex_value),
+            ) {
                 (Some(high), Some(low)) => high << 4 | low,
                 // A normal path has no broken escape.
                 _ => b'%',
@@ -219,20 +241,54 @@ mod tests {
     #[test]
     fn what_readers_would_read_differently_is_refused() {
         for raw in [
-            "", "orders", "*", "/a%", "/a%2", "/a%zz", "/a%+1", "/a%00", "/a%0d%0aX", "/a%7F", "/a\\b", "/a%5Cb", "/a\u{1}", "/a\u{7f}",
-            "/a b", "/a#b", "/café", "/a/..%2Fadmin", "/a/%2e%2e%2fadmin", "/a/x%2F..", "/a/.%2fb",
+            "",
+            "orders",
+            "*",
+            "/a%",
+            "/a%2",
+            "/a%zz",
+            "/a%+1",
+            "/a%00",
+            "/a%0d%0aX",
+            "/a%7F",
+            "/a\\b",
+            "/a%5Cb",
+            "/a\u{1}",
+            "/a\u{7f}",
+            "/a b",
+            "/a#b",
+            "/café",
+            "/a/..%2Fadmin",
+            "/a/%2e%2e%2fadmin",
+            "/a/x%2F..",
+            "/a/.%2fb",
         ] {
             let reject = target(raw).expect_err(raw);
             assert_eq!(reject.reason, RejectReason::BadTarget, "{raw}");
-            assert_eq!(reject.decider, Decider::default(), "{raw}: the sidecar itself");
+            assert_eq!(
+                reject.decider,
+                Decider::default(),
+                "{raw}: the sidecar itself"
+            );
         }
-        assert!(target("/a?b%00=\u{1}").is_err(), "control byte in the query");
-        assert!(target("/a?b=100%&c=\\").is_ok(), "a query's escapes are the app's");
+        assert!(
+            target("/a?b%00=\u{1}").is_err(),
+            "control byte in the query"
+        );
+        assert!(
+            target("/a?b=100%&c=\\").is_ok(),
+            "a query's escapes are the app's"
+        );
     }
 
     #[test]
     fn the_asterisk_is_for_options_only() {
-        assert_eq!(normalise(&StaticFacts::new("OPTIONS", "orders", "*")).expect("asterisk form").path(), "*");
+        assert_eq!(
+            normalise(&StaticFacts::new("OPTIONS", "orders", "*"))
+                .expect("asterisk form")
+                .path(),
+            "*"
+        );
         assert!(normalise(&StaticFacts::new("GET", "orders", "*")).is_err());
     }
 
@@ -248,7 +304,10 @@ mod tests {
     #[test]
     fn segments_count_from_zero() {
         let target = target("/v1//acme%2Fx/").expect("valid");
-        assert_eq!((target.segment(0), target.segment(1), target.segment(2)), (Some("v1"), Some("acme%2Fx"), None));
+        assert_eq!(
+            (target.segment(0), target.segment(1), target.segment(2)),
+            (Some("v1"), Some("acme%2Fx"), None)
+        );
         assert_eq!(decoded("acme%2Fx").as_ref(), b"acme/x");
     }
 

@@ -28,11 +28,24 @@ pub struct Backend {
 
 impl Backend {
     /// Merges `slices`. A slice without the backend's port adds nothing.
-    pub(super) fn link<'a>(name: &UnitName, unit: &unit::Backend, slices: impl Iterator<Item = &'a Endpoints>) -> Self {
-        let unit::Backend { namespace, service, port, port_name, protocol, endpoints: _ } = unit;
+    pub(super) fn link<'a>(
+        name: &UnitName,
+        unit: &unit::Backend,
+        slices: impl Iterator<Item = &'a Endpoints>,
+    ) -> Self {
+        let unit::Backend {
+            namespace,
+            service,
+            port,
+            port_name,
+            protocol,
+            endpoints: _,
+        } = unit;
         let (mut ready, mut serving) = (Vec::new(), Vec::new());
         for slice in slices {
-            let Some(&port) = slice.ports.get(port_name) else { continue };
+            let Some(&port) = slice.ports.get(port_name) else {
+                continue;
+            };
             for endpoint in &slice.endpoints {
                 let address = SocketAddr::new(endpoint.address, port);
                 if endpoint.ready {
@@ -60,6 +73,10 @@ impl Backend {
 
     /// The addresses to choose from: the ready ones, or those that still answer where none is ready.
     pub fn endpoints(&self) -> &[SocketAddr] {
-        if self.ready.is_empty() { &self.serving } else { &self.ready }
+        if self.ready.is_empty() {
+            &self.serving
+        } else {
+            &self.ready
+        }
     }
 }

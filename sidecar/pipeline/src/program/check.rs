@@ -37,7 +37,10 @@ pub fn compile_unit(name: &UnitName, unit: &Unit) -> Result<(), CompileError> {
         Unit::Secret(_) => Ok(()),
         Unit::Fleet(unit) => fleet(*unit),
     };
-    outcome.map_err(|reason| CompileError { unit: name.clone(), reason })
+    outcome.map_err(|reason| CompileError {
+        unit: name.clone(),
+        reason,
+    })
 }
 
 /// `Ok` where `holds`.
@@ -47,23 +50,28 @@ fn require(holds: bool, reason: impl FnOnce() -> String) -> Result<(), String> {
 
 /// A reference must lead to a unit of the kind it stands for: needs are a tree by kind, so they cannot be a circle.
 fn refers(name: &UnitName, kind: UnitKind) -> Result<(), String> {
-    require(name.kind() == kind, || format!("{name} is not a unit of kind {}", kind.prefix()))
+    require(name.kind() == kind, || {
+        format!("{name} is not a unit of kind {}", kind.prefix())
+    })
 }
 
 fn unique<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<(), String> {
     let mut seen = BTreeSet::new();
     for name in names {
         require(!name.is_empty(), || format!("a {what} has no name"))?;
-        require(seen.insert(name), || format!("two {what}s are named {name:?}: rename one"))?;
+        require(seen.insert(name), || {
+            format!("two {what}s are named {name:?}: rename one")
+        })?;
     }
     Ok(())
 }
 
 /// A lower-case field name.
 fn field_name(name: &str) -> Result<(), String> {
-    require(is_token(name) && !name.bytes().any(|byte| byte.is_ascii_uppercase()), || {
-        format!("{name:?} is not a header name in lower case")
-    })
+    require(
+        is_token(name) && !name.bytes().any(|byte| byte.is_ascii_uppercase()),
+        || format!("{name:?} is not a header name in lower case"),
+    )
 }
 
 /// A lower-case hostname without port, of at most 253 bytes; with `wildcard`, also `*.` before one.
@@ -71,24 +79,41 @@ fn hostname(name: &str, wildcard: bool) -> Result<(), String> {
     let plain = name.strip_prefix("*.").filter(|_| wildcard).unwrap_or(name);
     let whole = matches!(split_authority(plain), Some((host, None)) if host == plain);
     let lower = !plain.ends_with('.') && !plain.bytes().any(|byte| byte.is_ascii_uppercase());
-    require(whole && lower && name.len() <= 253, || format!("{name:?} is not a hostname in lower case without port"))
+    require(whole && lower && name.len() <= 253, || {
+        format!("{name:?} is not a hostname in lower case without port")
+    })
 }
 
 fn inbound(unit: &Inbound) -> Result<(), String> {
-    let Inbound { namespace: _, services: _, trust_domain: _, ports } = unit;
+    let Inbound {
+        namespace: _,
+        services: _,
+        trust_domain: _,
+        ports,
+    } = unit;
     let mut seen = BTreeSet::new();
     for port in ports {
-        require(port.port != 0 && seen.insert(port.port), || format!("port {} is zero or stands twice", port.port))?;
+        require(port.port != 0 && seen.insert(port.port), || {
+            format!("port {} is zero or stands twice", port.port)
+        })?;
         for used in &port.routes {
             refers(&used.unit, UnitKind::Route)?;
-            used.hostnames.iter().try_for_each(|name| hostname(name, true))?;
+            used.hostnames
+                .iter()
+                .try_for_each(|name| hostname(name, true))?;
         }
     }
     Ok(())
 }
 
 fn policy(unit: &LimitPolicy) -> Result<(), String> {
-    let LimitPolicy { object: _, mode: _, headers: _, limits, broken } = unit;
+    let LimitPolicy {
+        object: _,
+        mode: _,
+        headers: _,
+        limits,
+        broken,
+    } = unit;
     if broken.is_some() {
         // It says itself why it cannot serve; its limits are not used.
         return Ok(());
@@ -98,8 +123,13 @@ fn policy(unit: &LimitPolicy) -> Result<(), String> {
         for part in &limit.key {
             match part {
                 KeyPart::Header { name } => field_name(name)?,
-                KeyPart::ClientAddress { prefix_v4, prefix_v6 } => {
-                    require(*prefix_v4 <= 32 && *prefix_v6 <= 128, || "an address has 32 or 128 bits".into())?;
+                KeyPart::ClientAddress {
+                    prefix_v4,
+                    prefix_v6,
+                } => {
+                    require(*prefix_v4 <= 32 && *prefix_v6 <= 128, || {
+                        "an address has 32 or 128 bits".into()
+                    })?;
                 }
                 KeyPart::Identity | KeyPart::IdentityAttribute { .. } | KeyPart::Claim { .. } => {}
             }
@@ -109,25 +139,51 @@ fn policy(unit: &LimitPolicy) -> Result<(), String> {
             refers(&global.fleet, UnitKind::Fleet)?;
         }
     }
-    Policy::compile(unit).map(|_| ()).map_err(|error| error.to_string())
+    Policy::compile(unit)
+        .map(|_| ())
+        .map_err(|error| error.to_string())
 }
 
 fn backend(unit: &Backend) -> Result<(), String> {
-    let Backend { namespace: _, service: _, port, port_name: _, protocol: _, endpoints } = unit;
+    let Backend {
+        namespace: _,
+        service: _,
+        port,
+        port_name: _,
+        protocol: _,
+        endpoints,
+    } = unit;
     require(*port != 0, || "port 0".into())?;
-    endpoints.iter().try_for_each(|name| refers(name, UnitKind::Endpoints))
+    endpoints
+        .iter()
+        .try_for_each(|name| refers(name, UnitKind::Endpoints))
 }
 
 fn endpoints(unit: &Endpoints) -> Result<(), String> {
     let Endpoints { ports, endpoints } = unit;
     require(!ports.values().any(|port| *port == 0), || "port 0".into())?;
-    let strange = endpoints.iter().find(|endpoint| endpoint.address.is_unspecified() || endpoint.address.is_multicast());
-    strange.map_or(Ok(()), |endpoint| Err(format!("{} is no address of a pod", endpoint.address)))
+    let strange = endpoints
+        .iter()
+        .find(|endpoint| endpoint.address.is_unspecified() || endpoint.address.is_multicast());
+    strange.map_or(Ok(()), |endpoint| {
+        Err(format!("{} is no address of a pod", endpoint.address))
+    })
 }
 
 fn shard_map(unit: &ShardMap) -> Result<(), String> {
-    let ShardMap { object: _, uid: _, epoch: _, key, slots, hold, max_pause_ms: _, pins, shards, replica_methods, broken } =
-        unit;
+    let ShardMap {
+        object: _,
+        uid: _,
+        epoch: _,
+        key,
+        slots,
+        hold,
+        max_pause_ms: _,
+        pins,
+        shards,
+        replica_methods,
+        broken,
+    } = unit;
     for source in key {
         match source {
             KeySource::Header { name } => field_name(name)?,
@@ -138,14 +194,26 @@ fn shard_map(unit: &ShardMap) -> Result<(), String> {
         }
     }
     for shard in shards {
-        shard.replicas.iter().chain([&shard.primary]).try_for_each(|name| refers(name, UnitKind::Backend))?;
+        shard
+            .replicas
+            .iter()
+            .chain([&shard.primary])
+            .try_for_each(|name| refers(name, UnitKind::Backend))?;
     }
     unique("shard", shards.iter().map(|shard| shard.name.as_str()))?;
-    require(shards.len() < usize::from(SLOTS), || "more shards than slots".into())?;
+    require(shards.len() < usize::from(SLOTS), || {
+        "more shards than slots".into()
+    })?;
     let exists = |shard: u16| usize::from(shard) < shards.len();
     for range in slots {
         require(range.first <= range.last && exists(range.shard), || {
-            format!("slots {}-{} lead to shard {} of {}", range.first, range.last, range.shard, shards.len())
+            format!(
+                "slots {}-{} lead to shard {} of {}",
+                range.first,
+                range.last,
+                range.shard,
+                shards.len()
+            )
         })?;
     }
     // A set that cannot serve says why itself; its slots may be what is wrong.
@@ -155,12 +223,17 @@ fn shard_map(unit: &ShardMap) -> Result<(), String> {
     }
     for range in hold {
         require(range.first <= range.last && range.last < SLOTS, || {
-            format!("held slots {}-{} are no range of slots", range.first, range.last)
+            format!(
+                "held slots {}-{} are no range of slots",
+                range.first, range.last
+            )
         })?;
     }
     unique("pin", pins.iter().map(|pin| pin.key.as_str()))?;
     for pin in pins {
-        require(exists(pin.shard), || format!("the pin of {:?} leads to shard {}", pin.key, pin.shard))?;
+        require(exists(pin.shard), || {
+            format!("the pin of {:?} leads to shard {}", pin.key, pin.shard)
+        })?;
     }
     let method = replica_methods.iter().find(|method| !is_token(method));
     method.map_or(Ok(()), |method| Err(format!("{method:?} is not a method")))
@@ -170,27 +243,48 @@ fn shard_map(unit: &ShardMap) -> Result<(), String> {
 fn covered(ranges: impl Iterator<Item = (u16, u16)>) -> Result<(), String> {
     let mut next = 0;
     for (first, last) in ranges {
-        require(first <= next, || format!("slots {next}-{} have no shard", first - 1))?;
-        require(first == next, || format!("slot {first} has two shards, or the ranges are not sorted"))?;
-        require(last < SLOTS, || format!("there are {SLOTS} slots, the last is {}", SLOTS - 1))?;
+        require(first <= next, || {
+            format!("slots {next}-{} have no shard", first - 1)
+        })?;
+        require(first == next, || {
+            format!("slot {first} has two shards, or the ranges are not sorted")
+        })?;
+        require(last < SLOTS, || {
+            format!("there are {SLOTS} slots, the last is {}", SLOTS - 1)
+        })?;
         next = last + 1;
     }
-    require(next == SLOTS, || format!("slots {next}-{} have no shard", SLOTS - 1))
+    require(next == SLOTS, || {
+        format!("slots {next}-{} have no shard", SLOTS - 1)
+    })
 }
 
 fn store(unit: &Store) -> Result<(), String> {
-    let Store { name: _, mode: _, addresses, tls: _, credentials, key_prefix: _ } = unit;
-    require(!addresses.is_empty(), || "a store has at least one address".into())?;
+    let Store {
+        name: _,
+        mode: _,
+        addresses,
+        tls: _,
+        credentials,
+        key_prefix: _,
+    } = unit;
+    require(!addresses.is_empty(), || {
+        "a store has at least one address".into()
+    })?;
     for address in addresses {
         let whole = matches!(split_authority(address), Some((_, Some(port))) if port != 0);
         require(whole, || format!("{address:?} is not host:port"))?;
     }
-    credentials.iter().try_for_each(|name| refers(name, UnitKind::Secret))
+    credentials
+        .iter()
+        .try_for_each(|name| refers(name, UnitKind::Secret))
 }
 
 fn keys(unit: &Keys) -> Result<(), String> {
     let Keys { secrets, entry: _ } = unit;
-    secrets.iter().try_for_each(|name| refers(name, UnitKind::Secret))
+    secrets
+        .iter()
+        .try_for_each(|name| refers(name, UnitKind::Secret))
 }
 
 fn fleet(unit: Fleet) -> Result<(), String> {

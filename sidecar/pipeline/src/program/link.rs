@@ -1,28 +1,19 @@
 //! Puts a program together: compiles each unit, gives it what it needs, and keeps what did not change.
 
+mod route;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use sluice_snapshot::{
     ConfigError, ConfigReason, Hash, Unit, UnitKind, UnitName,
-    unit::{
-        self, Inbound, Keys, LimitPolicy, Secret, Store,
-        auth::{Method, NonceScope},
-        policy::Scope,
-    },
+    unit::{self, Inbound, Keys, LimitPolicy, Secret, Store, policy::Scope},
 };
 
 use super::{
-    Action, Backend, CompileError, Content, Match, Ports, Program, Requirement, Route, Rule, Table, Target, UnitSet,
-    WeightedTarget, compile_unit,
-    stamp::Stamps,
-    table::Denial,
+    Backend, CompileError, Content, Ports, Program, Route, Table, UnitSet, compile_unit,
+    stamp::Stamps, table::Denial,
 };
-use crate::{
-    auth::{Provider, keyring::KeyRing},
-    ratelimit::Policy,
-    reject::Decider,
-    shard::CompiledShardMap,
-};
+use crate::{auth::keyring::KeyRing, ratelimit::Policy, reject::Decider, shard::CompiledShardMap};
 
 /// Everything compiled, by unit name.
 #[derive(Debug, Default)]
@@ -47,7 +38,12 @@ pub(super) struct Seen {
 /// See [`Program::compile`].
 pub(super) fn compile(set: &UnitSet, previous: Option<&Program>) -> Result<Program, CompileError> {
     check(set, previous)?;
-    let mut linker = Linker { set, previous, seen: seen(set), parts: Parts::default() };
+    let mut linker = Linker {
+        set,
+        previous,
+        seen: seen(set),
+        parts: Parts::default(),
+    };
     linker.leaves();
     linker.keyrings();
     linker.backends();
@@ -67,11 +63,21 @@ pub(super) fn compile(set: &UnitSet, previous: Option<&Program>) -> Result<Progr
 
 /// Checks every unit that the previous program did not hold.
 fn check(set: &UnitSet, previous: Option<&Program>) -> Result<(), CompileError> {
-    if let Some((unit, _)) = set.units.iter().filter(|(name, _)| name.kind() == UnitKind::Inbound).nth(1) {
-        return Err(CompileError { unit: unit.clone(), reason: "a snapshot has one inbound unit".into() });
+    if let Some((unit, _)) = set
+        .units
+        .iter()
+        .filter(|(name, _)| name.kind() == UnitKind::Inbound)
+        .nth(1)
+    {
+        return Err(CompileError {
+            unit: unit.clone(),
+            reason: "a snapshot has one inbound unit".into(),
+        });
     }
     for (name, held) in &set.units {
-        let known = previous.and_then(|program| program.seen.get(name)).is_some_and(|seen| seen.hash == held.hash);
+        let known = previous
+            .and_then(|program| program.seen.get(name))
+            .is_some_and(|seen| seen.hash == held.hash);
         if let (Content::Unit(unit), false) = (&held.content, known) {
             compile_unit(name, unit)?;
         }
@@ -85,7 +91,15 @@ fn seen(set: &UnitSet) -> BTreeMap<UnitName, Seen> {
     set.units
         .iter()
         .filter(|(_, held)| matches!(held.content, Content::Unit(_)))
-        .map(|(name, held)| (name.clone(), Seen { hash: held.hash.clone(), stamp: stamps.of(set, name) }))
+        .map(|(name, held)| {
+            (
+                name.clone(),
+                Seen {
+                    hash: held.hash.clone(),
+                    stamp: stamps.of(set, name),
+                },
+            )
+        })
         .collect()
 }
 
@@ -100,10 +114,12 @@ impl<'a> Linker<'a> {
     /// Every unit that is not denied.
     fn units(&self) -> impl Iterator<Item = (&'a UnitName, &'a Unit)> + use<'a> {
         let set = self.set;
-        set.units.iter().filter_map(|(name, held)| match &held.content {
-            Content::Unit(unit) => Some((name, unit.as_ref())),
-            Content::Denied(_) => None,
-        })
+        set.units
+            .iter()
+            .filter_map(|(name, held)| match &held.content {
+                Content::Unit(unit) => Some((name, unit.as_ref())),
+                Content::Denied(_) => None,
+            })
     }
 
     fn unit(&self, name: &UnitName) -> Option<&'a Unit> {
@@ -132,12 +148,24 @@ impl<'a> Linker<'a> {
         for (name, unit) in self.units() {
             match unit {
                 Unit::Store(store) => {
-                    let kept = self.same(name).and_then(|previous| previous.parts.stores.get(name)).cloned();
-                    self.parts.stores.insert(name.clone(), kept.unwrap_or_else(|| Arc::new(store.clone())));
+                    let kept = self
+                        .same(name)
+                        .and_then(|previous| previous.parts.stores.get(name))
+                        .cloned();
+                    self.parts.stores.insert(
+                        name.clone(),
+                        kept.unwrap_or_else(|| Arc::new(store.clone())),
+                    );
                 }
                 Unit::Secret(secret) => {
-                    let kept = self.same(name).and_then(|previous| previous.parts.secrets.get(name)).cloned();
-                    self.parts.secrets.insert(name.clone(), kept.unwrap_or_else(|| Arc::new(secret.clone())));
+                    let kept = self
+                        .same(name)
+                        .and_then(|previous| previous.parts.secrets.get(name))
+                        .cloned();
+                    self.parts.secrets.insert(
+                        name.clone(),
+                        kept.unwrap_or_else(|| Arc::new(secret.clone())),
+                    );
                 }
                 Unit::Fleet(fleet) => {
                     self.parts.fleets.insert(name.clone(), fleet.sessions);
@@ -150,7 +178,10 @@ impl<'a> Linker<'a> {
     fn keyrings(&mut self) {
         for (name, unit) in self.units() {
             let Unit::Keys(keys) = unit else { continue };
-            let kept = self.same(name).and_then(|previous| previous.parts.keyrings.get(name)).cloned();
+            let kept = self
+                .same(name)
+                .and_then(|previous| previous.parts.keyrings.get(name))
+                .cloned();
             let ring = kept.unwrap_or_else(|| self.keyring(keys));
             self.parts.keyrings.insert(name.clone(), ring);
         }
@@ -171,12 +202,20 @@ impl<'a> Linker<'a> {
 
     fn backends(&mut self) {
         for (name, unit) in self.units() {
-            let Unit::Backend(backend) = unit else { continue };
-            let kept = self.same(name).and_then(|previous| previous.parts.backends.get(name)).cloned();
-            let slices = backend.endpoints.iter().filter_map(|slice| match self.unit(slice)? {
-                Unit::Endpoints(endpoints) => Some(endpoints),
-                _ => None,
-            });
+            let Unit::Backend(backend) = unit else {
+                continue;
+            };
+            let kept = self
+                .same(name)
+                .and_then(|previous| previous.parts.backends.get(name))
+                .cloned();
+            let slices = backend
+                .endpoints
+                .iter()
+                .filter_map(|slice| match self.unit(slice)? {
+                    Unit::Endpoints(endpoints) => Some(endpoints),
+                    _ => None,
+                });
             let linked = kept.unwrap_or_else(|| Arc::new(Backend::link(name, backend, slices)));
             self.parts.backends.insert(name.clone(), linked);
         }
@@ -190,16 +229,26 @@ impl<'a> Linker<'a> {
     fn shard_maps(&mut self) {
         for (name, unit) in self.units() {
             let Unit::ShardMap(map) = unit else { continue };
-            let kept = self.same(name).and_then(|previous| previous.parts.shard_maps.get(name)).cloned();
-            let linked =
-                kept.unwrap_or_else(|| Arc::new(CompiledShardMap::link(name, map, |backend| self.backend(backend))));
+            let kept = self
+                .same(name)
+                .and_then(|previous| previous.parts.shard_maps.get(name))
+                .cloned();
+            let linked = kept.unwrap_or_else(|| {
+                Arc::new(CompiledShardMap::link(name, map, |backend| {
+                    self.backend(backend)
+                }))
+            });
             self.parts.shard_maps.insert(name.clone(), linked);
         }
     }
 
     /// The store, unless it or its credentials are missing.
     fn store(&self, name: &UnitName) -> Result<(), ConfigError> {
-        let store = self.parts.stores.get(name).ok_or_else(|| self.missing(name, ConfigReason::StoreNotFound))?;
+        let store = self
+            .parts
+            .stores
+            .get(name)
+            .ok_or_else(|| self.missing(name, ConfigReason::StoreNotFound))?;
         match &store.credentials {
             Some(secret) if !self.parts.secrets.contains_key(secret) => {
                 Err(self.missing(secret, ConfigReason::SecretNotFound))
@@ -211,7 +260,10 @@ impl<'a> Linker<'a> {
     fn policies(&mut self) {
         for (name, unit) in self.units() {
             let Unit::Policy(policy) = unit else { continue };
-            let kept = self.same(name).and_then(|previous| previous.parts.policies.get(name)).cloned();
+            let kept = self
+                .same(name)
+                .and_then(|previous| previous.parts.policies.get(name))
+                .cloned();
             let linked = kept.unwrap_or_else(|| self.build_policy(policy));
             self.parts.policies.insert(name.clone(), linked);
         }
@@ -227,7 +279,9 @@ impl<'a> Linker<'a> {
             }
         }
         let compiled = Policy::compile(policy);
-        compiled.map(Arc::new).map_err(|error| ConfigError::new(ConfigReason::Invalid, error.to_string()))
+        compiled
+            .map(Arc::new)
+            .map_err(|error| ConfigError::new(ConfigReason::Invalid, error.to_string()))
     }
 
     fn policy(&self, name: &UnitName) -> Result<Arc<Policy>, ConfigError> {
@@ -238,124 +292,12 @@ impl<'a> Linker<'a> {
     fn routes(&mut self) {
         for (name, unit) in self.units() {
             let Unit::Route(route) = unit else { continue };
-            let kept = self.same(name).and_then(|previous| previous.parts.routes.get(name)).cloned();
+            let kept = self
+                .same(name)
+                .and_then(|previous| previous.parts.routes.get(name))
+                .cloned();
             let linked = kept.unwrap_or_else(|| Arc::new(self.build_route(name, route)));
             self.parts.routes.insert(name.clone(), linked);
-        }
-    }
-
-    fn build_route(&self, name: &UnitName, route: &unit::Route) -> Route {
-        let unit::Route { object, request_limits, providers, rules, broken } = route;
-        // The same unit with other needs, for instance new endpoints: its expressions are kept.
-        let elder = self.previous.filter(|previous| {
-            previous.seen.get(name).map(|seen| &seen.hash) == self.seen.get(name).map(|seen| &seen.hash)
-        });
-        let elder = elder.and_then(|previous| previous.parts.routes.get(name));
-        let providers: BTreeMap<&str, Arc<Provider>> =
-            providers.iter().map(|provider| (provider.name.as_str(), Arc::new(self.provider(provider)))).collect();
-        let rules = rules.iter().enumerate().map(|(index, rule)| {
-            let kept = elder.and_then(|elder| elder.rules.get(index)).map(|rule| rule.matches.clone());
-            self.rule(object, index, rule, kept, &providers).map(Arc::new)
-        });
-        let (rules, broken) = match rules.collect::<Result<_, _>>() {
-            Ok(rules) => (rules, broken.clone()),
-            // `compile_unit` has admitted the route; this is here so that nothing can ever be skipped.
-            Err(error) => (Vec::new(), Some(ConfigError::new(ConfigReason::Invalid, error))),
-        };
-        Route { object: object.clone(), limits: *request_limits, rules, broken }
-    }
-
-    fn rule(
-        &self,
-        object: &unit::ObjectRef,
-        index: usize,
-        rule: &unit::route::Rule,
-        kept: Option<Arc<[Match]>>,
-        providers: &BTreeMap<&str, Arc<Provider>>,
-    ) -> Result<Rule, String> {
-        let unit::route::Rule {
-            name,
-            matches,
-            auth,
-            policies,
-            cache,
-            request_headers,
-            response_headers,
-            timeouts,
-            action,
-            broken,
-        } = rule;
-        let matches = match kept {
-            Some(kept) => kept,
-            None => matches.iter().map(Match::compile).collect::<Result<_, _>>()?,
-        };
-        let auth = auth.as_ref().map(|requirement| requirement_of(requirement, providers)).transpose()?;
-        Ok(Rule {
-            index,
-            name: name.clone(),
-            object: object.clone(),
-            matches,
-            auth,
-            policies: policies.iter().map(|policy| self.policy(policy)).collect(),
-            cache: cache.clone(),
-            request_headers: request_headers.clone(),
-            response_headers: response_headers.clone(),
-            timeouts: *timeouts,
-            action: self.action(action),
-            broken: broken.clone(),
-        })
-    }
-
-    /// A provider whose keys or nonce store are missing is broken: what asks for it is refused.
-    fn provider(&self, provider: &unit::auth::Provider) -> Provider {
-        let ring = |name: &UnitName| {
-            let ring = self.parts.keyrings.get(name).cloned();
-            ring.unwrap_or_else(|| Err(self.missing(name, ConfigReason::SecretNotFound)))
-        };
-        let problem = match &provider.method {
-            Method::ApiKey(method) => ring(&method.keys).err(),
-            Method::Signature(method) => {
-                let store = method.nonce.as_ref().and_then(|nonce| match &nonce.scope {
-                    NonceScope::Local => None,
-                    NonceScope::Shared { store, .. } => self.store(store).err(),
-                });
-                ring(&method.keys).err().or(store)
-            }
-            Method::Jwt(method) => method.keys.unit().and_then(|keys| ring(keys).err()),
-            Method::Broken(_) => None,
-        };
-        let lookup = |name: &UnitName| ring(name).ok();
-        match problem {
-            None => Provider::compile(provider, &lookup),
-            Some(error) => {
-                let broken = unit::auth::Provider { name: provider.name.clone(), method: Method::Broken(error) };
-                Provider::compile(&broken, &lookup)
-            }
-        }
-    }
-
-    fn action(&self, action: &unit::route::Action) -> Action {
-        match action {
-            unit::route::Action::Redirect(redirect) => Action::Redirect(redirect.clone()),
-            unit::route::Action::Backends(targets) => Action::Backends {
-                targets: targets
-                    .iter()
-                    .map(|weighted| WeightedTarget { weight: weighted.weight, target: self.target(&weighted.target) })
-                    .collect(),
-                total: targets.iter().map(|weighted| u64::from(weighted.weight)).sum(),
-            },
-        }
-    }
-
-    fn target(&self, target: &unit::route::Target) -> Result<Target, ConfigError> {
-        match target {
-            unit::route::Target::App => Ok(Target::App),
-            unit::route::Target::Backend(name) => self.backend(name).map(Target::Backend),
-            unit::route::Target::Shards(name) => {
-                let map = self.parts.shard_maps.get(name).cloned();
-                map.map(Target::Shards).ok_or_else(|| self.missing(name, ConfigReason::BackendNotFound))
-            }
-            unit::route::Target::Broken(error) => Err(error.clone()),
         }
     }
 
@@ -365,17 +307,44 @@ impl<'a> Linker<'a> {
             Unit::Inbound(inbound) => Some(inbound),
             _ => None,
         });
-        let Some(Inbound { namespace, services: _, trust_domain, ports }) = inbound else {
-            let denied = self.set.units.iter().find(|(name, _)| name.kind() == UnitKind::Inbound);
+        let Some(Inbound {
+            namespace,
+            services: _,
+            trust_domain,
+            ports,
+        }) = inbound
+        else {
+            let denied = self
+                .set
+                .units
+                .iter()
+                .find(|(name, _)| name.kind() == UnitKind::Inbound);
             let error = match denied {
                 Some((name, _)) => self.missing(name, ConfigReason::PolicyUnavailable),
-                None => ConfigError::new(ConfigReason::PolicyUnavailable, "the snapshot has no inbound unit"),
+                None => ConfigError::new(
+                    ConfigReason::PolicyUnavailable,
+                    "the snapshot has no inbound unit",
+                ),
             };
-            let table = Table::denying(Denial { error, decider: Decider::default() });
-            return (String::new(), String::new(), Ports::Unknown(Box::new(table)));
+            let table = Table::denying(Denial {
+                error,
+                decider: Decider::default(),
+            });
+            return (
+                String::new(),
+                String::new(),
+                Ports::Unknown(Box::new(table)),
+            );
         };
-        let tables = ports.iter().map(|port| (port.port, self.table(port))).collect();
-        (namespace.clone(), trust_domain.clone(), Ports::Tables(tables))
+        let tables = ports
+            .iter()
+            .map(|port| (port.port, self.table(port)))
+            .collect();
+        (
+            namespace.clone(),
+            trust_domain.clone(),
+            Ports::Tables(tables),
+        )
     }
 
     fn table(&self, port: &unit::inbound::InboundPort) -> Table {
@@ -384,9 +353,13 @@ impl<'a> Linker<'a> {
             match self.parts.routes.get(&used.unit) {
                 Some(route) => table.add(&used.hostnames, age, route),
                 None => {
-                    let object = unit::ObjectRef::new("ApiRoute", used.unit.namespace(), used.unit.rest());
+                    let object =
+                        unit::ObjectRef::new("ApiRoute", used.unit.namespace(), used.unit.rest());
                     let error = self.missing(&used.unit, ConfigReason::PolicyUnavailable);
-                    let decider = Decider { object: Some(object), part: None };
+                    let decider = Decider {
+                        object: Some(object),
+                        part: None,
+                    };
                     table.deny(&used.hostnames, &Denial { error, decider });
                 }
             }
@@ -394,23 +367,4 @@ impl<'a> Linker<'a> {
         table.sort();
         table
     }
-}
-
-/// The providers that a requirement names.
-fn requirement_of(
-    requirement: &unit::auth::Requirement,
-    providers: &BTreeMap<&str, Arc<Provider>>,
-) -> Result<Requirement, String> {
-    let unit::auth::Requirement { any_of, anonymous } = requirement;
-    let all_of = |names: &[String]| {
-        if names.is_empty() {
-            return Err("an alternative without providers would admit everyone".to_owned());
-        }
-        let found = names.iter().map(|name| {
-            providers.get(name.as_str()).cloned().ok_or_else(|| format!("the route has no provider {name:?}"))
-        });
-        found.collect::<Result<Vec<_>, _>>()
-    };
-    let any_of = any_of.iter().map(|alternative| all_of(&alternative.all_of)).collect::<Result<_, _>>()?;
-    Ok(Requirement { any_of, anonymous: *anonymous })
 }

@@ -52,17 +52,32 @@ pub enum Pattern {
     Regex(Regex),
 }
 
-/// How specific a match is; the smaller goes first. Gateway API, HTTPRouteRule.matches: an exact path, then the longest
-/// prefix, then a method, then the most headers, then the most query parameters. The Gateway API leaves expressions
-/// open: they stand between exact paths and prefixes, the longer text first, because whoever writes one means those
-/// paths and not the prefix around them. Cookies, which it does not know, come last.
-pub(crate) type Specificity = (u8, Reverse<usize>, bool, Reverse<usize>, Reverse<usize>, Reverse<usize>);
+/// How specific a match is among those of the same kind of path; the smaller goes first: the longest path, then a
+/// method, then the most headers, then the most query parameters (Gateway API, HTTPRouteRule.matches). Cookies, which it
+/// does not know, come last. The kinds are apart in `HostRules`.
+pub(crate) type Specificity = (
+    Reverse<usize>,
+    bool,
+    Reverse<usize>,
+    Reverse<usize>,
+    Reverse<usize>,
+);
 
 impl Match {
     /// Compiles `spec`; the error says which part is wrong.
     pub(super) fn compile(spec: &route::Match) -> Result<Self, String> {
-        let route::Match { path, method, headers, query, cookies } = spec;
-        let values = |list: &[route::ValueMatch]| list.iter().map(ValueMatcher::compile).collect::<Result<Vec<_>, _>>();
+        let route::Match {
+            path,
+            method,
+            headers,
+            query,
+            cookies,
+        } = spec;
+        let values = |list: &[route::ValueMatch]| {
+            list.iter()
+                .map(ValueMatcher::compile)
+                .collect::<Result<Vec<_>, _>>()
+        };
         Ok(Self {
             path: PathMatcher::compile(path)?,
             method: method.clone(),
@@ -74,13 +89,11 @@ impl Match {
 
     /// See [`Specificity`].
     pub(crate) fn specificity(&self) -> Specificity {
-        let (kind, length) = match &self.path {
-            PathMatcher::Exact(path) => (0, path.len()),
-            PathMatcher::Regex(regex) => (1, regex.as_str().len()),
-            PathMatcher::Prefix(prefix) => (2, prefix.len()),
+        let length = match &self.path {
+            PathMatcher::Exact(path) | PathMatcher::Prefix(path) => path.len(),
+            PathMatcher::Regex(regex) => regex.as_str().len(),
         };
         (
-            kind,
             Reverse(length),
             self.method.is_none(),
             Reverse(self.headers.len()),
@@ -94,20 +107,11 @@ impl PathMatcher {
     fn compile(spec: &PathMatch) -> Result<Self, String> {
         Ok(match spec {
             PathMatch::Exact(path) => Self::Exact(path.clone()),
-            PathMatch::Prefix(prefix) => Self::Prefix(prefix.strip_suffix('/').unwrap_or(prefix).to_owned()),
+            PathMatch::Prefix(prefix) => {
+                Self::Prefix(prefix.strip_suffix('/').unwrap_or(prefix).to_owned())
+            }
             PathMatch::Regex(text) => Self::Regex(anchored(text)?),
         })
-    }
-
-    /// Whether a normalised path matches.
-    pub fn matches(&self, path: &str) -> bool {
-        match self {
-            Self::Exact(exact) => exact == path,
-            Self::Prefix(prefix) => {
-                path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            }
-            Self::Regex(regex) => regex.is_match(path),
-        }
     }
 }
 
@@ -117,7 +121,10 @@ impl ValueMatcher {
             ValuePattern::Exact(value) => Pattern::Exact(value.clone()),
             ValuePattern::Regex(text) => Pattern::Regex(anchored(text)?),
         };
-        Ok(Self { name: spec.name.clone(), value })
+        Ok(Self {
+            name: spec.name.clone(),
+            value,
+        })
     }
 }
 
@@ -126,7 +133,9 @@ impl Pattern {
     pub fn matches(&self, value: &[u8]) -> bool {
         match self {
             Self::Exact(exact) => exact.as_bytes() == value,
-            Self::Regex(regex) => std::str::from_utf8(value).is_ok_and(|value| regex.is_match(value)),
+            Self::Regex(regex) => {
+                std::str::from_utf8(value).is_ok_and(|value| regex.is_match(value))
+            }
         }
     }
 }

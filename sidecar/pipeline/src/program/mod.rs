@@ -100,7 +100,8 @@ enum Ports {
 impl Program {
     /// What a sidecar has before its first snapshot: every port denies.
     pub fn empty() -> Self {
-        link::compile(&UnitSet::default(), None).expect("nothing is there that could fail to compile")
+        link::compile(&UnitSet::default(), None)
+            .expect("nothing is there that could fail to compile")
     }
 
     /// Compiles `set`. What did not change since `previous`, with all it needs, is taken from there.

@@ -72,13 +72,27 @@ impl Table {
     /// Adds a route that is the `age`th of the table.
     pub(super) fn add(&mut self, hostnames: &[String], age: usize, route: &Arc<Route>) {
         if let Some(error) = &route.broken {
-            let decider = Decider { object: Some(route.object.clone()), part: None };
-            return self.deny(hostnames, &Denial { error: error.clone(), decider });
+            let decider = Decider {
+                object: Some(route.object.clone()),
+                part: None,
+            };
+            return self.deny(
+                hostnames,
+                &Denial {
+                    error: error.clone(),
+                    decider,
+                },
+            );
         }
         self.each(hostnames, |rules| {
             for rule in &route.rules {
                 for match_index in 0..rule.matches.len() {
-                    rules.add(Candidate { route: route.clone(), rule: rule.clone(), match_index, age });
+                    rules.add(Candidate {
+                        route: route.clone(),
+                        rule: rule.clone(),
+                        match_index,
+                        age,
+                    });
                 }
             }
         });
@@ -99,9 +113,17 @@ impl Table {
 
     /// Puts every list in order of precedence.
     pub(super) fn sort(&mut self) {
-        let hosts = self.exact.values_mut().chain(self.wildcard.values_mut()).chain(iter::once(&mut self.any));
+        let hosts = self
+            .exact
+            .values_mut()
+            .chain(self.wildcard.values_mut())
+            .chain(iter::once(&mut self.any));
         for rules in hosts {
-            let lists = rules.exact.values_mut().chain(iter::once(&mut rules.regex)).chain(rules.prefix.values_mut());
+            let lists = rules
+                .exact
+                .values_mut()
+                .chain(iter::once(&mut rules.regex))
+                .chain(rules.prefix.values_mut());
             for list in lists {
                 list.sort_by_key(Candidate::rank);
             }
@@ -112,19 +134,32 @@ impl Table {
     /// wildcards from the longest, then routes without hostnames. A wildcard stands for one label or more (Gateway API,
     /// HTTPRouteSpec.hostnames).
     pub fn hosts<'p>(&'p self, host: &str) -> impl Iterator<Item = &'p HostRules> {
-        let wildcards = host.match_indices('.').filter_map(|(at, _)| self.wildcard.get(&host[at..]));
-        self.exact.get(host).into_iter().chain(wildcards).chain(iter::once(&self.any))
+        let wildcards = host
+            .match_indices('.')
+            .filter_map(|(at, _)| self.wildcard.get(&host[at..]));
+        self.exact
+            .get(host)
+            .into_iter()
+            .chain(wildcards)
+            .chain(iter::once(&self.any))
     }
 }
 
 impl HostRules {
     fn add(&mut self, candidate: Candidate) {
         match &candidate.spec().path {
-            PathMatcher::Exact(path) => self.exact.entry(path.as_str().into()).or_default().push(candidate),
+            PathMatcher::Exact(path) => self
+                .exact
+                .entry(path.as_str().into())
+                .or_default()
+                .push(candidate),
             PathMatcher::Regex(_) => self.regex.push(candidate),
             PathMatcher::Prefix(prefix) => {
                 self.longest_prefix = self.longest_prefix.max(prefix.len());
-                self.prefix.entry(prefix.as_str().into()).or_default().push(candidate);
+                self.prefix
+                    .entry(prefix.as_str().into())
+                    .or_default()
+                    .push(candidate);
             }
         }
     }
@@ -134,11 +169,15 @@ impl HostRules {
         self.denied.as_ref()
     }
 
-    /// What may match a normalised path, in order of precedence. Paths of exact and prefix matches have been compared;
-    /// an expression has not.
+    /// What may match a normalised path, in order of precedence: exact paths, then expressions, then prefixes, the longest
+    /// first. The Gateway API leaves expressions open: they stand before prefixes because whoever writes one means those
+    /// paths and not the prefix around them. Paths of exact and prefix matches have been compared here; an expression
+    /// has not.
     pub fn candidates(&self, path: &str) -> impl Iterator<Item = &Candidate> {
         let exact = self.exact.get(path).into_iter().flatten();
-        exact.chain(&self.regex).chain(self.prefixes(path).flatten())
+        exact
+            .chain(&self.regex)
+            .chain(self.prefixes(path).flatten())
     }
 
     /// The lists of every prefix of whole segments, the longest first. A path may have thousands of segments, so only
@@ -146,7 +185,9 @@ impl HostRules {
     fn prefixes<'p>(&'p self, path: &str) -> impl Iterator<Item = &'p Vec<Candidate>> {
         let bytes = path.as_bytes();
         let longest = self.longest_prefix.min(bytes.len());
-        let cuts = (0..=longest).rev().filter(|cut| matches!(bytes.get(*cut), None | Some(b'/')));
+        let cuts = (0..=longest)
+            .rev()
+            .filter(|cut| matches!(bytes.get(*cut), None | Some(b'/')));
         // Every cut is the end or stands before a slash: a character boundary.
         cuts.filter_map(|cut| self.prefix.get(path.get(..cut)?))
     }
@@ -160,6 +201,11 @@ impl Candidate {
 
     /// The order of precedence, total: specificity, then the elder route, then the order within it.
     pub(crate) fn rank(&self) -> (Specificity, usize, usize, usize) {
-        (self.spec().specificity(), self.age, self.rule.index, self.match_index)
+        (
+            self.spec().specificity(),
+            self.age,
+            self.rule.index,
+            self.match_index,
+        )
     }
 }

@@ -12,7 +12,10 @@ use super::*;
 use crate::{
     UnitSet,
     facts::StaticFacts,
-    fixture::{ADMIN, APP, compiled, edit_route, find, matching, prefix, put, route_of, rule, rule_of, shop, to},
+    fixture::{
+        ADMIN, APP, compiled, edit_route, find, matching, prefix, put, route_of, rule, rule_of,
+        shop, to,
+    },
     program::{Content, Held},
 };
 
@@ -21,7 +24,9 @@ fn serving(matches: Vec<Spec>) -> crate::Program {
     let mut set = shop();
     edit_route(&mut set, "orders", |route| {
         let rules = matches.into_iter().enumerate();
-        route.rules = rules.map(|(index, spec)| rule(&index.to_string(), spec, to(&[(1, To::App)]))).collect();
+        route.rules = rules
+            .map(|(index, spec)| rule(&index.to_string(), spec, to(&[(1, To::App)])))
+            .collect();
     });
     compiled(&set)
 }
@@ -51,11 +56,17 @@ fn regex(text: &str) -> Spec {
 }
 
 fn value(name: &str, value: &str) -> ValueMatch {
-    ValueMatch { name: name.into(), value: ValuePattern::Exact(value.into()) }
+    ValueMatch {
+        name: name.into(),
+        value: ValuePattern::Exact(value.into()),
+    }
 }
 
 fn pattern(name: &str, text: &str) -> ValueMatch {
-    ValueMatch { name: name.into(), value: ValuePattern::Regex(text.into()) }
+    ValueMatch {
+        name: name.into(),
+        value: ValuePattern::Regex(text.into()),
+    }
 }
 
 #[test]
@@ -75,23 +86,49 @@ fn a_prefix_is_whole_segments() {
         assert_eq!(met(&program, &get(path)).is_some(), meets, "{path}");
     }
     let slash = serving(vec![prefix("/a/")]);
-    assert_eq!([met(&slash, &get("/a")), met(&slash, &get("/a/b")), met(&slash, &get("/ab"))], [Some(0), Some(0), None]);
+    assert_eq!(
+        [
+            met(&slash, &get("/a")),
+            met(&slash, &get("/a/b")),
+            met(&slash, &get("/ab"))
+        ],
+        [Some(0), Some(0), None]
+    );
 }
 
 #[test]
 fn an_expression_is_anchored_at_both_ends() {
     let program = serving(vec![regex("/a|/b"), regex("/(?m)c$")]);
-    for (path, meets) in [("/a", true), ("/b", true), ("/ax", false), ("/x/b", false), ("/c", true), ("/c/d", false)] {
+    for (path, meets) in [
+        ("/a", true),
+        ("/b", true),
+        ("/ax", false),
+        ("/x/b", false),
+        ("/c", true),
+        ("/c/d", false),
+    ] {
         assert_eq!(met(&program, &get(path)).is_some(), meets, "{path}");
     }
 }
 
 #[test]
 fn the_more_specific_match_wins_whatever_the_order() {
-    let post = |spec: Spec| Spec { method: Some("POST".into()), ..spec };
-    let header = |spec: Spec| Spec { headers: vec![value("x-a", "1")], ..spec };
-    let query = |spec: Spec| Spec { query: vec![value("q", "1")], ..spec };
-    let cookie = |spec: Spec| Spec { cookies: vec![value("c", "1")], ..spec };
+    let post = |spec: Spec| Spec {
+        method: Some("POST".into()),
+        ..spec
+    };
+    let header = |spec: Spec| Spec {
+        headers: vec![value("x-a", "1")],
+        ..spec
+    };
+    let query = |spec: Spec| Spec {
+        query: vec![value("q", "1")],
+        ..spec
+    };
+    let cookie = |spec: Spec| Spec {
+        cookies: vec![value("c", "1")],
+        ..spec
+    };
     // From the most specific to the least: the request matches all of them.
     let specs = vec![
         exact("/a/b/c"),
@@ -105,28 +142,60 @@ fn the_more_specific_match_wins_whatever_the_order() {
         post(header(query(prefix("/a")))),
         prefix("/"),
     ];
-    let facts = StaticFacts::new("POST", "orders.shop", "/a/b/c?q=1").with("X-A", "1").with("Cookie", "c=1");
+    let facts = StaticFacts::new("POST", "orders.shop", "/a/b/c?q=1")
+        .with("X-A", "1")
+        .with("Cookie", "c=1");
     for first in 0..specs.len() {
         let rest: Vec<Spec> = specs[first..].to_vec();
         let last = rest.len() - 1;
-        assert_eq!(met(&serving(rest.clone()), &facts), Some(0), "{:?}", rest[0]);
-        assert_eq!(met(&serving(rest.into_iter().rev().collect()), &facts), Some(last), "reversed, from {first}");
+        assert_eq!(
+            met(&serving(rest.clone()), &facts),
+            Some(0),
+            "{:?}",
+            rest[0]
+        );
+        assert_eq!(
+            met(&serving(rest.into_iter().rev().collect()), &facts),
+            Some(last),
+            "reversed, from {first}"
+        );
     }
 }
 
 #[test]
 fn of_equal_matches_the_first_wins() {
-    assert_eq!(met(&serving(vec![prefix("/b"), prefix("/a"), prefix("/a/")]), &get("/a")), Some(1));
+    assert_eq!(
+        met(
+            &serving(vec![prefix("/b"), prefix("/a"), prefix("/a/")]),
+            &get("/a")
+        ),
+        Some(1)
+    );
 }
 
 #[test]
 fn values_are_compared_whole() {
     let program = serving(vec![
-        Spec { headers: vec![value("x-a", "1")], ..prefix("/header") },
-        Spec { headers: vec![pattern("x-a", "a|b")], ..prefix("/pattern") },
-        Spec { query: vec![value("q", "a b"), value("r", "")], ..prefix("/query") },
-        Spec { cookies: vec![value("beta", "1")], ..prefix("/cookie") },
-        Spec { method: Some("get".into()), ..prefix("/method") },
+        Spec {
+            headers: vec![value("x-a", "1")],
+            ..prefix("/header")
+        },
+        Spec {
+            headers: vec![pattern("x-a", "a|b")],
+            ..prefix("/pattern")
+        },
+        Spec {
+            query: vec![value("q", "a b"), value("r", "")],
+            ..prefix("/query")
+        },
+        Spec {
+            cookies: vec![value("beta", "1")],
+            ..prefix("/cookie")
+        },
+        Spec {
+            method: Some("get".into()),
+            ..prefix("/method")
+        },
     ]);
     for (facts, place) in [
         (get("/header").with("X-A", "1"), Some(0)),
@@ -141,7 +210,12 @@ fn values_are_compared_whole() {
         (get("/query?r=&%71=a%20b&q=c"), Some(2)),
         (get("/query?q=c&q=a+b&r"), None),
         (get("/cookie").with("Cookie", "a=2; beta=1"), Some(3)),
-        (get("/cookie").with("Cookie", "a=beta=1").with("Cookie", " beta=1 "), Some(3)),
+        (
+            get("/cookie")
+                .with("Cookie", "a=beta=1")
+                .with("Cookie", " beta=1 "),
+            Some(3),
+        ),
         (get("/cookie").with("Cookie", "beta=2; beta=1"), None),
         (get("/cookie").with("Cookie", "xbeta=1"), None),
         (get("/method"), None),
@@ -152,15 +226,25 @@ fn values_are_compared_whole() {
 
 #[test]
 fn several_lines_of_a_header_match_as_one_value() {
-    let program = serving(vec![Spec { headers: vec![value("x-a", "1, 2")], ..prefix("/") }]);
-    assert_eq!(met(&program, &get("/").with("X-A", "1").with("X-A", "2")), Some(0));
+    let program = serving(vec![Spec {
+        headers: vec![value("x-a", "1, 2")],
+        ..prefix("/")
+    }]);
+    assert_eq!(
+        met(&program, &get("/").with("X-A", "1").with("X-A", "2")),
+        Some(0)
+    );
 }
 
 #[test]
 fn a_path_parameter_is_a_named_group() {
     let program = compiled(&shop());
-    let (matched, target) = find(&program, APP, &get("/v1/tenants/ac%6De%2fx/orders")).expect("routed");
-    assert_eq!(matched.parameter("tenant", &target).as_deref(), Some("acme%2Fx"));
+    let (matched, target) =
+        find(&program, APP, &get("/v1/tenants/ac%6De%2fx/orders")).expect("routed");
+    assert_eq!(
+        matched.parameter("tenant", &target).as_deref(),
+        Some("acme%2Fx")
+    );
     assert_eq!(matched.parameter("other", &target), None);
     let (matched, target) = find(&program, APP, &get("/v1/orders")).expect("routed");
     assert_eq!(matched.parameter("tenant", &target), None);
@@ -180,7 +264,11 @@ fn the_hostname_is_read_as_names_are() {
         ("shop", "NoRoute by -"),
         ("orders.shop.evil", "NoRoute by -"),
     ] {
-        assert_eq!(rule_of(&program, &StaticFacts::new("GET", authority, "/v1/orders")), rule, "{authority}");
+        assert_eq!(
+            rule_of(&program, &StaticFacts::new("GET", authority, "/v1/orders")),
+            rule,
+            "{authority}"
+        );
     }
 }
 
@@ -189,18 +277,35 @@ fn hosts(routes: &[(&str, &[&str], &[&str])]) -> UnitSet {
     let mut set = UnitSet::default();
     let mut uses = Vec::new();
     for (name, hostnames, prefixes) in routes {
-        let rules = prefixes.iter().map(|path| rule(path, prefix(path), to(&[(1, To::App)]))).collect();
-        put(&mut set, UnitName::route("shop", name), Unit::Route(route_of(name, rules)));
+        let rules = prefixes
+            .iter()
+            .map(|path| rule(path, prefix(path), to(&[(1, To::App)])))
+            .collect();
+        put(
+            &mut set,
+            UnitName::route("shop", name),
+            Unit::Route(route_of(name, rules)),
+        );
         let hostnames = hostnames.iter().map(|name| (*name).to_owned()).collect();
-        uses.push(RouteUse { unit: UnitName::route("shop", name), hostnames });
+        uses.push(RouteUse {
+            unit: UnitName::route("shop", name),
+            hostnames,
+        });
     }
     let inbound = Inbound {
         namespace: "shop".into(),
         services: vec![],
         trust_domain: String::new(),
-        ports: vec![InboundPort { port: APP, routes: uses }],
+        ports: vec![InboundPort {
+            port: APP,
+            routes: uses,
+        }],
     };
-    put(&mut set, UnitName::inbound("shop", "g"), Unit::Inbound(inbound));
+    put(
+        &mut set,
+        UnitName::inbound("shop", "g"),
+        Unit::Inbound(inbound),
+    );
     set
 }
 
@@ -221,35 +326,65 @@ fn the_longest_hostname_with_a_matching_rule_wins() {
         ("b.shop", "/near", "shop/any//"),
         ("elsewhere", "/any", "shop/any//any"),
     ] {
-        assert_eq!(rule_of(&program, &StaticFacts::new("GET", host, path)), rule, "{host}{path}");
+        assert_eq!(
+            rule_of(&program, &StaticFacts::new("GET", host, path)),
+            rule,
+            "{host}{path}"
+        );
     }
 }
 
 #[test]
 fn a_route_that_cannot_serve_denies_its_hostnames_and_no_others() {
-    let config = hosts(&[("any", &[], &["/"]), ("near", &["*.eu.shop"], &["/near"]), ("exact", &["a.eu.shop"], &["/exact"])]);
+    let config = hosts(&[
+        ("any", &[], &["/"]),
+        ("near", &["*.eu.shop"], &["/near"]),
+        ("exact", &["a.eu.shop"], &["/exact"]),
+    ]);
     let near = UnitName::route("shop", "near");
     let mut absent = config.clone();
     absent.units.remove(&near);
     let mut denied = config.clone();
     let error = ConfigError::new(ConfigReason::SidecarTooOld, "restart the pod");
-    denied.units.insert(near.clone(), Held { content: Content::Denied(error), ..config.units[&near].clone() });
+    denied.units.insert(
+        near.clone(),
+        Held {
+            content: Content::Denied(error),
+            ..config.units[&near].clone()
+        },
+    );
     let mut broken = config.clone();
-    edit_route(&mut broken, "near", |route| route.broken = Some(ConfigError::new(ConfigReason::TooLarge, "shrink it")));
+    edit_route(&mut broken, "near", |route| {
+        route.broken = Some(ConfigError::new(ConfigReason::TooLarge, "shrink it"))
+    });
     for (set, reason) in [
         (absent, ConfigReason::PolicyUnavailable),
         (denied, ConfigReason::SidecarTooOld),
         (broken, ConfigReason::TooLarge),
     ] {
         let program = compiled(&set);
-        for (host, path) in [("b.eu.shop", "/near"), ("b.eu.shop", "/else"), ("a.eu.shop", "/near")] {
-            let reject = find(&program, APP, &StaticFacts::new("GET", host, path)).expect_err("denied");
+        for (host, path) in [
+            ("b.eu.shop", "/near"),
+            ("b.eu.shop", "/else"),
+            ("a.eu.shop", "/near"),
+        ] {
+            let reject =
+                find(&program, APP, &StaticFacts::new("GET", host, path)).expect_err("denied");
             assert_eq!(reject.reason, RejectReason::Config(reason), "{host}{path}");
-            assert_eq!(reject.decider.object, Some(ObjectRef::new("ApiRoute", "shop", "near")));
+            assert_eq!(
+                reject.decider.object,
+                Some(ObjectRef::new("ApiRoute", "shop", "near"))
+            );
             assert!(reject.detail.is_some());
         }
-        assert_eq!(rule_of(&program, &StaticFacts::new("GET", "a.eu.shop", "/exact")), "shop/exact//exact");
-        assert_eq!(rule_of(&program, &StaticFacts::new("GET", "elsewhere", "/near")), "shop/any//");
+        assert_eq!(
+            rule_of(&program, &StaticFacts::new("GET", "a.eu.shop", "/exact")),
+            "shop/exact//exact"
+        );
+        assert_eq!(
+            rule_of(&program, &StaticFacts::new("GET", "elsewhere", "/near")),
+            "shop/any//"
+        );
     }
 }
 
@@ -257,11 +392,22 @@ fn a_route_that_cannot_serve_denies_its_hostnames_and_no_others() {
 fn a_rule_that_cannot_serve_refuses_what_it_matches() {
     let mut set = shop();
     edit_route(&mut set, "orders", |route| {
-        route.rules[1].broken = Some(ConfigError::new(ConfigReason::ReferenceNotFound, "no such profile"));
+        route.rules[1].broken = Some(ConfigError::new(
+            ConfigReason::ReferenceNotFound,
+            "no such profile",
+        ));
     });
     let program = compiled(&set);
-    let reject = find(&program, APP, &StaticFacts::new("POST", "orders.shop", "/v1/orders")).expect_err("refused");
-    assert_eq!(reject.reason, RejectReason::Config(ConfigReason::ReferenceNotFound));
+    let reject = find(
+        &program,
+        APP,
+        &StaticFacts::new("POST", "orders.shop", "/v1/orders"),
+    )
+    .expect_err("refused");
+    assert_eq!(
+        reject.reason,
+        RejectReason::Config(ConfigReason::ReferenceNotFound)
+    );
     assert_eq!(reject.decider.path(), "shop/orders/write");
     assert_eq!(rule_of(&program, &get("/v1/orders")), "shop/orders/read");
 }
@@ -277,29 +423,56 @@ fn sizes_are_the_routes_and_so_is_the_refusal() {
     let program = compiled(&set);
     let outcome = |facts: StaticFacts, length| {
         let (matched, _) = find(&program, APP, &facts).expect("routed");
-        matched.within(&facts, length).map_err(|reject| (reject.reason, reject.decider.path()))
+        matched
+            .within(&facts, length)
+            .map_err(|reject| (reject.reason, reject.decider.path()))
     };
     assert_eq!(outcome(get("/v1/orders"), Some(10)), Ok(()));
     let by = |reason| Err((reason, "shop/orders/read".to_owned()));
-    assert_eq!(outcome(get("/v1/orders"), Some(11)), by(RejectReason::BodyTooLarge));
-    assert_eq!(outcome(get("/v1/orders/123456789012"), None), by(RejectReason::TargetTooLong));
-    assert_eq!(outcome(get("/v1/orders").with("X", &"a".repeat(30)), None), by(RejectReason::HeadersTooLarge));
+    assert_eq!(
+        outcome(get("/v1/orders"), Some(11)),
+        by(RejectReason::BodyTooLarge)
+    );
+    assert_eq!(
+        outcome(get("/v1/orders/123456789012"), None),
+        by(RejectReason::TargetTooLong)
+    );
+    assert_eq!(
+        outcome(get("/v1/orders").with("X", &"a".repeat(30)), None),
+        by(RejectReason::HeadersTooLarge)
+    );
     let inventory = StaticFacts::new("GET", "inventory.shop", "/v1/orders/123456789012");
     let (matched, _) = find(&program, APP, &inventory).expect("routed");
-    assert_eq!(matched.within(&inventory, Some(11)), Ok(()), "the other route has its own limits");
+    assert_eq!(
+        matched.within(&inventory, Some(11)),
+        Ok(()),
+        "the other route has its own limits"
+    );
 }
 
 #[test]
 fn each_port_has_its_own_routes() {
     let program = compiled(&shop());
     let facts = StaticFacts::new("GET", "anything", "/");
-    assert_eq!(find(&program, ADMIN, &facts).expect("any hostname").0.decider().path(), "shop/admin/all");
+    assert_eq!(
+        find(&program, ADMIN, &facts)
+            .expect("any hostname")
+            .0
+            .decider()
+            .path(),
+        "shop/admin/all"
+    );
     assert_eq!(rule_of(&program, &facts), "NoRoute by -");
     assert!(program.table(1).is_none(), "a port without routes passes");
 }
 
 /// Precedence, told again without any index: of all that matches, the best by the Gateway API's words.
-fn model(routes: &[(Vec<String>, Vec<Spec>)], host: &str, path: &str, method: &str) -> Option<(usize, usize)> {
+fn model(
+    routes: &[(Vec<String>, Vec<Spec>)],
+    host: &str,
+    path: &str,
+    method: &str,
+) -> Option<(usize, usize)> {
     let host_rank = |pattern: &str| match pattern.strip_prefix('*') {
         None if pattern == host => Some(1000 + pattern.len()),
         Some(suffix) if host.ends_with(suffix) => Some(suffix.len()),
@@ -307,7 +480,13 @@ fn model(routes: &[(Vec<String>, Vec<Spec>)], host: &str, path: &str, method: &s
     };
     let path_rank = |spec: &Spec| match &spec.path {
         PathMatch::Exact(exact) if exact == path => Some((2, exact.len())),
-        PathMatch::Regex(text) if regex::Regex::new(&format!("^{text}$")).expect("valid").is_match(path) => Some((1, text.len())),
+        PathMatch::Regex(text)
+            if regex::Regex::new(&format!("^{text}$"))
+                .expect("valid")
+                .is_match(path) =>
+        {
+            Some((1, text.len()))
+        }
         PathMatch::Prefix(prefix) => {
             let prefix = prefix.trim_end_matches('/');
             let whole = path == prefix || path.starts_with(&format!("{prefix}/"));
@@ -318,10 +497,18 @@ fn model(routes: &[(Vec<String>, Vec<Spec>)], host: &str, path: &str, method: &s
     let mut best = None;
     for (age, (hostnames, specs)) in routes.iter().enumerate() {
         let any = [String::from("*")];
-        for hostname in if hostnames.is_empty() { &any } else { hostnames.as_slice() } {
+        for hostname in if hostnames.is_empty() {
+            &any
+        } else {
+            hostnames.as_slice()
+        } {
             for (index, spec) in specs.iter().enumerate() {
                 let rank = host_rank(hostname).zip(path_rank(spec));
-                let Some(rank) = rank.filter(|_| spec.method.as_deref().is_none_or(|known| known == method)) else { continue };
+                let Some(rank) =
+                    rank.filter(|_| spec.method.as_deref().is_none_or(|known| known == method))
+                else {
+                    continue;
+                };
                 let rank = (rank, spec.method.is_some());
                 if best.is_none_or(|(known, _)| rank > known) {
                     best = Some((rank, (age, index)));
@@ -334,20 +521,33 @@ fn model(routes: &[(Vec<String>, Vec<Spec>)], host: &str, path: &str, method: &s
 
 fn any_spec() -> impl Strategy<Value = Spec> {
     let path = prop_oneof![
-        prop::sample::select(vec!["/", "/a", "/a/", "/a/b", "/b"]).prop_map(|path| PathMatch::Prefix(path.into())),
-        prop::sample::select(vec!["/a", "/a/b", "/a/b/c"]).prop_map(|path| PathMatch::Exact(path.into())),
-        prop::sample::select(vec!["/a/.*", "/[ab]", "/a/b/[a-z]"]).prop_map(|path| PathMatch::Regex(path.into())),
+        prop::sample::select(vec!["/", "/a", "/a/", "/a/b", "/b"])
+            .prop_map(|path| PathMatch::Prefix(path.into())),
+        prop::sample::select(vec!["/a", "/a/b", "/a/b/c"])
+            .prop_map(|path| PathMatch::Exact(path.into())),
+        prop::sample::select(vec!["/a/.*", "/[ab]", "/a/b/[a-z]"])
+            .prop_map(|path| PathMatch::Regex(path.into())),
     ];
     let method = prop::option::of(Just(String::from("POST")));
-    (path, method).prop_map(|(path, method)| Spec { method, ..matching(path) })
+    (path, method).prop_map(|(path, method)| Spec {
+        method,
+        ..matching(path)
+    })
 }
 
 fn any_route() -> impl Strategy<Value = (Vec<String>, Vec<Spec>)> {
-    let hostname = prop::sample::select(vec!["a.shop", "b.a.shop", "*.shop", "*.a.shop"]).prop_map(String::from);
-    (prop::collection::vec(hostname, 0..3), prop::collection::vec(any_spec(), 1..4))
+    let hostname = prop::sample::select(vec!["a.shop", "b.a.shop", "*.shop", "*.a.shop"])
+        .prop_map(String::from);
+    (
+        prop::collection::vec(hostname, 0..3),
+        prop::collection::vec(any_spec(), 1..4),
+    )
 }
 
 proptest! {
+    // A case is three routes and seventy requests.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// The indexed look-up finds what the plain reading of the rules finds, and the names of units play no part.
     #[test]
     fn precedence_is_the_gateway_apis(

@@ -6,7 +6,9 @@ use sluice_snapshot::{
         Route,
         auth::{Method, NonceScope, Requirement},
         cache::CacheRule,
-        route::{Action, HeaderEdits, Match, PathMatch, Redirect, RedirectPath, Rule, Target, ValueMatch},
+        route::{
+            Action, HeaderEdits, Match, PathMatch, Redirect, RedirectPath, Rule, Target, ValueMatch,
+        },
     },
 };
 
@@ -30,15 +32,26 @@ const OURS: [&str; 11] = [
 ];
 
 pub(super) fn check(route: &Route) -> Result<(), String> {
-    let Route { object: _, request_limits: _, providers, rules, broken } = route;
-    unique("provider", providers.iter().map(|provider| provider.name.as_str()))?;
+    let Route {
+        object: _,
+        request_limits: _,
+        providers,
+        rules,
+        broken,
+    } = route;
+    unique(
+        "provider",
+        providers.iter().map(|provider| provider.name.as_str()),
+    )?;
     for provider in providers {
         keys(&provider.method)
             .and_then(|()| auth::check(provider).map_err(|error| error.to_string()))
             .map_err(|reason| format!("provider {:?}: {reason}", provider.name))?;
     }
     // A route that cannot serve may have lost its rules with what is wrong.
-    require(!rules.is_empty() || broken.is_some(), || "a route has at least one rule".into())?;
+    require(!rules.is_empty() || broken.is_some(), || {
+        "a route has at least one rule".into()
+    })?;
     unique("rule", rules.iter().map(|rule| rule.name.as_str()))?;
     for rule in rules {
         let known = |name: &String| providers.iter().any(|provider| provider.name == *name);
@@ -50,14 +63,21 @@ pub(super) fn check(route: &Route) -> Result<(), String> {
 /// Keys and stores of a method lead to units of their kind.
 fn keys(method: &Method) -> Result<(), String> {
     match method {
-        Method::ApiKey(method) => field_name(&method.header).and_then(|()| refers(&method.keys, UnitKind::Keys)),
+        Method::ApiKey(method) => {
+            field_name(&method.header).and_then(|()| refers(&method.keys, UnitKind::Keys))
+        }
         Method::Signature(method) => {
-            if let Some(NonceScope::Shared { store, .. }) = method.nonce.as_ref().map(|nonce| &nonce.scope) {
+            if let Some(NonceScope::Shared { store, .. }) =
+                method.nonce.as_ref().map(|nonce| &nonce.scope)
+            {
                 refers(store, UnitKind::Store)?;
             }
             refers(&method.keys, UnitKind::Keys)
         }
-        Method::Jwt(method) => method.keys.unit().map_or(Ok(()), |keys| refers(keys, UnitKind::Keys)),
+        Method::Jwt(method) => method
+            .keys
+            .unit()
+            .map_or(Ok(()), |keys| refers(keys, UnitKind::Keys)),
         Method::Broken(_) => Ok(()),
     }
 }
@@ -75,10 +95,15 @@ fn check_rule(rule: &Rule, known: impl Fn(&String) -> bool) -> Result<(), String
         action,
         broken,
     } = rule;
-    require(!matches.is_empty() || broken.is_some(), || "a rule has at least one match".into())?;
+    require(!matches.is_empty() || broken.is_some(), || {
+        "a rule has at least one match".into()
+    })?;
     matches.iter().try_for_each(check_match)?;
-    auth.iter().try_for_each(|requirement| check_requirement(requirement, &known))?;
-    policies.iter().try_for_each(|policy| refers(policy, UnitKind::Policy))?;
+    auth.iter()
+        .try_for_each(|requirement| check_requirement(requirement, &known))?;
+    policies
+        .iter()
+        .try_for_each(|policy| refers(policy, UnitKind::Policy))?;
     cache.iter().try_for_each(check_cache)?;
     check_edits(request_headers)?;
     check_edits(response_headers)?;
@@ -86,47 +111,82 @@ fn check_rule(rule: &Rule, known: impl Fn(&String) -> bool) -> Result<(), String
 }
 
 fn check_match(spec: &Match) -> Result<(), String> {
-    let Match { path, method, headers, query, cookies } = spec;
+    let Match {
+        path,
+        method,
+        headers,
+        query,
+        cookies,
+    } = spec;
     match path {
         PathMatch::Exact(path) | PathMatch::Prefix(path) => {
-            let normal = normal_path(path).map_err(|reason| format!("the match {path:?} never matches: {reason}"))?;
-            require(normal == *path, || format!("the match {path:?} never matches: paths are normalised, write {normal:?}"))?;
+            let normal = normal_path(path)
+                .map_err(|reason| format!("the match {path:?} never matches: {reason}"))?;
+            require(normal == *path, || {
+                format!("the match {path:?} never matches: paths are normalised, write {normal:?}")
+            })?;
         }
         PathMatch::Regex(_) => {}
     }
     if let Some(method) = method {
         require(is_token(method), || format!("{method:?} is not a method"))?;
     }
-    headers.iter().try_for_each(|header| field_name(&header.name))?;
+    headers
+        .iter()
+        .try_for_each(|header| field_name(&header.name))?;
     let named = |values: &[ValueMatch]| values.iter().all(|value| !value.name.is_empty());
-    require(named(query) && named(cookies), || "a query parameter or cookie has no name".into())?;
+    require(named(query) && named(cookies), || {
+        "a query parameter or cookie has no name".into()
+    })?;
     matcher::Match::compile(spec).map(|_| ())
 }
 
-fn check_requirement(requirement: &Requirement, known: impl Fn(&String) -> bool) -> Result<(), String> {
-    let Requirement { any_of, anonymous: _ } = requirement;
+fn check_requirement(
+    requirement: &Requirement,
+    known: impl Fn(&String) -> bool,
+) -> Result<(), String> {
+    let Requirement {
+        any_of,
+        anonymous: _,
+    } = requirement;
     for alternative in any_of {
-        require(!alternative.all_of.is_empty(), || "an alternative without providers would admit everyone".into())?;
+        require(!alternative.all_of.is_empty(), || {
+            "an alternative without providers would admit everyone".into()
+        })?;
         let stranger = alternative.all_of.iter().find(|name| !known(name));
-        stranger.map_or(Ok(()), |name| Err(format!("the route has no provider {name:?}")))?;
+        stranger.map_or(Ok(()), |name| {
+            Err(format!("the route has no provider {name:?}"))
+        })?;
     }
     Ok(())
 }
 
 fn check_cache(cache: &CacheRule) -> Result<(), String> {
-    let CacheRule { scope: _, default_ttl_ms: _, ignored_query: _, key_headers, max_bytes: _ } = cache;
+    let CacheRule {
+        scope: _,
+        default_ttl_ms: _,
+        ignored_query: _,
+        key_headers,
+        max_bytes: _,
+    } = cache;
     key_headers.iter().try_for_each(|name| field_name(name))
 }
 
 fn check_edits(edits: &HeaderEdits) -> Result<(), String> {
     let HeaderEdits { remove, set, add } = edits;
-    let names = remove.iter().chain(set.iter().chain(add).map(|(name, _)| name));
+    let names = remove
+        .iter()
+        .chain(set.iter().chain(add).map(|(name, _)| name));
     for name in names {
         field_name(name)?;
-        require(!OURS.contains(&name.as_str()), || format!("{name:?} is the proxy's own: leave it out of the edits"))?;
+        require(!OURS.contains(&name.as_str()), || {
+            format!("{name:?} is the proxy's own: leave it out of the edits")
+        })?;
     }
     for (name, value) in set.iter().chain(add) {
-        let visible = value.bytes().all(|byte| !byte.is_ascii_control() || byte == b'\t');
+        let visible = value
+            .bytes()
+            .all(|byte| !byte.is_ascii_control() || byte == b'\t');
         require(visible && value.trim_ascii() == value, || {
             format!("the value for {name:?} holds a control character, or a space at an end")
         })?;
@@ -138,34 +198,54 @@ fn check_action(action: &Action, matches: &[Match]) -> Result<(), String> {
     match action {
         Action::Backends(targets) => {
             require(!targets.is_empty(), || "no backend".into())?;
-            targets.iter().try_for_each(|weighted| match &weighted.target {
-                Target::App | Target::Broken(_) => Ok(()),
-                Target::Backend(name) => refers(name, UnitKind::Backend),
-                Target::Shards(name) => refers(name, UnitKind::ShardMap),
-            })
+            targets
+                .iter()
+                .try_for_each(|weighted| match &weighted.target {
+                    Target::App | Target::Broken(_) => Ok(()),
+                    Target::Backend(name) => refers(name, UnitKind::Backend),
+                    Target::Shards(name) => refers(name, UnitKind::ShardMap),
+                })
         }
         Action::Redirect(redirect) => check_redirect(redirect, matches),
     }
 }
 
 fn check_redirect(redirect: &Redirect, matches: &[Match]) -> Result<(), String> {
-    let Redirect { scheme, hostname: host, port, path, status } = redirect;
-    require(matches!(status, 301 | 302 | 303 | 307 | 308), || format!("{status} is not the status of a redirect"))?;
-    require(scheme.as_deref().is_none_or(|scheme| matches!(scheme, "http" | "https")), || {
-        "the scheme of a redirect is http or https".into()
+    let Redirect {
+        scheme,
+        hostname: host,
+        port,
+        path,
+        status,
+    } = redirect;
+    require(matches!(status, 301 | 302 | 303 | 307 | 308), || {
+        format!("{status} is not the status of a redirect")
     })?;
+    require(
+        scheme
+            .as_deref()
+            .is_none_or(|scheme| matches!(scheme, "http" | "https")),
+        || "the scheme of a redirect is http or https".into(),
+    )?;
     require(*port != Some(0), || "port 0".into())?;
     host.iter().try_for_each(|host| hostname(host, false))?;
-    let sendable = |path: &str| path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
+    let sendable =
+        |path: &str| path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
     match path {
         None => Ok(()),
-        Some(RedirectPath::ReplaceFullPath(path)) => {
-            require(sendable(path), || format!("{path:?} is not a path; escape what is not ASCII"))
-        }
+        Some(RedirectPath::ReplaceFullPath(path)) => require(sendable(path), || {
+            format!("{path:?} is not a path; escape what is not ASCII")
+        }),
         Some(RedirectPath::ReplacePrefixMatch(with)) => {
-            require(with.is_empty() || sendable(with), || format!("{with:?} is not a path; escape what is not ASCII"))?;
-            let prefixes = matches.iter().all(|spec| matches!(spec.path, PathMatch::Prefix(_)));
-            require(prefixes, || "ReplacePrefixMatch goes with PathPrefix matches only".into())
+            require(with.is_empty() || sendable(with), || {
+                format!("{with:?} is not a path; escape what is not ASCII")
+            })?;
+            let prefixes = matches
+                .iter()
+                .all(|spec| matches!(spec.path, PathMatch::Prefix(_)));
+            require(prefixes, || {
+                "ReplacePrefixMatch goes with PathPrefix matches only".into()
+            })
         }
     }
 }

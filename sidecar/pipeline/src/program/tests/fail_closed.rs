@@ -50,13 +50,25 @@ fn requests() -> Vec<(u16, StaticFacts)> {
         (APP, orders("GET", "/v1/orders?tenant=bar")),
         (APP, orders("GET", "/v1/orders")),
         (APP, orders("POST", "/v1/orders?tenant=foo")),
-        (APP, orders("POST", "/v1/orders?tenant=foo").with("X-Api-Key", "wrong-but-long-enough")),
-        (APP, orders("POST", "/v1/orders?tenant=foo").with("X-Api-Key", ALICE)),
-        (APP, orders("POST", "/v1/orders?tenant=bar").with("X-Api-Key", ALICE)),
+        (
+            APP,
+            orders("POST", "/v1/orders?tenant=foo").with("X-Api-Key", "wrong-but-long-enough"),
+        ),
+        (
+            APP,
+            orders("POST", "/v1/orders?tenant=foo").with("X-Api-Key", ALICE),
+        ),
+        (
+            APP,
+            orders("POST", "/v1/orders?tenant=bar").with("X-Api-Key", ALICE),
+        ),
         (APP, orders("GET", "/v1/tenants/acme/x")),
         (APP, orders("GET", "/old/x")),
         (APP, orders("GET", "/nothing")),
-        (APP, StaticFacts::new("POST", "a.orders.shop", "/v1/orders?tenant=foo")),
+        (
+            APP,
+            StaticFacts::new("POST", "a.orders.shop", "/v1/orders?tenant=foo"),
+        ),
         (APP, StaticFacts::new("GET", "inventory.shop", "/")),
         (APP, StaticFacts::new("GET", "stranger", "/")),
         (ADMIN, StaticFacts::new("GET", "anything", "/x")),
@@ -68,7 +80,11 @@ fn closure(set: &UnitSet, route: &str) -> BTreeSet<UnitName> {
     let mut found = BTreeSet::from([name("inbound/shop/orders")]);
     let mut next = vec![name(route)];
     while let Some(unit) = next.pop() {
-        if let Some(Held { content: Content::Unit(body), .. }) = set.units.get(&unit) {
+        if let Some(Held {
+            content: Content::Unit(body),
+            ..
+        }) = set.units.get(&unit)
+        {
             next.extend(body.needs());
         }
         found.insert(unit);
@@ -79,15 +95,27 @@ fn closure(set: &UnitSet, route: &str) -> BTreeSet<UnitName> {
 #[test]
 fn the_requests_meet_every_kind_of_answer() {
     let program = compiled(&shop());
-    let verdicts: Vec<Verdict> = requests().iter().map(|(port, facts)| verdict(&program, *port, facts)).collect();
-    assert_eq!(verdicts.iter().filter(|verdict| verdict.is_ok()).count(), 8, "{verdicts:#?}");
+    let verdicts: Vec<Verdict> = requests()
+        .iter()
+        .map(|(port, facts)| verdict(&program, *port, facts))
+        .collect();
+    assert_eq!(
+        verdicts.iter().filter(|verdict| verdict.is_ok()).count(),
+        8,
+        "{verdicts:#?}"
+    );
     for reason in [
         RejectReason::NoRoute,
         RejectReason::ShardKeyMissing,
         RejectReason::Unauthenticated,
         RejectReason::BadCredentials,
     ] {
-        assert!(verdicts.iter().any(|verdict| matches!(verdict, Err((found, _)) if *found == reason)), "{reason:?}");
+        assert!(
+            verdicts
+                .iter()
+                .any(|verdict| matches!(verdict, Err((found, _)) if *found == reason)),
+            "{reason:?}"
+        );
     }
 }
 
@@ -144,16 +172,32 @@ fn whatever_is_lost_the_refusal_is_of_configuration_and_has_a_name() {
         for (set, _) in losses(&whole, unit.as_str()) {
             let after = compiled(&set);
             for (port, facts) in requests() {
-                let (was, is) = (verdict(&before, port, &facts), verdict(&after, port, &facts));
+                let (was, is) = (
+                    verdict(&before, port, &facts),
+                    verdict(&after, port, &facts),
+                );
                 if let (Ok(_), Err((reason, decider))) = (was, is) {
-                    assert!(matches!(reason, RejectReason::Config(_)), "{unit}: {reason:?}");
+                    assert!(
+                        matches!(reason, RejectReason::Config(_)),
+                        "{unit}: {reason:?}"
+                    );
                     let root = unit.as_str().starts_with("inbound/");
-                    assert!(root || decider.object.is_some(), "{unit}: {reason:?} by nobody");
+                    assert!(
+                        root || decider.object.is_some(),
+                        "{unit}: {reason:?} by nobody"
+                    );
                     refused.insert(unit.kind());
                 }
             }
         }
     }
-    use sluice_snapshot::UnitKind::{Backend, Inbound, Keys, Policy, Route, Secret, ShardMap, Store};
-    assert_eq!(refused, BTreeSet::from([Inbound, Route, Policy, Backend, ShardMap, Store, Keys, Secret]));
+    use sluice_snapshot::UnitKind::{
+        Backend, Inbound, Keys, Policy, Route, Secret, ShardMap, Store,
+    };
+    assert_eq!(
+        refused,
+        BTreeSet::from([
+            Inbound, Route, Policy, Backend, ShardMap, Store, Keys, Secret
+        ])
+    );
 }

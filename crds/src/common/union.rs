@@ -53,12 +53,10 @@ pub(crate) fn member_rule(alternatives: &[Alternative]) -> Rule {
     Rule::new(clauses.join(" && ")).message("exactly the member that type names must be set")
 }
 
-/// Declares a union: the struct of the schema, the enum of its `type`, and the view [`get`] yields.
+/// Declares a union: the struct of the schema, the enum of its `type`, and the view that its `get` yields.
 ///
 /// `Variant = "Word" => field = "wireName": Type;` and, where the member may be left out, `, or &DEFAULT` before the
 /// semicolon; `Variant = "Word";` has no member.
-///
-/// [`get`]: WrongMember
 macro_rules! union {
     (
         $(#[$meta:meta])*

@@ -7,7 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sluice_crds::manifest::{Parsed, parse};
+use aws_lc_rs::hmac;
+use sluice_crds::manifest::{ManifestObject, Parsed, parse};
+use sluice_translate::{Change, Engine, GroupId, Object, Pods, Settings};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -63,6 +65,46 @@ fn every_example_is_accepted() {
     ];
     for kind in seen {
         assert!(kinds.contains_key(kind), "no example of {kind}: {kinds:?}");
+    }
+}
+
+#[test]
+fn the_quickstart_translates_without_a_finding() {
+    let mut engine = Engine::new(Settings {
+        hash_key: hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]),
+        operator_namespace: "sluice-system".into(),
+        pods: Pods::FromSlices,
+    });
+    let folders = ["base", "local"].map(|name| root().join("examples/quickstart").join(name));
+    let files = folders.iter().flat_map(|folder| files(folder, "yaml"));
+    let objects = files.flat_map(|file| parse(&file.display().to_string(), &read(&file)).objects);
+    engine.apply(objects.map(|located| Change::Upsert(object(&located.object))));
+    let findings: Vec<_> = engine
+        .troubled()
+        .into_iter()
+        .flat_map(|id| engine.findings(id))
+        .collect();
+    assert!(findings.is_empty(), "{findings:#?}");
+    // Two groups carry policy; the shards' members are forwarded to and carry none.
+    let routes = |group: &&GroupId| {
+        let units = engine.group_units(group).into_iter().flatten();
+        units
+            .filter(|(name, _)| name.as_str().starts_with("route/"))
+            .count()
+            == 1
+    };
+    assert_eq!(engine.groups().filter(routes).count(), 2);
+}
+
+fn object(manifest: &ManifestObject) -> Object {
+    match manifest {
+        ManifestObject::ApiRoute(object) => object.as_ref().into(),
+        ManifestObject::RateLimitPolicy(object) => object.as_ref().into(),
+        ManifestObject::ShardSet(object) => object.as_ref().into(),
+        ManifestObject::SluiceConfig(object) => object.as_ref().into(),
+        ManifestObject::Service(object) => object.as_ref().into(),
+        ManifestObject::Secret(object) => object.as_ref().into(),
+        ManifestObject::EndpointSlice(object) => object.as_ref().into(),
     }
 }
 

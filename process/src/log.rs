@@ -25,7 +25,9 @@ pub enum LogError {
     #[error("unknown log format {0:?}: text or json")]
     Format(String),
     /// The filter does not parse.
-    #[error("{LEVEL_VARIABLE}={filter:?} is not a log filter: {cause}; try `info` or `sluice_operator=debug,info`")]
+    #[error(
+        "{LEVEL_VARIABLE}={filter:?} is not a log filter: {cause}; try `info` or `sluice_operator=debug,info`"
+    )]
     Filter {
         /// What the variable holds.
         filter: String,

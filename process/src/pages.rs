@@ -186,7 +186,9 @@ mod tests {
     async fn get(address: std::net::SocketAddr, request: &str) -> String {
         let mut stream = TcpStream::connect(address).await.expect("connects");
         stream
-            .write_all(format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes())
+            .write_all(
+                format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes(),
+            )
             .await
             .expect("writes");
         let mut answer = String::new();
@@ -208,17 +210,33 @@ mod tests {
         let stop = CancellationToken::new();
         let server = tokio::spawn(pages.serve(listener, stop.clone()));
 
-        assert!(get(address, "GET /healthz").await.starts_with("HTTP/1.1 200"));
+        assert!(
+            get(address, "GET /healthz")
+                .await
+                .starts_with("HTTP/1.1 200")
+        );
         let unready = get(address, "GET /readyz").await;
         assert!(
             unready.starts_with("HTTP/1.1 503") && unready.contains("snapshot: not yet"),
             "{unready}"
         );
         snapshot.met();
-        assert!(get(address, "GET /readyz").await.starts_with("HTTP/1.1 200"));
-        assert!(get(address, "GET /metrics").await.contains("test_build_info{"));
+        assert!(
+            get(address, "GET /readyz")
+                .await
+                .starts_with("HTTP/1.1 200")
+        );
+        assert!(
+            get(address, "GET /metrics")
+                .await
+                .contains("test_build_info{")
+        );
         assert!(get(address, "GET /debug").await.contains("\"a\": 1"));
-        assert!(get(address, "POST /debug").await.starts_with("HTTP/1.1 405"));
+        assert!(
+            get(address, "POST /debug")
+                .await
+                .starts_with("HTTP/1.1 405")
+        );
         let missing = get(address, "GET /nothing").await;
         assert!(
             missing.starts_with("HTTP/1.1 404") && missing.contains("/readyz"),

@@ -1,0 +1,82 @@
+//! TLS of the operator's own listeners: TLS 1.3, one provider named in code, a server certificate that can be replaced
+//! while connections stand. It decides nothing about identity beyond "signed by one of our roots".
+
+use std::{fmt, sync::Arc};
+
+use arc_swap::ArcSwap;
+use rustls::{
+    RootCertStore, ServerConfig,
+    crypto::aws_lc_rs::{default_provider, sign::any_supported_type},
+    pki_types::{CertificateDer, PrivateKeyDer},
+    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},
+    sign::CertifiedKey,
+    version::TLS13,
+};
+
+use super::ca::CaError;
+
+/// The server certificate in force.
+pub struct ServerCertificate(ArcSwap<CertifiedKey>);
+
+impl ServerCertificate {
+    /// Starts with `certificate`.
+    pub fn new(certificate: CertifiedKey) -> Self {
+        Self(ArcSwap::from_pointee(certificate))
+    }
+
+    /// From the next handshake on, `certificate` is shown.
+    pub fn replace(&self, certificate: CertifiedKey) {
+        self.0.store(Arc::new(certificate));
+    }
+}
+
+impl fmt::Debug for ServerCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServerCertificate")
+    }
+}
+
+impl ResolvesServerCert for ServerCertificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+/// A chain and its key.
+pub(super) fn certified_key(
+    chain: Vec<CertificateDer<'static>>,
+    key: &PrivateKeyDer<'_>,
+) -> Result<CertifiedKey, CaError> {
+    let key = any_supported_type(key).map_err(tls_error)?;
+    Ok(CertifiedKey::new(chain, key))
+}
+
+/// The stream's configuration: a client certificate is optional (a new sidecar has only its token), but one that is
+/// shown must be ours.
+pub(super) fn stream_config(
+    certificate: &Arc<ServerCertificate>,
+    roots: &[CertificateDer<'static>],
+) -> Result<ServerConfig, CaError> {
+    let mut store = RootCertStore::empty();
+    for root in roots {
+        store.add(root.clone()).map_err(tls_error)?;
+    }
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(store), Arc::new(default_provider()))
+            .allow_unauthenticated()
+            .build()
+            .map_err(tls_error)?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(&[&TLS13])
+        .map_err(tls_error)?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(certificate.clone());
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    // A resumed session would keep a certificate's verdict past a change of roots.
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+fn tls_error(error: impl ToString) -> CaError {
+    CaError::Tls(error.to_string())
+}

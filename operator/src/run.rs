@@ -1,0 +1,286 @@
+//! Wiring: which parts run in which mode, and how they end. It decides nothing else.
+//!
+//! Every part that both modes share is made in [`Core`]; a mode adds its sources, its tokens, its CA store and its sinks.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use aws_lc_rs::hmac;
+use prometheus::Registry;
+use sluice_process::{Clock, Condition, Pages, Readiness, Shutdown, Tasks, build, log};
+use sluice_translate::world::{Pods, Settings};
+use tokio::{net::TcpListener, sync::Notify};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cli::{self, Args, Command},
+    engine,
+    identity::{
+        Authority, CaMaterial, Tokens,
+        files::CaFiles,
+        join::JoinTokens,
+        rotation::{self, CaStore},
+    },
+    sinks::{StatusFiles, StatusSink},
+    sources::directory::{self, Directory, Places},
+    state_dir::StateDir,
+    stream::{self, Published, SessionTable},
+};
+
+/// How long tasks may take to end: streams are told to go elsewhere and answer at once.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// The whole process.
+pub fn main(args: Args) -> anyhow::Result<()> {
+    if let Some(Command::Completion { shell }) = args.command {
+        cli::complete(shell);
+        return Ok(());
+    }
+    args.check()?;
+    log::start(args.log_format, "info")?;
+    // The one provider that is compiled in; a second one would make rustls panic at its first use.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(run(args))
+}
+
+/// Runs until a signal, or until a critical task ends.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
+    let tasks = Tasks::new(shutdown);
+    tracing::info!(build = build::describe(), "starting");
+    if args.manifests.is_empty() {
+        anyhow::bail!("cluster mode is not wired yet: give --manifests DIR and --state-dir DIR");
+    }
+    start_files(&args, &tasks).await?;
+    tasks.finish(GRACE).await
+}
+
+/// What both modes share, running.
+pub struct Core {
+    /// Background tasks, and the signal that ends them.
+    pub tasks: Tasks,
+    /// All metrics.
+    pub registry: Registry,
+    /// What must hold for `/readyz`.
+    pub readiness: Readiness,
+    /// Wall and monotonic clock.
+    pub clock: Clock,
+    /// The CA in force.
+    pub authority: Arc<Authority>,
+    /// What every group must hold.
+    pub published: Arc<Published>,
+    /// Who holds what.
+    pub table: Arc<SessionTable>,
+    /// Access to translation.
+    pub engine: engine::Handle,
+}
+
+/// A core whose engine does not run yet, so that sources can be added.
+pub struct Prepared {
+    core: Core,
+    actor: engine::Actor,
+    listener: TcpListener,
+    listening: Condition,
+}
+
+impl Prepared {
+    /// Binds the listeners and makes what both modes share. `pods` says where pods come from; `material` is the CA.
+    pub async fn new(
+        args: &Args,
+        tasks: &Tasks,
+        material: CaMaterial,
+        pods: Pods,
+    ) -> anyhow::Result<Self> {
+        let clock = Clock::start();
+        let registry = Registry::new();
+        build::register(&registry, "sluice_operator")?;
+        let readiness = Readiness::default();
+        let listening = readiness.condition("listeners");
+        let world = readiness.condition("world");
+        let listener = bind(args.listen, "--listen").await?;
+        serve_health(args, tasks, &readiness, &registry).await?;
+
+        let settings = Settings {
+            hash_key: hmac::Key::new(hmac::HMAC_SHA256, material.hash_key.expose()),
+            operator_namespace: args.namespace.clone(),
+            pods,
+        };
+        let trust_domain = engine::DEFAULT_TRUST_DOMAIN;
+        let authority = Arc::new(Authority::new(
+            material,
+            &args.operator_name,
+            trust_domain,
+            clock.wall_s(),
+        )?);
+        let published = Arc::new(Published::default());
+        let table = SessionTable::new();
+        let (engine, actor) = engine::new(engine::Wiring {
+            settings,
+            published: published.clone(),
+            table: table.clone(),
+            authority: authority.clone(),
+            ready: world,
+            metrics: engine::Metrics::register(&registry)?,
+            verify: args.verify_incremental,
+            shutdown: tasks.shutdown().clone(),
+        });
+        Ok(Self {
+            core: Core {
+                tasks: tasks.clone(),
+                registry,
+                readiness,
+                clock,
+                authority,
+                published,
+                table,
+                engine,
+            },
+            actor,
+            listener,
+            listening,
+        })
+    }
+
+    /// What is made so far; sources take their inlets from it.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// Starts the engine, the stream, and the care of the CA. `leads` says whether this replica writes at that moment.
+    pub fn start(
+        self,
+        tokens: Arc<dyn Tokens>,
+        ca_store: Arc<dyn CaStore>,
+        leads: impl Fn() -> bool + Send + 'static,
+    ) -> anyhow::Result<Core> {
+        let Self {
+            core,
+            actor,
+            listener,
+            listening,
+        } = self;
+        let shutdown = core.tasks.shutdown().clone();
+        let context = stream::Context {
+            published: core.published.clone(),
+            table: core.table.clone(),
+            authority: core.authority.clone(),
+            tokens,
+            metrics: stream::metrics::Metrics::register(&core.registry)?,
+            clock: core.clock,
+            shutdown: shutdown.clone(),
+        };
+        core.tasks.spawn_critical("engine", actor.run());
+        core.tasks
+            .spawn_critical("stream", stream::serve(Arc::new(context), listener));
+        core.tasks.spawn_critical(
+            "certificates",
+            rotation::tend(
+                core.authority.clone(),
+                ca_store,
+                leads,
+                core.clock,
+                shutdown,
+            ),
+        );
+        listening.met();
+        Ok(core)
+    }
+}
+
+/// File mode: directories of manifests, join tokens, the state directory.
+async fn start_files(args: &Args, tasks: &Tasks) -> anyhow::Result<Core> {
+    let state_dir = args
+        .state_dir
+        .as_deref()
+        .context("--state-dir is missing")?;
+    let state = Arc::new(StateDir::open(state_dir)?);
+    let ca_files = Arc::new(CaFiles::new(state.clone()));
+    let material = rotation::load_or_make(ca_files.as_ref(), true, Clock::start().wall_s())
+        .await?
+        .context("the state directory lost the CA while it was made")?;
+    let prepared = Prepared::new(args, tasks, material, Pods::FromSlices).await?;
+
+    let written = Arc::new(Notify::new());
+    let core = prepared.core();
+    let source = Directory::new(
+        Places {
+            directories: args.manifests.clone(),
+            config: args.config.clone(),
+        },
+        core.engine.inlet("directory"),
+        directory::Metrics::register(&core.registry)?,
+    )
+    .with_state(state.clone(), written.clone())?;
+    let tokens = Arc::new(JoinTokens::new(state.clone()));
+    tasks.spawn_critical(
+        "join tokens",
+        keep_join_tokens(
+            tokens.clone(),
+            core.published.clone(),
+            tasks.shutdown().clone(),
+        ),
+    );
+    let shutdown = tasks.shutdown().clone();
+    let core = prepared.start(tokens, ca_files, || true)?;
+    tasks.spawn_critical("directory", source.run(shutdown));
+    let sink: Arc<dyn StatusSink> = Arc::new(StatusFiles::new(state, written));
+    start_leader_work(&core, sink);
+    Ok(core)
+}
+
+/// What only the leader does; in file mode there is no other.
+fn start_leader_work(_core: &Core, _sink: Arc<dyn StatusSink>) {}
+
+/// Every pod has its join token, from the moment it is published.
+async fn keep_join_tokens(
+    tokens: Arc<JoinTokens>,
+    published: Arc<Published>,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    let mut changes = published.pod_changes();
+    loop {
+        changes.borrow_and_update();
+        let pods = published.pods();
+        tokens.keep(
+            pods.iter()
+                .map(|(_, pod)| (pod.namespace.as_str(), pod.name.as_str(), pod.uid.as_str())),
+        )?;
+        tokio::select! {
+            () = shutdown.begun() => return Ok(()),
+            changed = changes.changed() => changed.context("nothing publishes pods any more")?,
+        }
+    }
+}
+
+/// Health and metrics answer to the very end, so that `/readyz` can say "shutting down".
+async fn serve_health(
+    args: &Args,
+    tasks: &Tasks,
+    readiness: &Readiness,
+    registry: &Registry,
+) -> anyhow::Result<()> {
+    let listener = bind(args.health, "--health").await?;
+    let pages = Pages::default()
+        .health(readiness.clone())
+        .metrics(registry.clone());
+    let running = readiness.condition("running");
+    running.met();
+    let shutdown = tasks.shutdown().clone();
+    tokio::spawn(async move {
+        shutdown.begun().await;
+        running.unmet("shutting down");
+    });
+    // Ends with the process. Its accept loop has no way to end by itself.
+    tokio::spawn(pages.serve(listener, CancellationToken::new()));
+    Ok(())
+}
+
+async fn bind(address: std::net::SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {flag} {address}"))
+}

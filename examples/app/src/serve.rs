@@ -181,6 +181,7 @@ mod tests {
             200
         );
         one.ready().await.expect("kept alive");
+        let sent = std::time::Instant::now();
         let slow = tokio::spawn(async move { one.send_request(get("/?delay=300ms")).await });
         // The counter says when the slow request has arrived.
         let stream = TcpStream::connect(address).await.expect("listening");
@@ -197,9 +198,13 @@ mod tests {
             }
         }
         end.send_replace(true);
+        server.await.expect("ends by itself");
+        assert!(
+            sent.elapsed() >= Duration::from_millis(300),
+            "it did not wait"
+        );
         let answer = slow.await.expect("no panic").expect("not cut off");
         assert_eq!(answer.status(), 200);
-        server.await.expect("ends by itself");
         assert!(TcpStream::connect(address).await.is_err());
     }
 }

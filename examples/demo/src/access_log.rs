@@ -113,8 +113,9 @@ mod tests {
              \"decided_by_kind\":\"RateLimitPolicy\"",
         );
         let (begin, end) = second.split_at(20);
-        write!(file, "{begin}").expect("written");
-        assert!(log.read().is_empty(), "half a line is none");
+        write!(file, "{}{begin}", line(200, "")).expect("written");
+        assert_eq!(log.read().len(), 1, "half a line is none");
+        assert!(log.read().is_empty());
         write!(file, "{end}").expect("written");
         assert_eq!(
             log.decision().await.expect("there"),

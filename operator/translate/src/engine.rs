@@ -85,7 +85,9 @@ struct GroupState {
 
 /// The difference that [`Engine::verify`] found. Names only: bodies can hold secrets.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("the incremental state differs from a full recompute in {0}: this is a bug, please report it")]
+#[error(
+    "the incremental state differs from a full recompute in {0}: this is a bug, please report it"
+)]
 pub struct Divergence(String);
 
 /// All results.
@@ -103,7 +105,12 @@ pub struct Engine {
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Engine({} units, {} groups)", self.units.len(), self.groups.len())
+        write!(
+            f,
+            "Engine({} units, {} groups)",
+            self.units.len(),
+            self.groups.len()
+        )
     }
 }
 
@@ -128,7 +135,9 @@ impl Engine {
         let mut engine = Self::new(world.settings().clone());
         engine.world = world.rebuilt();
         let objects = engine.world.objects().map(|object| object.id());
-        let objects = objects.filter(|id| resolve::amounts_to_something(id.kind)).map(Node::Object);
+        let objects = objects
+            .filter(|id| resolve::amounts_to_something(id.kind))
+            .map(Node::Object);
         let groups = engine.world.groups().cloned().map(Node::Group);
         let stale = objects.chain(groups).collect();
         engine.recompute(stale, &mut Delta::default());
@@ -220,7 +229,10 @@ impl Engine {
             if encoded.body.len() > MAX_UNIT_BYTES {
                 // `resolve` has put what denies in its place where there is such a thing: what arrives here has none.
                 if let Some(id) = &object {
-                    let what = format!("{name} takes {} bytes of {MAX_UNIT_BYTES}", encoded.body.len());
+                    let what = format!(
+                        "{name} takes {} bytes of {MAX_UNIT_BYTES}",
+                        encoded.body.len()
+                    );
                     findings.push(Finding::new(id, FindingReason::TooLarge, None, &what));
                 }
                 continue;
@@ -233,7 +245,10 @@ impl Engine {
             made.insert(name);
         }
         for read in &reads {
-            self.readers.entry(read.clone()).or_default().insert(node.clone());
+            self.readers
+                .entry(read.clone())
+                .or_default()
+                .insert(node.clone());
         }
         let memo = Memo {
             reads,
@@ -242,10 +257,12 @@ impl Engine {
             hpa,
         };
         let old = self.memos.get(&node);
-        let gone: Vec<UnitName> =
-            old.map(|old| old.units.difference(&memo.units).cloned().collect()).unwrap_or_default();
-        let unread: Vec<Read> =
-            old.map(|old| old.reads.difference(&memo.reads).cloned().collect()).unwrap_or_default();
+        let gone: Vec<UnitName> = old
+            .map(|old| old.units.difference(&memo.units).cloned().collect())
+            .unwrap_or_default();
+        let unread: Vec<Read> = old
+            .map(|old| old.reads.difference(&memo.reads).cloned().collect())
+            .unwrap_or_default();
         self.drop_units(gone, delta);
         self.unread(&node, &unread);
         let (old_findings, old_hpa) = match self.memos.remove(&node) {
@@ -310,7 +327,11 @@ impl Engine {
         }
         for finding in new {
             let id = object_of(finding);
-            let of_node = self.findings.entry(id.clone()).or_default().entry(node.clone());
+            let of_node = self
+                .findings
+                .entry(id.clone())
+                .or_default()
+                .entry(node.clone());
             of_node.or_default().push(finding.clone());
             delta.findings_changed.insert(id);
         }
@@ -340,9 +361,13 @@ impl Engine {
         let holders = changed.flat_map(|name| self.holders.get(name).into_iter().flatten());
         stale.extend(holders.cloned());
         for group in stale {
-            let now = self.memos.contains_key(&Node::Group(group.clone())).then(|| self.list(&group));
+            let now = self
+                .memos
+                .contains_key(&Node::Group(group.clone()))
+                .then(|| self.list(&group));
             let before = self.groups.remove(&group);
-            let listed = |state: &Option<GroupState>| state.as_ref().map(|state| state.units.clone());
+            let listed =
+                |state: &Option<GroupState>| state.as_ref().map(|state| state.units.clone());
             if listed(&before) != listed(&now) {
                 let version = now.as_ref().map(|state| Version::of(&state.units));
                 delta.groups_changed.insert(group.clone(), version);
@@ -355,8 +380,9 @@ impl Engine {
     }
 
     fn list(&self, group: &GroupId) -> GroupState {
-        let wanted =
-            assemble(group, &|name| self.units.get(name).map(|unit| unit.needs.as_slice()));
+        let wanted = assemble(group, &|name| {
+            self.units.get(name).map(|unit| unit.needs.as_slice())
+        });
         let units = wanted
             .iter()
             .filter_map(|name| Some((name.clone(), self.units.get(name)?.hash.clone())))
@@ -376,7 +402,10 @@ impl Engine {
             }
         }
         for name in wanted.difference(&before) {
-            self.holders.entry(name.clone()).or_default().insert(group.clone());
+            self.holders
+                .entry(name.clone())
+                .or_default()
+                .insert(group.clone());
         }
     }
 
@@ -443,7 +472,9 @@ impl Engine {
 
     /// A pod as identity checks it.
     pub fn pod(&self, namespace: &str, pod: &str) -> Option<&PodRef> {
-        self.world.pod(&PodKey::new(namespace, pod)).map(|(_, pod)| pod)
+        self.world
+            .pod(&PodKey::new(namespace, pod))
+            .map(|(_, pod)| pod)
     }
 
     /// The pods of a group, by name.
@@ -453,8 +484,15 @@ impl Engine {
 
     /// What is wrong with an object: translation's findings, then the sources'.
     pub fn findings(&self, id: &ObjectId) -> Vec<&Finding> {
-        let found = self.findings.get(id).into_iter().flat_map(BTreeMap::values).flatten();
-        found.chain(self.notes.get(id).into_iter().flatten()).collect()
+        let found = self
+            .findings
+            .get(id)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .flatten();
+        found
+            .chain(self.notes.get(id).into_iter().flatten())
+            .collect()
     }
 
     /// Every object that has findings.
@@ -494,12 +532,16 @@ impl Engine {
         };
         let counts = |(name, _): &(&UnitName, &Hash)| {
             let needs = |name: &UnitName, other: &UnitName| {
-                self.units.get(name).is_some_and(|unit| unit.needs.contains(other))
+                self.units
+                    .get(name)
+                    .is_some_and(|unit| unit.needs.contains(other))
             };
             name.kind().is_policy() && (**name == own || needs(name, &own) || needs(&own, name))
         };
         let units = state.units.iter().filter(counts);
-        units.map(|(name, hash)| (name.clone(), hash.clone())).collect()
+        units
+            .map(|(name, hash)| (name.clone(), hash.clone()))
+            .collect()
     }
 }
 
@@ -520,7 +562,9 @@ fn encode(world: &World, object: Option<ObjectId>, unit: &Unit) -> Encoded {
 
 fn object_of(finding: &Finding) -> ObjectId {
     let object = &finding.object;
-    let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == object.kind);
+    let kind = Kind::ALL
+        .into_iter()
+        .find(|kind| kind.as_str() == object.kind);
     ObjectId::new(kind.unwrap_or(Kind::File), &object.namespace, &object.name)
 }
 

@@ -185,7 +185,9 @@ impl FindingReason {
             Self::SecretNotFound => {
                 "create it in the same namespace with label sluice.dev/use and the type of that use"
             }
-            Self::SecretNotUsable => "give the Secret the label and type of this use, and usable entries",
+            Self::SecretNotUsable => {
+                "give the Secret the label and type of this use, and usable entries"
+            }
             Self::StoreNotFound => "declare the store in SluiceConfig, or correct the name",
             Self::ReferenceNotFound => "create it, or correct the name",
             Self::TargetNotFound => "create the ApiRoute, or correct name and sectionName",
@@ -209,9 +211,9 @@ impl FindingReason {
 impl From<ConfigReason> for FindingReason {
     fn from(reason: ConfigReason) -> Self {
         match reason {
-            ConfigReason::Invalid | ConfigReason::PolicyUnavailable | ConfigReason::SidecarTooOld => {
-                Self::Invalid
-            }
+            ConfigReason::Invalid
+            | ConfigReason::PolicyUnavailable
+            | ConfigReason::SidecarTooOld => Self::Invalid,
             ConfigReason::BackendNotFound => Self::BackendNotFound,
             ConfigReason::TargetEnforces => Self::TargetEnforces,
             ConfigReason::SecretNotFound => Self::SecretNotFound,

@@ -153,9 +153,16 @@ pub fn inbound(view: &View<'_>, group: &GroupId) -> (Inbound, Vec<Finding>) {
             if conflicts::elder(view, &claim).is_some() {
                 continue;
             }
-            for port in facts.ports.iter().filter(|port| claim.attaches(service, port.port)) {
+            for port in facts
+                .ports
+                .iter()
+                .filter(|port| claim.attaches(service, port.port))
+            {
                 for target in ports::targets(view, &facts, port) {
-                    tables.entry(target).or_default().insert(claim.age.clone(), claim.clone());
+                    tables
+                        .entry(target)
+                        .or_default()
+                        .insert(claim.age.clone(), claim.clone());
                 }
             }
         }
@@ -175,14 +182,25 @@ fn fitted(
         if Unit::Inbound(unit.clone()).encode().len() <= MAX_UNIT_BYTES {
             return (unit, findings);
         }
-        let Some(youngest) = tables.values().filter_map(|table| table.keys().next_back()).max().cloned()
+        let Some(youngest) = tables
+            .values()
+            .filter_map(|table| table.keys().next_back())
+            .max()
+            .cloned()
         else {
             return (unit, findings);
         };
         for table in tables.values_mut() {
             if let Some(claim) = table.remove(&youngest) {
-                let what = format!("group {group} has more hostnames than one unit holds, and this route is its youngest");
-                findings.push(Finding::new(&claim.id, FindingReason::TooLarge, None, &what));
+                let what = format!(
+                    "group {group} has more hostnames than one unit holds, and this route is its youngest"
+                );
+                findings.push(Finding::new(
+                    &claim.id,
+                    FindingReason::TooLarge,
+                    None,
+                    &what,
+                ));
             }
         }
         findings.dedup();

@@ -46,11 +46,12 @@ pub(crate) fn resolve(view: &View<'_>, route: &RouteFacts) -> (Option<HpaIntent>
     let namespace = &*route.id.namespace;
     let mut routes = view.routes_of_scale_target(namespace, &target.name);
     routes.sort_by_key(|route| route.age());
-    let find = |reason, what: String| {
-        vec![Finding::new(&route.id, reason, Some("spec.scaling"), &what)]
-    };
+    let find =
+        |reason, what: String| vec![Finding::new(&route.id, reason, Some("spec.scaling"), &what)];
     // Both would be called sluice-<name>: two kinds of one name are one target to whoever names the HPA.
-    let eldest = routes.iter().find_map(|route| Some((route, scaling_of(route)?)));
+    let eldest = routes
+        .iter()
+        .find_map(|route| Some((route, scaling_of(route)?)));
     let Some((eldest, theirs)) = eldest else {
         return (None, Vec::new());
     };
@@ -58,22 +59,48 @@ pub(crate) fn resolve(view: &View<'_>, route: &RouteFacts) -> (Option<HpaIntent>
         let said = format!("{}", eldest.id);
         return match theirs.scale_target_ref == *target {
             true if theirs == scaling => (None, Vec::new()),
-            true => (None, find(FindingReason::ScalingOverruled, format!("{said} is elder and scales {} {} too", target.kind, target.name))),
-            false => (None, find(FindingReason::TargetTaken, format!("{said} is elder and scales a {} of the same name", theirs.scale_target_ref.kind))),
+            true => (
+                None,
+                find(
+                    FindingReason::ScalingOverruled,
+                    format!(
+                        "{said} is elder and scales {} {} too",
+                        target.kind, target.name
+                    ),
+                ),
+            ),
+            false => (
+                None,
+                find(
+                    FindingReason::TargetTaken,
+                    format!(
+                        "{said} is elder and scales a {} of the same name",
+                        theirs.scale_target_ref.kind
+                    ),
+                ),
+            ),
         };
     }
     let name = format!("sluice-{}", target.name);
-    let foreign = view.hpas_of(namespace, &target.name).into_iter().find(|hpa| {
-        hpa.target_kind == target.kind.as_str() && !(hpa.ours && *hpa.id.name == *name)
-    });
+    let foreign = view
+        .hpas_of(namespace, &target.name)
+        .into_iter()
+        .find(|hpa| {
+            hpa.target_kind == target.kind.as_str() && !(hpa.ours && *hpa.id.name == *name)
+        });
     if let Some(foreign) = foreign {
-        let what = format!("{} scales {} {} already", foreign.id, target.kind, target.name);
+        let what = format!(
+            "{} scales {} {} already",
+            foreign.id, target.kind, target.name
+        );
         return (None, find(FindingReason::TargetTaken, what));
     }
     let owners = routes.iter().filter(|route| {
         scaling_of(route).is_some_and(|scaling| scaling.scale_target_ref == *target)
     });
-    let owners = owners.map(|route| (route.id.clone(), route.meta.uid.clone())).collect();
+    let owners = owners
+        .map(|route| (route.id.clone(), route.meta.uid.clone()))
+        .collect();
     match intent(namespace, name, scaling, owners) {
         Ok(intent) => (Some(intent), Vec::new()),
         Err(what) => (None, find(FindingReason::Invalid, what)),
@@ -98,9 +125,10 @@ fn intent(
         behavior,
     } = scaling;
     let metrics = metrics.iter().map(|metric| match metric.get() {
-        Ok(ScalingSignal::RequestsPerSecond(target)) => {
-            Ok((REQUESTS_PER_SECOND, target.average_value.as_str().to_owned()))
-        }
+        Ok(ScalingSignal::RequestsPerSecond(target)) => Ok((
+            REQUESTS_PER_SECOND,
+            target.average_value.as_str().to_owned(),
+        )),
         Ok(ScalingSignal::InFlight(target)) => {
             Ok((IN_FLIGHT, target.average_value.as_str().to_owned()))
         }

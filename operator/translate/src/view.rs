@@ -12,8 +12,8 @@ use sluice_crds::SluiceConfig;
 use crate::{
     groups::GroupId,
     world::{
-        Claim, HpaFacts, Index, Kind, Object, ObjectId, PolicyFacts, Read, RouteFacts,
-        SecretFacts, ServiceFacts, Settings, ShardSetFacts, SliceFacts, World, key,
+        Claim, HpaFacts, Index, Kind, Object, ObjectId, PolicyFacts, Read, RouteFacts, SecretFacts,
+        ServiceFacts, Settings, ShardSetFacts, SliceFacts, World, key,
     },
 };
 
@@ -126,13 +126,17 @@ impl<'w> View<'w> {
 
     /// What the routes of a parent Service claim, by name.
     pub fn routes_of_parent(&self, namespace: &str, service: &str) -> Vec<Arc<Claim>> {
-        self.by(Index::RouteByParent, namespace, service).filter_map(claim).collect()
+        self.by(Index::RouteByParent, namespace, service)
+            .filter_map(claim)
+            .collect()
     }
 
     /// What the routes of a parent Service claim that answer to this hostname, by name.
     pub fn routes_of_host(&self, namespace: &str, service: &str, host: &str) -> Vec<Arc<Claim>> {
         let value = format!("{service}/{host}");
-        self.by(Index::RouteByHost, namespace, &value).filter_map(claim).collect()
+        self.by(Index::RouteByHost, namespace, &value)
+            .filter_map(claim)
+            .collect()
     }
 
     /// The routes that scale a workload of this name, by name.
@@ -155,10 +159,11 @@ impl<'w> View<'w> {
         let mut found: Vec<Target> = targets
             .flat_map(|policy| {
                 let refs = policy.spec.iter().flat_map(|spec| &spec.target_refs);
-                refs.filter(|target| target.name == route).map(|target| Target {
-                    policy: policy.id.clone(),
-                    section: target.section_name.as_ref().map(ToString::to_string),
-                })
+                refs.filter(|target| target.name == route)
+                    .map(|target| Target {
+                        policy: policy.id.clone(),
+                        section: target.section_name.as_ref().map(ToString::to_string),
+                    })
             })
             .collect();
         found.sort();
@@ -206,7 +211,9 @@ impl<'w> View<'w> {
     pub fn groups_with(&self, namespace: &str, service: &str) -> BTreeSet<GroupId> {
         let key = key(namespace, service);
         let groups = self.world.groups_with(&key).cloned().collect();
-        self.reads.borrow_mut().insert(Read::By(Index::GroupByService, key));
+        self.reads
+            .borrow_mut()
+            .insert(Read::By(Index::GroupByService, key));
         groups
     }
 
@@ -214,7 +221,9 @@ impl<'w> View<'w> {
     pub fn pod_ports(&self, namespace: &str, service: &str, name: &str) -> BTreeSet<u16> {
         let key = key(namespace, service);
         let ports = self.world.pod_ports(&key, name);
-        self.reads.borrow_mut().insert(Read::By(Index::PodPortsByService, key));
+        self.reads
+            .borrow_mut()
+            .insert(Read::By(Index::PodPortsByService, key));
         ports
     }
 

@@ -19,7 +19,9 @@ pub(super) fn resolve(view: &View<'_>, config: &SluiceConfig) -> Resolved {
         let path = format!("stores[{index}]");
         let made = store.get().map_err(|error| invalid(&error));
         let made = made.and_then(|StoreUse::Redis(redis)| {
-            redis_store(view, &store.name, redis, &mut |error| report.error(&path, &error))
+            redis_store(view, &store.name, redis, &mut |error| {
+                report.error(&path, &error)
+            })
         });
         match made {
             Ok(unit) => {
@@ -34,7 +36,11 @@ pub(super) fn resolve(view: &View<'_>, config: &SluiceConfig) -> Resolved {
         let made = auth::provider(view, &owner, provider);
         for (reason, what) in made.problems {
             let path = format!("authProviders[{index}]");
-            report.add(reason, &path, &format!("provider {}: {what}", provider.name));
+            report.add(
+                reason,
+                &path,
+                &format!("provider {}: {what}", provider.name),
+            );
         }
         if let Some((name, keys)) = made.keys {
             seal::other(name, Unit::Keys(keys), &mut resolved, &mut report);
@@ -53,7 +59,9 @@ fn redis_store(
 ) -> Result<Store, ConfigError> {
     let namespace = &view.settings().operator_namespace;
     let credentials = redis.secret_ref.as_ref().and_then(|secret| {
-        secrets::credentials(view, namespace, &secret.name).map_err(&mut *fault).ok()
+        secrets::credentials(view, namespace, &secret.name)
+            .map_err(&mut *fault)
+            .ok()
     });
     Ok(Store {
         name: name.to_owned(),

@@ -37,14 +37,24 @@ pub struct Resolved {
 pub fn resolve(view: &View<'_>, id: &ObjectId) -> Resolved {
     let (namespace, name) = (&*id.namespace, &*id.name);
     let resolved = match id.kind {
-        Kind::ApiRoute => view.route(namespace, name).map(|route| api_route::resolve(view, &route)),
-        Kind::RateLimitPolicy => {
-            view.policy(namespace, name).map(|policy| rate_limit_policy::resolve(view, &policy))
-        }
-        Kind::ShardSet => view.shard_set(namespace, name).map(|set| shard_set::resolve(view, &set)),
-        Kind::Service => view.service(namespace, name).map(|facts| service::backends(view, &facts)),
-        Kind::EndpointSlice => view.slice(namespace, name).map(|slice| service::endpoints(&slice)),
-        Kind::Secret => view.secret(namespace, name).map(|secret| secrets::resolve(view, &secret)),
+        Kind::ApiRoute => view
+            .route(namespace, name)
+            .map(|route| api_route::resolve(view, &route)),
+        Kind::RateLimitPolicy => view
+            .policy(namespace, name)
+            .map(|policy| rate_limit_policy::resolve(view, &policy)),
+        Kind::ShardSet => view
+            .shard_set(namespace, name)
+            .map(|set| shard_set::resolve(view, &set)),
+        Kind::Service => view
+            .service(namespace, name)
+            .map(|facts| service::backends(view, &facts)),
+        Kind::EndpointSlice => view
+            .slice(namespace, name)
+            .map(|slice| service::endpoints(&slice)),
+        Kind::Secret => view
+            .secret(namespace, name)
+            .map(|secret| secrets::resolve(view, &secret)),
         Kind::Config => view.config().map(|config| config::resolve(view, &config)),
         Kind::Pod | Kind::HorizontalPodAutoscaler | Kind::Fleet | Kind::File => None,
     };

@@ -3,8 +3,8 @@
 use sluice_crds::{
     RateLimitPolicySpec,
     rate_limit_policy::{
-        AlgorithmUse, Consistency, GlobalLimit, KeyPart, KeyPartUse, Limit, LimitHeaders, LimitMode,
-        LimitReach, OnMissingKey, StoreFailure,
+        AlgorithmUse, Consistency, GlobalLimit, KeyPart, KeyPartUse, Limit, LimitHeaders,
+        LimitMode, LimitReach, OnMissingKey, StoreFailure,
     },
 };
 use sluice_snapshot::{
@@ -40,9 +40,16 @@ pub(super) fn resolve(view: &View<'_>, facts: &PolicyFacts) -> Resolved {
         }
     };
     let unit = seal::policy(&name, unit, &mut report);
-    if unit.needs().iter().any(|need| *need == UnitName::fleet(namespace, own)) {
+    if unit
+        .needs()
+        .iter()
+        .any(|need| *need == UnitName::fleet(namespace, own))
+    {
         let sessions = view.fleet(namespace, own).unwrap_or(1).max(1);
-        resolved.units.insert(UnitName::fleet(namespace, own), Unit::Fleet(Fleet { sessions }));
+        resolved.units.insert(
+            UnitName::fleet(namespace, own),
+            Unit::Fleet(Fleet { sessions }),
+        );
     }
     resolved.units.insert(name, unit);
     resolved.findings = report.into_findings();
@@ -116,7 +123,8 @@ fn unit(
 }
 
 fn limit(view: &View<'_>, facts: &PolicyFacts, spec: &Limit) -> Result<policy::Limit, ConfigError> {
-    let AlgorithmUse::TokenBucket(bucket) = spec.algorithm.get().map_err(|error| invalid(&error))?;
+    let AlgorithmUse::TokenBucket(bucket) =
+        spec.algorithm.get().map_err(|error| invalid(&error))?;
     Ok(policy::Limit {
         name: spec.name.to_string(),
         key: spec.key.iter().map(key_part).collect::<Result<_, _>>()?,

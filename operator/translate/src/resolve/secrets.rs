@@ -39,18 +39,31 @@ pub(super) fn resolve(view: &View<'_>, secret: &SecretFacts) -> Resolved {
         return resolved;
     };
     let find = |reason, what: &str| Finding::new(&secret.id, reason, None, what);
-    let Some(purpose) = Purpose::ALL.into_iter().find(|purpose| purpose.label() == label) else {
+    let Some(purpose) = Purpose::ALL
+        .into_iter()
+        .find(|purpose| purpose.label() == label)
+    else {
         let what = format!("{} has the unknown use {label:?}", secret.id);
-        resolved.findings.push(find(FindingReason::SecretNotUsable, &what));
+        resolved
+            .findings
+            .push(find(FindingReason::SecretNotUsable, &what));
         return resolved;
     };
     match usable(view.settings(), secret, purpose) {
-        Ok(Usable { name, unit, refused }) => {
-            let refused = refused.iter().map(|what| find(FindingReason::EntryNotUsable, what));
+        Ok(Usable {
+            name,
+            unit,
+            refused,
+        }) => {
+            let refused = refused
+                .iter()
+                .map(|what| find(FindingReason::EntryNotUsable, what));
             resolved.findings.extend(refused);
             resolved.units.insert(name, Unit::Secret(unit));
         }
-        Err(why) => resolved.findings.push(find(FindingReason::SecretNotUsable, &why)),
+        Err(why) => resolved
+            .findings
+            .push(find(FindingReason::SecretNotUsable, &why)),
     }
     resolved
 }
@@ -59,11 +72,17 @@ pub(super) fn resolve(view: &View<'_>, secret: &SecretFacts) -> Resolved {
 fn usable(settings: &Settings, secret: &SecretFacts, purpose: Purpose) -> Result<Usable, String> {
     let wanted = purpose.label();
     if secret.purpose() != Some(wanted) {
-        return Err(format!("{} lacks the label {USE_LABEL}: {wanted}", secret.id));
+        return Err(format!(
+            "{} lacks the label {USE_LABEL}: {wanted}",
+            secret.id
+        ));
     }
     let kind = format!("sluice.dev/{wanted}");
     if secret.kind != kind {
-        return Err(format!("{} is labelled {wanted} but is not of type {kind}", secret.id));
+        return Err(format!(
+            "{} is labelled {wanted} but is not of type {kind}",
+            secret.id
+        ));
     }
     let salt = (purpose == Purpose::ApiKeys).then(|| api_key_salt(settings, &secret.id.namespace));
     let mut entries = BTreeMap::new();
@@ -91,13 +110,21 @@ fn usable(settings: &Settings, secret: &SecretFacts, purpose: Purpose) -> Result
     let body = Unit::Secret(unit.clone()).encode();
     let hash = Hash::keyed(&settings.hash_key, &body);
     let name = UnitName::secret(&secret.id.namespace, &secret.id.name, hash.as_str());
-    Ok(Usable { name, unit, refused })
+    Ok(Usable {
+        name,
+        unit,
+        refused,
+    })
 }
 
 /// Derived for the namespace, so that the hashes of one namespace say nothing about another's keys.
 fn api_key_salt(settings: &Settings, namespace: &str) -> SecretBytes {
     let text = format!("sluice.dev/api-keys\n{namespace}");
-    SecretBytes::new(hmac::sign(&settings.hash_key, text.as_bytes()).as_ref().to_vec())
+    SecretBytes::new(
+        hmac::sign(&settings.hash_key, text.as_bytes())
+            .as_ref()
+            .to_vec(),
+    )
 }
 
 fn material(salt: Option<&SecretBytes>, value: &SecretBytes) -> SecretBytes {
@@ -157,8 +184,11 @@ pub(super) fn keys(
             }
         }
         SecretKeys::Selector(many) => {
-            let labels: BTreeMap<&str, &str> =
-                many.match_labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+            let labels: BTreeMap<&str, &str> = many
+                .match_labels
+                .iter()
+                .map(|(key, value)| (key.as_str(), value.as_str()))
+                .collect();
             selected(view, namespace, &labels, purpose)
         }
     }
@@ -170,7 +200,8 @@ pub(super) fn credentials(
     namespace: &str,
     name: &str,
 ) -> Result<UnitName, ConfigError> {
-    named(view, namespace, name, Some("password"), Purpose::RedisAuth).map(|(usable, _)| usable.name)
+    named(view, namespace, name, Some("password"), Purpose::RedisAuth)
+        .map(|(usable, _)| usable.name)
 }
 
 fn named(
@@ -210,16 +241,21 @@ fn selected(
 ) -> (Result<Keys, ConfigError>, Vec<Problem>) {
     let wanted = purpose.label();
     if let Some(other) = labels.get(USE_LABEL).filter(|label| **label != wanted) {
-        let what = format!("the selector asks for {USE_LABEL}: {other}, this provider takes {wanted}");
+        let what =
+            format!("the selector asks for {USE_LABEL}: {other}, this provider takes {wanted}");
         return failed(ConfigError::new(ConfigReason::SecretNotUsable, what));
     }
     let mut secrets = view.secrets_for(namespace, wanted);
     secrets.retain(|secret| {
-        labels.iter().all(|(key, value)| secret.labels.get(*key).is_some_and(|own| own == value))
+        labels
+            .iter()
+            .all(|(key, value)| secret.labels.get(*key).is_some_and(|own| own == value))
     });
     secrets.sort_by_key(|secret| secret.age());
     if secrets.is_empty() {
-        let what = format!("no Secret of namespace {namespace} is labelled {USE_LABEL}: {wanted} and as the selector asks");
+        let what = format!(
+            "no Secret of namespace {namespace} is labelled {USE_LABEL}: {wanted} and as the selector asks"
+        );
         return failed(ConfigError::new(ConfigReason::SecretNotFound, what));
     }
     let mut problems = Vec::new();
@@ -231,7 +267,8 @@ fn selected(
             Ok(usable) => {
                 refused.extend(usable.refused);
                 for id in usable.unit.entries.keys().filter(|id| known.contains(*id)) {
-                    let what = format!("key id {id} of {} stands in an elder Secret too", secret.id);
+                    let what =
+                        format!("key id {id} of {} stands in an elder Secret too", secret.id);
                     problems.push((FindingReason::DuplicateKeyId, what));
                 }
                 known.extend(usable.unit.entries.into_keys());
@@ -254,5 +291,7 @@ fn failed(error: ConfigError) -> (Result<Keys, ConfigError>, Vec<Problem>) {
 }
 
 fn warnings(refused: Vec<String>) -> impl Iterator<Item = Problem> {
-    refused.into_iter().map(|what| (FindingReason::EntryNotUsable, what))
+    refused
+        .into_iter()
+        .map(|what| (FindingReason::EntryNotUsable, what))
 }

@@ -22,11 +22,16 @@ const H2C: &str = "kubernetes.io/h2c";
 pub(super) fn backends(view: &View<'_>, service: &ServiceFacts) -> Resolved {
     let (namespace, name) = (&*service.id.namespace, &*service.id.name);
     let slices = view.slices_of(namespace, name);
-    let endpoints: Vec<UnitName> =
-        slices.iter().map(|slice| UnitName::endpoints(namespace, slice)).collect();
+    let endpoints: Vec<UnitName> = slices
+        .iter()
+        .map(|slice| UnitName::endpoints(namespace, slice))
+        .collect();
     let units = service.ports.iter().map(|port| {
         let unit = backend(service, port, endpoints.clone());
-        (UnitName::backend(namespace, name, port.port), Unit::Backend(unit))
+        (
+            UnitName::backend(namespace, name, port.port),
+            Unit::Backend(unit),
+        )
     });
     Resolved {
         units: units.collect(),

@@ -53,7 +53,10 @@ fn empty(facts: &ShardSetFacts) -> ShardMap {
         object: custom.id.reference(),
         uid: custom.meta.uid.clone(),
         // A set that nobody moved yet is at its first epoch.
-        epoch: facts.epoch.and_then(|epoch| u64::try_from(epoch).ok()).unwrap_or(1),
+        epoch: facts
+            .epoch
+            .and_then(|epoch| u64::try_from(epoch).ok())
+            .unwrap_or(1),
         key: Vec::new(),
         slots: Vec::new(),
         hold: Vec::new(),
@@ -74,7 +77,9 @@ fn sound(
 ) -> ShardMap {
     let wish = table(&spec.placement, &spec.shards);
     if let Err(errors) = &wish {
-        errors.iter().for_each(|error| report.error("spec.placement", error));
+        errors
+            .iter()
+            .for_each(|error| report.error("spec.placement", error));
     }
     let in_force = match facts.placement.is_empty() {
         true => wish,
@@ -98,10 +103,12 @@ fn sound(
 }
 
 /// A placement as ranges over indexes of `shards`, sorted, every slot once. Also what a move must ask of its wish.
-pub fn table(placement: &[Placement], shards: &[Shard]) -> Result<Vec<SlotRange>, Vec<ConfigError>> {
-    let table = SlotTable::new(placement).map_err(|errors| {
-        errors.iter().map(slots_error).collect::<Vec<_>>()
-    })?;
+pub fn table(
+    placement: &[Placement],
+    shards: &[Shard],
+) -> Result<Vec<SlotRange>, Vec<ConfigError>> {
+    let table = SlotTable::new(placement)
+        .map_err(|errors| errors.iter().map(slots_error).collect::<Vec<_>>())?;
     let mut errors = Vec::new();
     let mut ranges = Vec::new();
     for Placement { slots, shard } in table.to_placement() {
@@ -112,7 +119,9 @@ pub fn table(placement: &[Placement], shards: &[Shard]) -> Result<Vec<SlotRange>
                 shard,
             }),
             (Err(error), _) => errors.push(error),
-            (_, Err(error)) => errors.push(ConfigError::new(ConfigReason::Invalid, error.to_string())),
+            (_, Err(error)) => {
+                errors.push(ConfigError::new(ConfigReason::Invalid, error.to_string()))
+            }
         }
     }
     match errors.is_empty() {
@@ -127,17 +136,23 @@ pub fn table(placement: &[Placement], shards: &[Shard]) -> Result<Vec<SlotRange>
 fn slots_error(error: &SlotTableError) -> ConfigError {
     let reason = match error {
         SlotTableError::Range(_) => ConfigReason::Invalid,
-        SlotTableError::Twice { .. } | SlotTableError::Uncovered { .. } => ConfigReason::SlotsUncovered,
+        SlotTableError::Twice { .. } | SlotTableError::Uncovered { .. } => {
+            ConfigReason::SlotsUncovered
+        }
     };
     ConfigError::new(reason, error.to_string())
 }
 
 fn index_of(shards: &[Shard], name: &str) -> Result<u16, ConfigError> {
     let index = shards.iter().position(|shard| shard.name == name);
-    index.and_then(|index| u16::try_from(index).ok()).ok_or_else(|| {
-        let what = format!("there is no shard {name}; a shard that still owns slots cannot be removed");
-        ConfigError::new(ConfigReason::Invalid, what)
-    })
+    index
+        .and_then(|index| u16::try_from(index).ok())
+        .ok_or_else(|| {
+            let what = format!(
+                "there is no shard {name}; a shard that still owns slots cannot be removed"
+            );
+            ConfigError::new(ConfigReason::Invalid, what)
+        })
 }
 
 fn map(
@@ -165,7 +180,10 @@ fn map(
     let mut pins = Vec::new();
     for (index, pin) in spec.pins.iter().enumerate() {
         match index_of(&spec.shards, &pin.shard) {
-            Ok(shard) => pins.push(Pin { key: pin.key.clone(), shard }),
+            Ok(shard) => pins.push(Pin {
+                key: pin.key.clone(),
+                shard,
+            }),
             Err(error) => keep(format!("spec.pins[{index}]"), error, report),
         }
     }
@@ -201,7 +219,9 @@ fn hold(facts: &ShardSetFacts) -> Vec<Held> {
     let holding = facts.moving.iter().filter(|moving| {
         moving.phase == MovePhase::Holding && facts.epoch.unwrap_or(1) == moving.epoch
     });
-    let ranges = holding.flat_map(|moving| &moving.slots).filter_map(|slots| slots.range().ok());
+    let ranges = holding
+        .flat_map(|moving| &moving.slots)
+        .filter_map(|slots| slots.range().ok());
     let mut held: Vec<Held> = ranges
         .map(|range| Held {
             first: *range.start(),
@@ -273,5 +293,8 @@ fn shard(facts: &ShardSetFacts, spec: &Shard) -> Result<shard_map::Shard, Config
 fn replica_methods(spec: &ShardSetSpec) -> Vec<String> {
     let reads = spec.read_write_split.iter().map(|split| &split.reads);
     let split = reads.filter(|reads| reads.to == ReadTarget::PreferReplica);
-    split.flat_map(|reads| &reads.methods).map(|method| method.as_str().to_owned()).collect()
+    split
+        .flat_map(|reads| &reads.methods)
+        .map(|method| method.as_str().to_owned())
+        .collect()
 }

@@ -173,7 +173,11 @@ impl From<&Service> for ServiceFacts {
         Self {
             id: id_of(Kind::Service, &service.metadata),
             selector: spec.selector.filter(|_| !alias).unwrap_or_default(),
-            ports: ports.iter().filter(|_| !alias).filter_map(service_port).collect(),
+            ports: ports
+                .iter()
+                .filter(|_| !alias)
+                .filter_map(service_port)
+                .collect(),
         }
     }
 }
@@ -253,15 +257,15 @@ fn endpoint(namespace: &str, one: &k8s_openapi::api::discovery::v1::Endpoint) ->
             && target.namespace.as_deref().unwrap_or(namespace) == namespace
     });
     EndpointFacts {
-        address: one.addresses.first().and_then(|address| address.parse().ok()),
+        address: one
+            .addresses
+            .first()
+            .and_then(|address| address.parse().ok()),
         ready,
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),
         pod: target.and_then(|target| {
-            Some((
-                target.name.clone()?,
-                target.uid.clone().unwrap_or_default(),
-            ))
+            Some((target.name.clone()?, target.uid.clone().unwrap_or_default()))
         }),
     }
 }
@@ -374,7 +378,9 @@ impl From<&Pod> for PodFacts {
     fn from(pod: &Pod) -> Self {
         let spec = pod.spec.as_ref();
         let status = pod.status.clone().unwrap_or_default();
-        let containers = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default();
+        let containers = spec
+            .map(|spec| spec.containers.as_slice())
+            .unwrap_or_default();
         let ready = status.conditions.iter().flatten();
         let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
         Self {

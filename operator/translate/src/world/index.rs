@@ -2,11 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use sluice_crds::api_route::{
-    ParentRef,
-    cache::CacheMode,
-    filters::FilterAction,
-};
+use sluice_crds::api_route::{ParentRef, cache::CacheMode, filters::FilterAction};
 
 use super::{
     facts::RouteFacts,
@@ -68,12 +64,19 @@ impl Claim {
     /// What `route` claims.
     pub fn of(route: &RouteFacts) -> Self {
         let spec = route.spec.clone().unwrap_or_default();
-        let mut hostnames: BTreeSet<String> =
-            spec.hostnames.iter().map(|host| host.to_ascii_lowercase()).collect();
+        let mut hostnames: BTreeSet<String> = spec
+            .hostnames
+            .iter()
+            .map(|host| host.to_ascii_lowercase())
+            .collect();
         if hostnames.is_empty() {
             hostnames.insert(ANY_HOST.into());
         }
-        let auth = spec.auth.as_ref().and_then(|auth| auth.requirement()).is_some();
+        let auth = spec
+            .auth
+            .as_ref()
+            .and_then(|auth| auth.requirement())
+            .is_some();
         let rules = spec.rules.iter().any(|rule| {
             rule.auth.is_some()
                 || rule
@@ -99,9 +102,9 @@ impl Claim {
 
     /// Whether the route attaches to this port of a Service.
     pub fn attaches(&self, service: &str, port: u16) -> bool {
-        self.parents.iter().any(|parent| {
-            parent.name == service && parent.port.is_none_or(|wanted| wanted == port)
-        })
+        self.parents
+            .iter()
+            .any(|parent| parent.name == service && parent.port.is_none_or(|wanted| wanted == port))
     }
 }
 
@@ -121,7 +124,10 @@ fn keys(object: &Object) -> BTreeSet<(Index, String)> {
                 }
             }
             if let Some(scaling) = route.spec.as_ref().and_then(|spec| spec.scaling.as_ref()) {
-                keys.insert(one(Index::RouteByScaleTarget, &scaling.scale_target_ref.name));
+                keys.insert(one(
+                    Index::RouteByScaleTarget,
+                    &scaling.scale_target_ref.name,
+                ));
             }
             keys
         }
@@ -162,11 +168,7 @@ fn differs(index: Index, old: &Object, new: &Object) -> bool {
             Object::ApiRoute(old),
             Object::ApiRoute(new),
         ) => Claim::of(old) != Claim::of(new),
-        (
-            Index::PolicyByTarget,
-            Object::RateLimitPolicy(old),
-            Object::RateLimitPolicy(new),
-        ) => {
+        (Index::PolicyByTarget, Object::RateLimitPolicy(old), Object::RateLimitPolicy(new)) => {
             let targets = |spec: &Option<sluice_crds::RateLimitPolicySpec>| {
                 spec.as_ref().map(|spec| spec.target_refs.clone())
             };
@@ -205,7 +207,10 @@ impl Indexes {
             }
         }
         for entry in after.difference(&before) {
-            self.entries.entry(entry.clone()).or_default().insert(id.clone());
+            self.entries
+                .entry(entry.clone())
+                .or_default()
+                .insert(id.clone());
         }
         let mut touched: BTreeSet<_> = before.symmetric_difference(&after).cloned().collect();
         if let (Some(old), Some(new)) = (old, new) {
@@ -217,7 +222,10 @@ impl Indexes {
 
     /// The objects under a key, by name.
     pub(super) fn get(&self, index: Index, key: &str) -> impl Iterator<Item = &ObjectId> {
-        self.entries.get(&(index, key.to_owned())).into_iter().flatten()
+        self.entries
+            .get(&(index, key.to_owned()))
+            .into_iter()
+            .flatten()
     }
 }
 

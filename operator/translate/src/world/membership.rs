@@ -70,10 +70,15 @@ impl Membership {
         }
         moved.pods.insert(key.clone());
         let seen = |member: &Option<Member>| {
-            member.as_ref().map(|member| (member.group.clone(), member.ports.clone()))
+            member
+                .as_ref()
+                .map(|member| (member.group.clone(), member.ports.clone()))
         };
         if seen(&before) != seen(&now) {
-            let members = before.iter().chain(&now).filter(|member| !member.ports.is_empty());
+            let members = before
+                .iter()
+                .chain(&now)
+                .filter(|member| !member.ports.is_empty());
             for group in members.map(|member| &member.group) {
                 moved.ports.extend(keys_of(group));
             }
@@ -121,7 +126,10 @@ impl Membership {
             return;
         }
         for service in keys_of(&group) {
-            self.by_service.entry(service.clone()).or_default().insert(group.clone());
+            self.by_service
+                .entry(service.clone())
+                .or_default()
+                .insert(group.clone());
             moved.services.insert(service);
         }
         moved.groups.insert(group);
@@ -136,7 +144,12 @@ impl Membership {
     pub(super) fn pods_in<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a PodKey> {
         let namespace: Arc<str> = namespace.into();
         self.pods
-            .range(PodKey { namespace: namespace.clone(), name: "".into() }..)
+            .range(
+                PodKey {
+                    namespace: namespace.clone(),
+                    name: "".into(),
+                }..,
+            )
             .take_while(move |(key, _)| key.namespace == namespace)
             .map(|(key, _)| key)
     }
@@ -168,5 +181,8 @@ impl Membership {
 
 /// The index keys of a group's Services.
 fn keys_of(group: &GroupId) -> impl Iterator<Item = String> {
-    group.services().iter().map(|service| index::key(group.namespace(), service))
+    group
+        .services()
+        .iter()
+        .map(|service| index::key(group.namespace(), service))
 }

@@ -13,8 +13,8 @@ use aws_lc_rs::hmac;
 
 pub use facts::{
     ATTRIBUTE_PREFIX, Custom, Defect, EndpointFacts, HpaFacts, PodFacts, PolicyFacts, RouteFacts,
-    SUBJECT_ANNOTATION, SecretFacts, ServiceFacts, ServicePort, ShardSetFacts, SliceFacts, TargetPort,
-    USE_LABEL,
+    SUBJECT_ANNOTATION, SecretFacts, ServiceFacts, ServicePort, ShardSetFacts, SliceFacts,
+    TargetPort, USE_LABEL,
 };
 pub use id::{Age, Kind, Meta, ObjectId};
 pub(crate) use index::key;
@@ -129,8 +129,10 @@ impl World {
             self.objects.insert(id.clone(), new);
         }
         let moved = self.place(dirty);
-        let mut reads: BTreeSet<Read> =
-            indexes.into_iter().map(|(index, key)| Read::By(index, key)).collect();
+        let mut reads: BTreeSet<Read> = indexes
+            .into_iter()
+            .map(|(index, key)| Read::By(index, key))
+            .collect();
         reads.insert(Read::Object(id));
         let groups = moved.services.into_iter();
         reads.extend(groups.map(|key| Read::By(Index::GroupByService, key)));
@@ -157,7 +159,10 @@ impl World {
             }]),
             Kind::Service => {
                 let pods = self.membership.pods_in(&id.namespace).cloned();
-                let named = self.slices_by_pod.keys().filter(|key| key.namespace == id.namespace);
+                let named = self
+                    .slices_by_pod
+                    .keys()
+                    .filter(|key| key.namespace == id.namespace);
                 pods.chain(named.cloned()).collect()
             }
             Kind::EndpointSlice => {
@@ -172,7 +177,10 @@ impl World {
                     }
                 }
                 for pod in after.difference(&before) {
-                    self.slices_by_pod.entry(pod.clone()).or_default().insert(id.clone());
+                    self.slices_by_pod
+                        .entry(pod.clone())
+                        .or_default()
+                        .insert(id.clone());
                 }
                 before.union(&after).cloned().collect()
             }
@@ -217,7 +225,9 @@ impl World {
             Pods::FromSlices => PodRef::from_slices(key, self.slices_naming(key))?,
         };
         for slice in self.slices_naming(key) {
-            let Some(service) = &slice.service else { continue };
+            let Some(service) = &slice.service else {
+                continue;
+            };
             let id = ObjectId::new(Kind::Service, &key.namespace, service);
             if let Some(Object::Service(facts)) = self.objects.get(&id)
                 && (self.settings.pods == Pods::FromSlices || facts.selector.is_empty())
@@ -238,7 +248,9 @@ impl World {
         objects.filter_map(|object| match object {
             Object::Service(service) => {
                 let selector = &service.selector;
-                let matches = selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value));
+                let matches = selector
+                    .iter()
+                    .all(|(key, value)| pod.labels.get(key) == Some(value));
                 (!selector.is_empty() && matches).then(|| service.id.name.to_string())
             }
             _ => None,
@@ -265,7 +277,9 @@ impl World {
 
     /// What an index shows. [`Index::GroupByService`] is asked by [`World::groups_with`].
     pub(crate) fn by(&self, index: Index, key: &str) -> impl Iterator<Item = &Object> {
-        self.indexes.get(index, key).filter_map(|id| self.objects.get(id))
+        self.indexes
+            .get(index, key)
+            .filter_map(|id| self.objects.get(id))
     }
 
     /// The groups whose pods a Service has.
@@ -290,7 +304,9 @@ impl World {
 
     /// A pod and its group.
     pub fn pod(&self, key: &PodKey) -> Option<(&GroupId, &PodRef)> {
-        self.membership.pod(key).map(|member| (&member.group, &member.pod))
+        self.membership
+            .pod(key)
+            .map(|member| (&member.group, &member.pod))
     }
 
     /// Uid, age and generation of one of our resources.
@@ -301,7 +317,9 @@ impl World {
     /// Every one of our resources that there is.
     pub fn resources(&self) -> impl Iterator<Item = &ObjectId> {
         // The three kinds sort first.
-        self.objects.keys().take_while(|id| id.kind <= Kind::ShardSet)
+        self.objects
+            .keys()
+            .take_while(|id| id.kind <= Kind::ShardSet)
     }
 }
 

@@ -7,6 +7,7 @@ use k8s_openapi::api::{
     core::v1::{Pod, Secret, Service},
     discovery::v1::EndpointSlice,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 use sluice_crds::{
     ApiRoute, ApiRouteSpec, RateLimitPolicy, RateLimitPolicySpec, ShardSet, SluiceConfig,
@@ -142,6 +143,7 @@ impl Undecodable {
             raw,
         } = self;
         let spec = raw.as_ref().and_then(|raw| raw.get("spec"));
+        let meta = known_meta(meta, raw.as_ref(), last.and_then(Object::meta));
         match id.kind {
             Kind::ApiRoute => {
                 let last = match last {
@@ -171,7 +173,10 @@ impl Undecodable {
                 Some(Object::ShardSet(Arc::new(ShardSetFacts {
                     custom: kept(id, meta, message, spec, || None),
                     epoch: rest.as_ref().and_then(|last| last.epoch),
-                    placement: rest.as_ref().map(|last| last.placement.clone()).unwrap_or_default(),
+                    placement: rest
+                        .as_ref()
+                        .map(|last| last.placement.clone())
+                        .unwrap_or_default(),
                     moving: rest.and_then(|last| last.moving),
                 })))
             }
@@ -184,6 +189,21 @@ impl Undecodable {
             | Kind::Fleet
             | Kind::File => last.cloned(),
         }
+    }
+}
+
+/// A source that cannot decode an object may not know its age: the object has it, or had it. An elder that breaks must not
+/// become the younger.
+fn known_meta(meta: Meta, raw: Option<&Value>, last: Option<&Meta>) -> Meta {
+    let written = raw.and_then(|raw| raw.get("metadata")).cloned();
+    let written = written.and_then(|value| serde_json::from_value::<ObjectMeta>(value).ok());
+    let written = written.map(|written| Meta::from(&written)).unwrap_or_default();
+    let last = last.cloned().unwrap_or_default();
+    let uids = [meta.uid, written.uid, last.uid];
+    Meta {
+        uid: uids.into_iter().find(|uid| !uid.is_empty()).unwrap_or_default(),
+        created: meta.created.or(written.created).or(last.created),
+        generation: meta.generation.max(written.generation),
     }
 }
 

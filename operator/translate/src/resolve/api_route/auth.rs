@@ -104,7 +104,10 @@ fn with_keys(
 }
 
 fn api_key(view: &View<'_>, owner: &Owner, name: &str, spec: &ApiKey) -> Result<Made, ConfigError> {
-    let source = (spec.keys().map_err(|error| invalid(&error))?, Purpose::ApiKeys);
+    let source = (
+        spec.keys().map_err(|error| invalid(&error))?,
+        Purpose::ApiKeys,
+    );
     let header = spec.effective_header().to_ascii_lowercase();
     Ok(with_keys(view, owner, name, source, |keys| {
         auth::Method::ApiKey(auth::ApiKey { header, keys })
@@ -117,7 +120,10 @@ fn signature(
     name: &str,
     spec: &HttpMessageSignature,
 ) -> Result<Made, ConfigError> {
-    let source = (spec.keys.source().map_err(|error| invalid(&error))?, Purpose::SignatureKeys);
+    let source = (
+        spec.keys.source().map_err(|error| invalid(&error))?,
+        Purpose::SignatureKeys,
+    );
     let nonce = spec.nonce.as_ref().map(|nonce| {
         let memory = nonce.memory().map_err(|error| invalid(&error))?;
         Ok(auth::Nonce {
@@ -130,7 +136,11 @@ fn signature(
         auth::Method::Signature(auth::Signature {
             keys,
             algorithms: spec.algorithms.iter().map(signature_algorithm).collect(),
-            required_components: spec.effective_components().into_iter().map(str::to_owned).collect(),
+            required_components: spec
+                .effective_components()
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
             max_age_ms: millis(spec.effective_max_age()),
             skew_ms: millis(spec.effective_skew()),
             nonce,
@@ -195,7 +205,9 @@ fn jwt(view: &View<'_>, owner: &Owner, name: &str, spec: &Jwt) -> Result<Made, C
         }),
         JwtKeySource::Secrets(source) => {
             let source = (source, Purpose::JwtKeys);
-            Ok(with_keys(view, owner, name, source, |keys| method(auth::JwtKeys::Keys(keys))))
+            Ok(with_keys(view, owner, name, source, |keys| {
+                method(auth::JwtKeys::Keys(keys))
+            }))
         }
     }
 }
@@ -233,7 +245,9 @@ pub(super) fn nearest<'a>(
     let route = || spec.auth.as_ref().and_then(|auth| auth.requirement());
     let profile = || {
         let specs = profiles.iter().filter_map(|profile| profile.sound());
-        specs.filter_map(|spec| spec.auth.as_ref()).find_map(|auth| auth.requirement())
+        specs
+            .filter_map(|spec| spec.auth.as_ref())
+            .find_map(|auth| auth.requirement())
     };
     own.or_else(route).or_else(profile)
 }
@@ -284,7 +298,10 @@ impl<'a> Providers<'a> {
             (Anonymous::Deny, false) => auth::Anonymous::Deny,
         };
         let any_of = any_of.iter().map(|combination| {
-            let names = combination.all_of.iter().map(|name| self.take(name, profiles));
+            let names = combination
+                .all_of
+                .iter()
+                .map(|name| self.take(name, profiles));
             Ok(auth::AllOf {
                 all_of: names.collect::<Result<_, ConfigError>>()?,
             })
@@ -301,7 +318,10 @@ impl<'a> Providers<'a> {
             let what = format!("no provider {name} in the route, its profile or SluiceConfig");
             return Err(ConfigError::new(ConfigReason::ReferenceNotFound, what));
         };
-        let known = self.taken.iter().find(|taken| taken.owner == owner && taken.declared == name);
+        let known = self
+            .taken
+            .iter()
+            .find(|taken| taken.owner == owner && taken.declared == name);
         if let Some(known) = known {
             return Ok(known.unit.name.clone());
         }
@@ -341,12 +361,13 @@ impl<'a> Providers<'a> {
     /// Providers of others that cannot serve: the route cannot mend them, but should say why it refuses.
     pub(super) fn broken_elsewhere(&self) -> impl Iterator<Item = &ConfigError> {
         let own = Owner::route(&self.route.id.namespace, &self.route.id.name);
-        self.taken.iter().filter(move |taken| taken.owner != own).filter_map(|taken| {
-            match &taken.unit.method {
+        self.taken
+            .iter()
+            .filter(move |taken| taken.owner != own)
+            .filter_map(|taken| match &taken.unit.method {
                 auth::Method::Broken(error) => Some(error),
                 _ => None,
-            }
-        })
+            })
     }
 
     /// Sorted by name.

@@ -94,9 +94,13 @@ fn own_app(view: &View<'_>, claim: &Claim, service: &str) -> Result<Target, Faul
     let parents: BTreeSet<&str> = claim.parents.iter().map(|parent| &*parent.name).collect();
     for parent in parents.into_iter().filter(|parent| *parent != service) {
         let groups = view.groups_with(namespace, parent);
-        let stranger = groups.iter().find(|group| !group.services().iter().any(|own| own == service));
+        let stranger = groups
+            .iter()
+            .find(|group| !group.services().iter().any(|own| own == service));
         if let Some(group) = stranger {
-            let what = format!("Service {service} is the parent on some pods only: on those of group {group} it would be a forward to pods that enforce this route again");
+            let what = format!(
+                "Service {service} is the parent on some pods only: on those of group {group} it would be a forward to pods that enforce this route again"
+            );
             return Err(fault(ConfigReason::TargetEnforces, what));
         }
     }
@@ -112,15 +116,21 @@ pub(crate) fn plain(
 ) -> Result<(), ConfigError> {
     let missing = |what: String| ConfigError::new(ConfigReason::BackendNotFound, what);
     let Some(facts) = view.service(namespace, service) else {
-        return Err(missing(format!("Service {namespace}/{service} does not exist")));
+        return Err(missing(format!(
+            "Service {namespace}/{service} does not exist"
+        )));
     };
     let Some(found) = facts.ports.iter().find(|found| found.port == port) else {
-        return Err(missing(format!("Service {namespace}/{service} has no TCP port {port}")));
+        return Err(missing(format!(
+            "Service {namespace}/{service} has no TCP port {port}"
+        )));
     };
     match enforcer(view, &facts, found) {
         None => Ok(()),
         Some(route) => {
-            let what = format!("port {port} of Service {namespace}/{service} has auth, limits or a cache of its own, by {route}");
+            let what = format!(
+                "port {port} of Service {namespace}/{service} has auth, limits or a cache of its own, by {route}"
+            );
             Err(ConfigError::new(ConfigReason::TargetEnforces, what))
         }
     }

@@ -15,8 +15,11 @@ pub(super) fn rule(spec: &Cache) -> Option<cache::CacheRule> {
     let key = spec.key.clone().unwrap_or_default();
     let ignored = key.query.map(|query| query.ignore).unwrap_or_default();
     let ignored: BTreeSet<String> = ignored.iter().map(ToString::to_string).collect();
-    let headers: BTreeSet<String> =
-        key.headers.iter().map(|name| name.to_ascii_lowercase()).collect();
+    let headers: BTreeSet<String> = key
+        .headers
+        .iter()
+        .map(|name| name.to_ascii_lowercase())
+        .collect();
     Some(cache::CacheRule {
         scope: match spec.effective_scope() {
             CacheScope::Standard => cache::CacheScope::Standard,

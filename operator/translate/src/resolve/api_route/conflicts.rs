@@ -118,7 +118,9 @@ fn meet(
     let ours = ports::claimed(view, claim, &*view.service(namespace, parent)?);
     let theirs = ports::claimed(view, rival, &*view.service(namespace, service)?);
     let port = ours.intersection(&theirs).next()?;
-    Some(format!("targetPort {port} of pods behind Services {parent} and {service}"))
+    Some(format!(
+        "targetPort {port} of pods behind Services {parent} and {service}"
+    ))
 }
 
 /// A port of one Service that both name; `Some(None)`: every port.

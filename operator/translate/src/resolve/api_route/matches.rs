@@ -41,7 +41,13 @@ fn one(spec: &RouteMatch) -> Match {
         method: method.map(|method| method.as_str().to_owned()),
         headers: headers
             .iter()
-            .map(|one| value(one.effective_kind(), one.name.to_ascii_lowercase(), &one.value))
+            .map(|one| {
+                value(
+                    one.effective_kind(),
+                    one.name.to_ascii_lowercase(),
+                    &one.value,
+                )
+            })
             .collect(),
         query: query_params
             .iter()
@@ -76,7 +82,10 @@ fn value(kind: ValueMatchType, name: String, text: &str) -> ValueMatch {
 /// Adds a filter's edits. A name that it removes is gone at the end, whatever else the filter says of it.
 pub(super) fn edit(edits: &mut HeaderEdits, spec: &HeaderModifier) {
     let HeaderModifier { set, add, remove } = spec;
-    let removed: BTreeSet<String> = remove.iter().map(|name| name.to_ascii_lowercase()).collect();
+    let removed: BTreeSet<String> = remove
+        .iter()
+        .map(|name| name.to_ascii_lowercase())
+        .collect();
     let keep = |edit: &&HeaderEdit| !removed.contains(&edit.name.to_ascii_lowercase());
     let pair = |edit: &HeaderEdit| (edit.name.to_ascii_lowercase(), edit.value.to_string());
     edits.set.extend(set.iter().filter(keep).map(pair));
@@ -85,7 +94,9 @@ pub(super) fn edit(edits: &mut HeaderEdits, spec: &HeaderModifier) {
 }
 
 /// A redirect.
-pub(super) fn redirect(spec: &RequestRedirect) -> Result<Redirect, sluice_crds::common::WrongMember> {
+pub(super) fn redirect(
+    spec: &RequestRedirect,
+) -> Result<Redirect, sluice_crds::common::WrongMember> {
     let RequestRedirect {
         scheme,
         hostname,
@@ -95,7 +106,9 @@ pub(super) fn redirect(spec: &RequestRedirect) -> Result<Redirect, sluice_crds::
     } = spec;
     let path = path.as_ref().map(|path| {
         Ok(match path.get()? {
-            RedirectPathChange::ReplaceFullPath(path) => RedirectPath::ReplaceFullPath(path.to_string()),
+            RedirectPathChange::ReplaceFullPath(path) => {
+                RedirectPath::ReplaceFullPath(path.to_string())
+            }
             RedirectPathChange::ReplacePrefixMatch(prefix) => {
                 RedirectPath::ReplacePrefixMatch(prefix.to_string())
             }

@@ -9,11 +9,7 @@ mod rules;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use sluice_crds::{
-    ApiRouteSpec,
-    api_route::RequestLimits,
-    common::Quantity,
-};
+use sluice_crds::{ApiRouteSpec, api_route::RequestLimits, common::Quantity};
 use sluice_snapshot::{
     ConfigError, ConfigReason, Unit, UnitName,
     unit::{Route, route},
@@ -34,7 +30,10 @@ pub(super) fn resolve(view: &View<'_>, facts: &RouteFacts) -> Resolved {
             true => "nothing it covers is served",
             false => "its last good form stays in force",
         };
-        let what = format!("the stored object does not decode ({}); {kept}", defect.message);
+        let what = format!(
+            "the stored object does not decode ({}); {kept}",
+            defect.message
+        );
         report.add(FindingReason::Undecodable, "", &what);
     }
     let mut resolved = match facts.sound() {
@@ -104,7 +103,9 @@ fn serving(
         [] => vec![rules::implied(&common, &mut providers, report)],
         rules => {
             let rules = rules.iter().enumerate();
-            rules.map(|(index, rule)| rules::rule(&common, index, rule, &mut providers, report)).collect()
+            rules
+                .map(|(index, rule)| rules::rule(&common, index, rule, &mut providers, report))
+                .collect()
         }
     };
     for error in providers.broken_elsewhere() {
@@ -125,7 +126,9 @@ fn serving(
             hostname,
             place,
         }) => {
-            let what = format!("hostname {hostname} on {place} belongs to {elder}, which is elder; this route serves nothing");
+            let what = format!(
+                "hostname {hostname} on {place} belongs to {elder}, which is elder; this route serves nothing"
+            );
             report.add(FindingReason::Conflicted, "spec.hostnames", &what);
             resolved.units.clear();
         }
@@ -171,7 +174,11 @@ fn keys(
         let made = auth::provider(view, &owner, provider);
         for (reason, what) in made.problems {
             let path = format!("spec.auth.providers[{index}]");
-            report.add(reason, &path, &format!("provider {}: {what}", provider.name));
+            report.add(
+                reason,
+                &path,
+                &format!("provider {}: {what}", provider.name),
+            );
         }
         if let Some((name, keys)) = made.keys {
             seal::other(name, Unit::Keys(keys), resolved, report);
@@ -191,11 +198,15 @@ fn request_limits(spec: Option<&RequestLimits>) -> route::RequestLimits {
         return defaults;
     };
     let bytes = |quantity: &Option<Quantity>, default: u32| {
-        let value = quantity.as_ref().map_or(u64::from(default), Quantity::value);
+        let value = quantity
+            .as_ref()
+            .map_or(u64::from(default), Quantity::value);
         u32::try_from(value).unwrap_or(u32::MAX)
     };
     route::RequestLimits {
-        max_body: max_body_size.as_ref().map_or(defaults.max_body, Quantity::value),
+        max_body: max_body_size
+            .as_ref()
+            .map_or(defaults.max_body, Quantity::value),
         max_headers: bytes(max_headers_size, defaults.max_headers),
         max_target: bytes(max_target_length, defaults.max_target),
     }

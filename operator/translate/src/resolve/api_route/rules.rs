@@ -57,7 +57,9 @@ pub(super) fn rule(
         report.error(path, &error);
         broken.get_or_insert(error);
     };
-    let filters = filters(common, spec, &path, &mut |path, error| fault(report, path, error));
+    let filters = filters(common, spec, &path, &mut |path, error| {
+        fault(report, path, error)
+    });
     let nearest = auth::nearest(common.spec, spec, &filters.profiles);
     let requirement = nearest.map(|wanted| providers.requirement(wanted, &filters.profiles));
     let requirement = requirement.transpose().unwrap_or_else(|error| {
@@ -93,7 +95,11 @@ pub(super) fn rule(
         matches: matched,
         auth: requirement.flatten(),
         policies: policies(common, &spec.name, &filters.profiles),
-        cache: spec.cache.as_ref().or(profile_cache.as_ref()).and_then(cache::rule),
+        cache: spec
+            .cache
+            .as_ref()
+            .or(profile_cache.as_ref())
+            .and_then(cache::rule),
         request_headers: filters.request,
         response_headers: filters.response,
         timeouts: timeouts(spec.timeouts.as_ref().or(profile_timeouts.as_ref())),
@@ -168,7 +174,10 @@ fn profile(common: &Common<'_>, name: &str) -> Result<Arc<RouteFacts>, ConfigErr
         let what = format!("profile {namespace}/{name} {why}");
         ConfigError::new(ConfigReason::ReferenceNotFound, what)
     };
-    let profile = common.view.route(namespace, name).ok_or_else(|| missing("does not exist"))?;
+    let profile = common
+        .view
+        .route(namespace, name)
+        .ok_or_else(|| missing("does not exist"))?;
     match profile.sound() {
         None => Err(missing("cannot be read")),
         Some(spec) if !spec.is_profile() => Err(missing("is no profile: it has parentRefs")),
@@ -195,7 +204,10 @@ fn policies(common: &Common<'_>, rule: &str, profiles: &[Arc<RouteFacts>]) -> Ve
     let namespace = &*common.route.id.namespace;
     let own = common.view.policies_of(namespace, &common.route.id.name);
     let own = own.into_iter().filter(|target| {
-        target.section.as_ref().is_none_or(|section| section == rule)
+        target
+            .section
+            .as_ref()
+            .is_none_or(|section| section == rule)
     });
     let of_profiles = profiles
         .iter()
@@ -235,7 +247,10 @@ pub(super) fn ignored_in_profile(spec: &ApiRouteSpec, report: &mut Report) {
         ignored("spec.requestLimits", "sizes are the route's own");
     }
     if spec.rules.len() > 1 {
-        ignored("spec.rules", "of several rules nobody can tell which is meant");
+        ignored(
+            "spec.rules",
+            "of several rules nobody can tell which is meant",
+        );
     }
     for (index, rule) in spec.rules.iter().enumerate() {
         let blocks = [
@@ -261,10 +276,19 @@ mod tests {
 
     #[test]
     fn zero_switches_a_timeout_off_and_absence_does_not() {
-        assert_eq!(of(serde_json::json!({"request": "0s"})).request_ms, WITHOUT_END_MS);
+        assert_eq!(
+            of(serde_json::json!({"request": "0s"})).request_ms,
+            WITHOUT_END_MS
+        );
         let absent = of(serde_json::json!({"backendRequest": "800ms"}));
-        assert_eq!((absent.request_ms, absent.backend_request_ms), (15_000, 800));
+        assert_eq!(
+            (absent.request_ms, absent.backend_request_ms),
+            (15_000, 800)
+        );
         let bounded = of(serde_json::json!({"request": "2s"}));
-        assert_eq!((bounded.request_ms, bounded.backend_request_ms), (2_000, 2_000));
+        assert_eq!(
+            (bounded.request_ms, bounded.backend_request_ms),
+            (2_000, 2_000)
+        );
     }
 }

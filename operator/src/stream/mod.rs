@@ -7,6 +7,10 @@ pub mod published;
 pub mod server;
 pub mod session;
 pub mod table;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 pub mod update;
 
 pub use published::{Entry, Feed, Publication, Published, Snapshot};

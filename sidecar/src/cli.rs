@@ -34,9 +34,9 @@ pub struct Cli {
     /// Something else than serving.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// Serving.
+    /// Serving: there unless something else is asked for.
     #[command(flatten)]
-    pub serve: ServeArgs,
+    pub serve: Option<ServeArgs>,
 }
 
 /// Other things to do.
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn the_least_command_line_has_the_documented_defaults() {
         Cli::command().debug_assert();
-        let serve = Cli::try_parse_from(LEAST).expect("parses").serve;
+        let serve = Cli::try_parse_from(LEAST).expect("parses").serve.expect("serves");
         assert_eq!(serve.inbound[0].listen.port(), 8080);
         assert_eq!(serve.admin.to_string(), "127.0.0.1:15000");
         assert_eq!(serve.metrics.to_string(), "0.0.0.0:15020");

@@ -1,27 +1,28 @@
 //! What the control thread and the data threads share: the program in force, live state that outlives programs, and the
 //! few messages between them. It holds no I/O and decides nothing.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-use sluice_pipeline::{Program, UnitSet};
+use arc_swap::{ArcSwap, Guard};
+use http::HeaderValue;
+use sluice_pipeline::{Program, UnitSet, dispatch::VIA_FORWARD};
+use sluice_process::{Clock, Condition, Readiness};
+use sluice_snapshot::{Hash, UnitKind, stream};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
     cache::CacheStore,
+    control,
     limits::Limits,
     metrics::Metrics,
     nonces::Nonces,
-    shards::{Flights, Settled},
+    shards::Flights,
     store_api::{StoreCall, StoreHandle},
 };
 
 /// Everything that more than one thread sees.
 pub struct Shared {
-    /// The program in force and the units it was compiled from.
+    /// The program in force.
     pub live: Live,
     /// Buckets and slices of rate limits.
     pub limits: Limits,
@@ -35,25 +36,29 @@ pub struct Shared {
     pub metrics: Metrics,
     /// The way to the stores.
     pub stores: StoreHandle,
-    /// Whether traffic should come.
+    /// Whether traffic should come: listeners bound, a snapshot applied, not draining.
     pub readiness: Readiness,
+    /// The clock of everything that decides.
+    pub clock: Clock,
+    applied: Condition,
 }
 
 /// What the control thread takes from: one of each exists.
 pub struct Inbox {
-    /// Holds whose last earlier request has ended: each becomes a `Settled` of the stream. After a reconnect,
-    /// [`Flights::settled`] says which still stand.
-    pub settled: mpsc::UnboundedReceiver<Settled>,
+    /// Holds whose last earlier request has ended, for the stream.
+    pub settled: mpsc::Receiver<stream::Settled>,
     /// Calls for the store task.
     pub store_calls: mpsc::Receiver<StoreCall>,
 }
 
 impl Shared {
-    /// Shared state with the empty program: every port refuses until [`Live::publish`] was called.
+    /// Shared state with the empty program: every port refuses until a snapshot is installed.
     pub fn new(limits: SharedLimits) -> (Arc<Self>, Inbox) {
         let SharedLimits { max_buckets, max_nonces, max_cache_bytes } = limits;
         let (stores, store_calls) = StoreHandle::new();
         let (flights, settled) = Flights::new();
+        let readiness = Readiness::default();
+        let applied = readiness.condition("snapshot");
         let shared = Self {
             live: Live::new(),
             limits: Limits::new(max_buckets),
@@ -62,19 +67,31 @@ impl Shared {
             flights,
             metrics: Metrics::default(),
             stores,
-            readiness: Readiness::default(),
+            readiness,
+            clock: Clock::start(),
+            applied,
         };
         (Arc::new(shared), Inbox { settled, store_calls })
     }
 
-    /// Puts a snapshot in force: what the control thread calls for the last-known-good and for every update that
-    /// compiled. The swap is whole; requests that run keep the program they loaded.
-    pub fn publish(&self, units: Arc<UnitSet>, program: Program) {
-        self.live.publish(Arc::clone(&units), program);
+}
+
+impl control::DataPlane for Shared {
+    fn current(&self) -> Arc<Program> {
+        Arc::clone(&self.live.peek().program)
+    }
+
+    /// The swap is whole; requests that run keep the program they loaded.
+    fn install(&self, program: Program, set: &UnitSet) {
+        self.live.replace(program, set);
         // After the swap: a request that still chose by the old program is counted or sees the new one (see Flights).
-        self.flights.observe(&units);
+        self.flights.observe(set, self.clock.now_ms());
         self.live.wake();
-        self.readiness.set_applied();
+        self.applied.met();
+    }
+
+    fn report(&self) -> stream::Report {
+        self.metrics.report(|limit| self.limits.answering(limit).name())
     }
 }
 
@@ -95,45 +112,63 @@ impl Default for SharedLimits {
     }
 }
 
-/// The program in force.
+/// What is in force; replaced whole. A request keeps it to its end.
+pub struct InForce {
+    /// The program.
+    pub program: Arc<Program>,
+    /// The units it was compiled from.
+    pub units: Arc<UnitSet>,
+    /// What a forward of this group says in `Via`.
+    pub via_forward: HeaderValue,
+}
+
+/// The way to what is in force, and news of its changes.
 pub struct Live {
-    program: ArcSwap<Program>,
-    units: ArcSwap<UnitSet>,
+    current: ArcSwap<InForce>,
     changes: watch::Sender<u64>,
+}
+
+impl InForce {
+    fn new(program: Program, units: UnitSet) -> Self {
+        let group = units.units.keys().find(|name| name.kind() == UnitKind::Inbound);
+        let hash = Hash::of(group.map_or("", |name| name.as_str()).as_bytes());
+        let via = format!("1.1 {VIA_FORWARD}{}", &hash.as_str()[..16]);
+        Self {
+            program: Arc::new(program),
+            units: Arc::new(units),
+            via_forward: HeaderValue::from_str(&via).expect("hexadecimal digits are a header value"),
+        }
+    }
 }
 
 impl Live {
     fn new() -> Self {
-        Self {
-            program: ArcSwap::from_pointee(Program::empty()),
-            units: ArcSwap::from_pointee(UnitSet::default()),
-            changes: watch::Sender::new(0),
-        }
+        let nothing = InForce::new(Program::empty(), UnitSet::default());
+        Self { current: ArcSwap::from_pointee(nothing), changes: watch::Sender::new(0) }
     }
 
-    /// The program, to be kept for one request.
-    pub fn program(&self) -> Arc<Program> {
-        self.program.load_full()
+    /// What is in force, to be kept for one request.
+    pub fn load(&self) -> Arc<InForce> {
+        self.current.load_full()
     }
 
-    /// A short look at the program, cheaper than [`Live::program`].
-    pub fn peek(&self) -> arc_swap::Guard<Arc<Program>> {
-        self.program.load()
+    /// A short look, cheaper than [`Live::load`].
+    pub fn peek(&self) -> Guard<Arc<InForce>> {
+        self.current.load()
     }
 
-    /// The units in force, for the debug endpoint and the next `Hello`.
+    /// The units in force.
     pub fn units(&self) -> Arc<UnitSet> {
-        self.units.load_full()
+        Arc::clone(&self.peek().units)
     }
 
-    /// Changes of the program, for those who wait for one.
+    /// Changes of what is in force, for those who wait for one.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
-    fn publish(&self, units: Arc<UnitSet>, program: Program) {
-        self.program.store(Arc::new(program));
-        self.units.store(units);
+    fn replace(&self, program: Program, units: &UnitSet) {
+        self.current.store(Arc::new(InForce::new(program, units.clone())));
     }
 
     fn wake(&self) {
@@ -141,77 +176,20 @@ impl Live {
     }
 }
 
-/// Whether traffic should come: listeners bound, a snapshot applied, and not draining.
-#[derive(Debug, Default)]
-pub struct Readiness {
-    bound: AtomicBool,
-    applied: AtomicBool,
-    draining: AtomicBool,
-    restarts: AtomicU64,
-}
-
-impl Readiness {
-    /// All listeners are bound.
-    pub fn set_bound(&self) {
-        self.bound.store(true, Ordering::Release);
-    }
-
-    /// A snapshot is in force.
-    pub fn set_applied(&self) {
-        self.applied.store(true, Ordering::Release);
-    }
-
-    /// The process is going away: for good.
-    pub fn set_draining(&self) {
-        self.draining.store(true, Ordering::Release);
-    }
-
-    /// Whether a snapshot is in force.
-    pub fn is_applied(&self) -> bool {
-        self.applied.load(Ordering::Acquire)
-    }
-
-    /// Whether the process is going away.
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
-    }
-
-    /// Why traffic should not come; none: it should.
-    pub fn missing(&self) -> Option<&'static str> {
-        if self.is_draining() {
-            Some("draining")
-        } else if !self.bound.load(Ordering::Acquire) {
-            Some("listeners are not bound")
-        } else if !self.is_applied() {
-            Some("no configuration has been applied")
-        } else {
-            None
-        }
-    }
-
-    /// Counts a control task that had to be restarted.
-    pub fn count_restart(&self) {
-        self.restarts.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Control tasks that had to be restarted.
-    pub fn restarts(&self) -> u64 {
-        self.restarts.load(Ordering::Relaxed)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::DataPlane;
 
     #[test]
-    fn ready_is_bound_and_applied_and_not_draining() {
-        let readiness = Readiness::default();
-        readiness.set_bound();
-        assert_eq!(readiness.missing(), Some("no configuration has been applied"));
-        readiness.set_applied();
-        assert_eq!(readiness.missing(), None);
-        readiness.set_draining();
-        assert_eq!(readiness.missing(), Some("draining"));
+    fn ready_needs_an_applied_snapshot_and_whoever_waits_hears_of_it() {
+        let (shared, _inbox) = Shared::new(SharedLimits::default());
+        let mut changes = shared.live.subscribe();
+        assert!(!shared.readiness.is_ready());
+        shared.install(Program::empty(), &UnitSet::default());
+        assert!(shared.readiness.is_ready());
+        assert!(changes.has_changed().expect("the sender lives"));
+        changes.mark_unchanged();
+        assert!(shared.live.load().via_forward.to_str().expect("text").starts_with("1.1 sluice-fwd-"));
     }
 }

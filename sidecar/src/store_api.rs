@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use sluice_pipeline::ratelimit::{BucketKey, Limit};
+use sluice_pipeline::ratelimit::{BucketKey, slice};
 use sluice_snapshot::UnitName;
 use tokio::sync::{mpsc, oneshot};
 
@@ -26,37 +26,17 @@ pub enum StoreCall {
     Nonce(Nonce),
 }
 
-/// Takes up to `want` tokens, and none at all where fewer than `need` are there. `need == want` is an exact decision
-/// (`consistency: Strict`).
+/// Runs the lease script (`slice::LEASE_SCRIPT`) on a bucket.
 #[derive(Debug)]
 pub struct Lease {
     /// The store unit.
     pub store: UnitName,
-    /// The limit: its numbers, its id.
-    pub limit: Arc<Limit>,
     /// The bucket.
     pub key: BucketKey,
-    /// Fewest tokens that help.
-    pub need: u64,
-    /// Most tokens that are asked for.
-    pub want: u64,
+    /// The script's arguments.
+    pub request: slice::Request,
     /// Where the answer goes.
-    pub reply: Reply<Grant>,
-}
-
-/// What the store gave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Grant {
-    /// Tokens taken from the store's bucket: zero, or between `need` and `want`.
-    pub tokens: u64,
-    /// Milliseconds after which tokens that are left must not be spent any more.
-    pub valid_ms: u64,
-    /// Where nothing was given: microseconds until `need` tokens are there.
-    pub retry_after_us: u64,
-    /// Tokens left in the store's bucket.
-    pub remaining: u64,
-    /// Microseconds until the bucket is full again.
-    pub reset_us: u64,
+    pub reply: Reply<slice::Reply>,
 }
 
 /// Remembers a nonce for a while.
@@ -158,10 +138,15 @@ impl StoreHandle {
         }
     }
 
-    /// Takes exactly `cost` tokens or none. The caller brings the deadline.
-    pub async fn take(&self, store: &UnitName, limit: &Arc<Limit>, key: &BucketKey, cost: u64) -> Result<Grant, StoreError> {
-        let (store, limit, key) = (store.clone(), Arc::clone(limit), key.clone());
-        self.ask(|reply| StoreCall::Lease(Lease { store, limit, key, need: cost, want: cost, reply })).await
+    /// Leases tokens and waits for them. The caller brings the deadline.
+    pub async fn lease(
+        &self,
+        store: &UnitName,
+        key: &BucketKey,
+        request: slice::Request,
+    ) -> Result<slice::Reply, StoreError> {
+        let (store, key) = (store.clone(), key.clone());
+        self.ask(|reply| StoreCall::Lease(Lease { store, key, request, reply })).await
     }
 
     /// Whether a nonce is new; from now on it is not. The caller brings the deadline.

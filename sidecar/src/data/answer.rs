@@ -1,0 +1,111 @@
+//! Answers that the sidecar gives itself, and the response phases that every answer passes, refusals too: edits of the
+//! rule, rate limit fields, `Cache-Status`.
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE},
+};
+use sluice_pipeline::{Reject, RejectReason, auth, order::Phase, program::Rule, ratelimit};
+
+use super::{body::Body, headers, record::Settle};
+
+const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// The answer of a refusal: problem details (RFC 9457) that name no object and no secret.
+pub fn refusal(reject: &Reject, rule: Option<&Rule>) -> Response<Body> {
+    let description = reject.reason.describe();
+    let mut response = Response::new(Body::memory(problem(reject.reason)));
+    *response.status_mut() = StatusCode::from_u16(description.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, PROBLEM);
+    headers.insert(CACHE_CONTROL, NO_STORE);
+    if let Some(seconds) = reject.retry_after_s {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if description.status == 401 {
+        // RFC 9110 section 15.5.2: a 401 says how to authenticate.
+        for challenge in rule.map(|rule| auth::challenge_after(rule, reject.reason)).unwrap_or_default() {
+            if let Ok(value) = HeaderValue::try_from(challenge) {
+                headers.append(WWW_AUTHENTICATE, value);
+            }
+        }
+    }
+    response
+}
+
+/// Problem details: type, title and status, and nothing of the request.
+fn problem(reason: RejectReason) -> Bytes {
+    let description = reason.describe();
+    // Names and titles are constants without a character that JSON escapes.
+    Bytes::from(format!(
+        r#"{{"type":"https://sluice.dev/problems/{}","title":"{}","status":{}}}"#,
+        description.name, description.title, description.status
+    ))
+}
+
+/// An answer that sends the client elsewhere.
+pub fn redirect(status: u16, location: &str) -> Response<Body> {
+    let mut response = Response::new(Body::memory(Bytes::new()));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::FOUND);
+    if let Ok(location) = HeaderValue::from_str(location) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
+}
+
+/// The response phases; the answer then settles its request at its end.
+pub fn finish(mut settle: Settle, response: Response<Body>) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    settle.progress_to_answer();
+    edit(&mut head.headers, &settle);
+    settle.answered(head.status.as_u16());
+    Response::from_parts(head, body.settling(settle))
+}
+
+fn edit(headers: &mut HeaderMap, settle: &Settle) {
+    if let Some((_, rule)) = &settle.matched {
+        headers::edit(headers, &rule.response_headers);
+    }
+    if !settle.verdicts.is_empty() {
+        for (name, value) in ratelimit::headers::render(&settle.verdicts) {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
+    }
+    if let Some(status) = &settle.cache_status
+        && let Ok(value) = HeaderValue::from_str(status)
+    {
+        headers.append(CACHE_STATUS, value);
+    }
+}
+
+impl Settle {
+    /// Notes that the answer passes the response phases. The log goes on to name the phase that decided.
+    fn progress_to_answer(&mut self) {
+        let mut progress = self.progress;
+        progress.enter(Phase::EditResponse);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body::Body as _;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_problem_details_with_its_wait() {
+        let reject = Reject::new(RejectReason::ShardMoving).retry_after(2).detail("internal to the log");
+        let response = refusal(&reject, None);
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
+        assert_eq!(response.headers()[RETRY_AFTER], "2");
+        assert!(response.body().size_hint().exact().is_some_and(|length| length > 20));
+        let text = String::from_utf8(problem(reject.reason).to_vec()).expect("text");
+        assert!(text.contains("shard-moving") && !text.contains("internal to the log"), "{text}");
+    }
+}

@@ -1,0 +1,276 @@
+//! The bodies that pass through: concrete types, so that no chunk is boxed. A response's body ends its request: when the
+//! last byte has left, or when the client went away, the request is settled.
+
+use std::{
+    cell::Cell,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::{cache::Fill, record::Settle, upstream::Lease};
+use crate::shards::Flight;
+
+/// Why a request's body could not be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestBodyError {
+    /// It is larger than the route allows.
+    #[error("the body is larger than the route's maxBodySize allows")]
+    TooLarge,
+    /// The client broke off.
+    #[error("the client broke off: {0}")]
+    Client(#[from] hyper::Error),
+}
+
+/// What is seen of a body while it passes.
+#[derive(Debug)]
+pub struct Meter {
+    bytes: Cell<u64>,
+    max: u64,
+    too_large: Cell<bool>,
+    broken: Cell<bool>,
+}
+
+impl Meter {
+    /// A meter that lets `max` bytes pass.
+    pub fn new(max: u64) -> Rc<Self> {
+        Rc::new(Self { bytes: Cell::new(0), max, too_large: Cell::new(false), broken: Cell::new(false) })
+    }
+
+    /// Bytes that passed.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    /// Whether the body was cut off because of its size.
+    pub fn too_large(&self) -> bool {
+        self.too_large.get()
+    }
+
+    /// Whether the client broke off.
+    pub fn broken(&self) -> bool {
+        self.broken.get()
+    }
+
+    /// Counts bytes; false: too many.
+    pub fn pass(&self, bytes: usize) -> bool {
+        self.bytes.set(self.bytes.get().saturating_add(bytes as u64));
+        let fits = self.bytes.get() <= self.max;
+        self.too_large.set(self.too_large.get() || !fits);
+        fits
+    }
+}
+
+/// A request's body on its way to an upstream.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// None.
+    Empty,
+    /// Held in memory: it was verified.
+    Full(Bytes),
+    /// As it comes.
+    Stream(Incoming, Rc<Meter>),
+}
+
+impl RequestBody {
+    /// A copy, where it can be sent again.
+    pub fn again(&self) -> Option<Self> {
+        match self {
+            Self::Empty => Some(Self::Empty),
+            Self::Full(bytes) => Some(Self::Full(bytes.clone())),
+            Self::Stream(..) => None,
+        }
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = RequestBodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Stream(incoming, meter) => Poll::Ready(match ready!(Pin::new(incoming).poll_frame(context)) {
+                Some(Ok(frame)) if frame.data_ref().is_some_and(|data| !meter.pass(data.len())) => {
+                    Some(Err(RequestBodyError::TooLarge))
+                }
+                Some(Ok(frame)) => Some(Ok(frame)),
+                Some(Err(error)) => {
+                    meter.broken.set(true);
+                    Some(Err(error.into()))
+                }
+                None => None,
+            }),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(bytes) => bytes.is_empty(),
+            Self::Stream(incoming, _) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Stream(incoming, _) => incoming.size_hint(),
+        }
+    }
+}
+
+/// A response's body on its way to the client.
+pub struct Body {
+    source: Source,
+    settle: Option<Settle>,
+}
+
+/// Where it comes from.
+enum Source {
+    /// Memory: a stored answer, a problem, nothing.
+    Memory(Bytes),
+    /// An upstream.
+    Upstream(Box<Passing>),
+}
+
+/// An upstream's body as it passes.
+pub struct Passing {
+    /// The body.
+    pub incoming: Incoming,
+    /// Its connection, for the next request once this body has ended.
+    pub lease: Option<Lease>,
+    /// Where it is stored as it passes.
+    pub fill: Option<Fill>,
+    /// The request's place on its shard slot: it ends with the body.
+    pub flight: Option<Flight>,
+}
+
+impl Body {
+    /// A body from memory.
+    pub fn memory(bytes: Bytes) -> Self {
+        Self { source: Source::Memory(bytes), settle: None }
+    }
+
+    /// A body that passes.
+    pub fn passing(mut passing: Passing) -> Self {
+        if passing.incoming.is_end_stream() {
+            passing.finish();
+            return Self::memory(Bytes::new());
+        }
+        Self { source: Source::Upstream(Box::new(passing)), settle: None }
+    }
+
+    /// The same body, which settles its request at its end.
+    #[must_use]
+    pub fn settling(mut self, settle: Settle) -> Self {
+        self.settle = Some(settle);
+        self
+    }
+}
+
+impl Passing {
+    /// The body has ended well.
+    fn finish(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+        if let Some(fill) = self.fill.take() {
+            fill.finish();
+        }
+        self.flight = None;
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = self.get_mut();
+        let frame = match &mut this.source {
+            Source::Memory(bytes) if bytes.is_empty() => None,
+            Source::Memory(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
+            Source::Upstream(passing) => {
+                let frame = ready!(Pin::new(&mut passing.incoming).poll_frame(context));
+                match &frame {
+                    Some(Ok(frame)) => {
+                        if let (Some(fill), Some(data)) = (&mut passing.fill, frame.data_ref()) {
+                            fill.push(data);
+                        }
+                        if passing.incoming.is_end_stream() {
+                            passing.finish();
+                        }
+                    }
+                    Some(Err(_)) => {}
+                    None => passing.finish(),
+                }
+                frame
+            }
+        };
+        if let Some(settle) = &mut this.settle
+            && let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            settle.sent(data.len());
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Memory(bytes) => bytes.is_empty(),
+            Source::Upstream(passing) => passing.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Memory(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Upstream(passing) => passing.incoming.size_hint(),
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        // The engine drops a body when it has ended, when the client went away and when the upstream broke off.
+        let ended = self.is_end_stream();
+        if let Source::Upstream(passing) = &mut self.source
+            && ended
+        {
+            passing.finish();
+        }
+        if let Some(settle) = self.settle.take() {
+            settle.end(ended);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_meter_lets_pass_what_fits_and_not_a_byte_more() {
+        let meter = Meter::new(10);
+        assert!(meter.pass(4) && meter.pass(6));
+        assert!(!meter.too_large());
+        assert!(!meter.pass(1));
+        assert!(meter.too_large());
+        assert_eq!(meter.bytes(), 11);
+    }
+}

@@ -1,0 +1,78 @@
+//! A request of hyper as the pipeline sees it. Nothing is copied.
+
+use std::net::IpAddr;
+
+use http::{header::HOST, request::Parts};
+use sluice_pipeline::Facts;
+
+/// The head of a request and where it came from.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestFacts<'r> {
+    parts: &'r Parts,
+    peer: IpAddr,
+}
+
+impl<'r> RequestFacts<'r> {
+    /// A view of `parts`.
+    pub fn new(parts: &'r Parts, peer: IpAddr) -> Self {
+        Self { parts, peer }
+    }
+}
+
+impl Facts for RequestFacts<'_> {
+    fn method(&self) -> &str {
+        self.parts.method.as_str()
+    }
+
+    fn path(&self) -> &str {
+        self.parts.uri.path()
+    }
+
+    fn query(&self) -> Option<&str> {
+        self.parts.uri.query()
+    }
+
+    /// The target's authority counts where there is one: `:authority` of HTTP/2 and the absolute form of HTTP/1.1
+    /// (RFC 9112 section 3.2.2), else `Host`.
+    fn authority(&self) -> Option<&str> {
+        match self.parts.uri.authority() {
+            Some(authority) => Some(authority.as_str()),
+            None => self.parts.headers.get(HOST).and_then(|value| std::str::from_utf8(value.as_bytes()).ok()),
+        }
+    }
+
+    fn scheme(&self) -> &str {
+        "http"
+    }
+
+    fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.parts.headers.get_all(name).iter().map(|value| value.as_bytes())
+    }
+
+    fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
+    }
+
+    fn peer(&self) -> IpAddr {
+        self.peer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_targets_authority_counts_before_host() {
+        let facts = |uri: &str| {
+            let request = http::Request::builder().uri(uri).header("host", "b.example").header("X-A", "1").header("x-a", "2");
+            request.body(()).expect("a request").into_parts().0
+        };
+        let parts = facts("http://a.example:81/p?q=1");
+        let view = RequestFacts::new(&parts, IpAddr::from([192, 0, 2, 1]));
+        assert_eq!((view.authority(), view.path(), view.query()), (Some("a.example:81"), "/p", Some("q=1")));
+        assert_eq!(view.header("x-a").collect::<Vec<_>>(), [b"1", b"2"]);
+        let parts = facts("/p");
+        assert_eq!(RequestFacts::new(&parts, IpAddr::from([192, 0, 2, 1])).authority(), Some("b.example"));
+    }
+}

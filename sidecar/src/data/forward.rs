@@ -1,0 +1,239 @@
+//! The upstream phase: what is sent to the application or to another pod, the tries, and what failing means.
+
+use std::{net::SocketAddr, rc::Rc, sync::Arc};
+
+use http::{
+    HeaderValue, Request, Response, Uri,
+    header::HOST,
+    request::Parts,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use sluice_pipeline::{Decider, Facts, Reject, RejectReason, dispatch, program::{Backend, Rule}, target::Target};
+use sluice_snapshot::unit::backend::BackendProtocol;
+
+use super::{
+    body::{Body, Meter, Passing, RequestBody},
+    facts::RequestFacts,
+    headers,
+    placement::{OnShard, Place},
+    record::{Settle, Upstream},
+    request::is_http2,
+    upstream::{Answered, UpstreamError, set_version},
+};
+use crate::metrics::UpstreamFailure;
+
+/// Endpoints that are tried where one cannot be connected to: nothing was sent, so any method may go elsewhere.
+const MAX_TRIES: u32 = 3;
+/// How long an application may take on a port that has no route any more, in milliseconds.
+const UNROUTED_MS: u64 = 60_000;
+
+/// What the upstream phase is told.
+pub struct Forwarding<'r> {
+    /// Where to.
+    pub place: Place,
+    /// The normalised target: what was matched is what is sent.
+    pub target: &'r Target,
+    /// The rule.
+    pub rule: &'r Rule,
+    /// What is seen of the body.
+    pub meter: &'r Meter,
+    /// Until when an answer must be there.
+    pub deadline_ms: u64,
+}
+
+/// Sends the request, and waits for the head of the answer.
+pub async fn ask(
+    settle: &mut Settle,
+    mut parts: Parts,
+    body: RequestBody,
+    forwarding: Forwarding<'_>,
+) -> Result<(http::response::Parts, Passing), Reject> {
+    let Forwarding { place, target, rule, meter, deadline_ms } = forwarding;
+    let (towards, shard) = match place {
+        Place::App { inbound, shard } => {
+            (Towards::App(inbound.map_or(settle.connection.inbound.app, |inbound| inbound.app)), shard)
+        }
+        Place::Forward { backend, endpoint, shard } => (Towards::Backend(backend, endpoint), shard),
+        Place::Redirect { .. } => return Err(Reject::new(RejectReason::Internal).detail("a redirect has no upstream")),
+    };
+    let decider = rule.decider();
+    prepare(settle, &mut parts, target, &towards).map_err(|reject| reject.by(decider.clone()))?;
+    let now_ms = settle.thread.clock().now_ms();
+    let try_deadline_ms = deadline_ms.min(now_ms + rule.timeouts.backend_request_ms);
+    let sent = send(settle, Request::from_parts(parts, body), &towards, &shard, try_deadline_ms).await;
+    settle.upstream_us = Some(settle.thread.clock().now_us().saturating_sub(settle.began_us));
+    settle.bytes_in = settle.bytes_in.max(meter.bytes());
+    let Answered { response, lease } = sent.map_err(|error| refusal(settle, error, meter, decider))?;
+    Ok(received(response, lease, shard))
+}
+
+/// The port had a route and has none any more: the request passes to the application without any policy.
+pub async fn unrouted(settle: &mut Settle, mut parts: Parts, body: Incoming) -> Result<Response<Body>, Reject> {
+    let meter = Meter::new(u64::MAX);
+    let body = if body.is_end_stream() { RequestBody::Empty } else { RequestBody::Stream(body, Rc::clone(&meter)) };
+    let towards = Towards::App(settle.connection.inbound.app);
+    let facts = RequestFacts::new(&parts, settle.connection.peer.ip());
+    let (raw_path, query) = (facts.path().to_owned(), facts.query().map(str::to_owned));
+    let target = Target { path: raw_path.clone(), raw_path, query };
+    prepare(settle, &mut parts, &target, &towards)?;
+    let deadline_ms = settle.thread.clock().now_ms() + UNROUTED_MS;
+    let sent = send(settle, Request::from_parts(parts, body), &towards, &None, deadline_ms).await;
+    let Answered { response, lease } = sent.map_err(|error| refusal(settle, error, &meter, Decider::default()))?;
+    let (head, passing) = received(response, lease, None);
+    Ok(Response::from_parts(head, Body::passing(passing)))
+}
+
+enum Towards {
+    App(SocketAddr),
+    Backend(Arc<Backend>, SocketAddr),
+}
+
+impl Towards {
+    fn protocol(&self) -> BackendProtocol {
+        match self {
+            Self::App(_) => BackendProtocol::Http1,
+            Self::Backend(backend, _) => backend.protocol,
+        }
+    }
+}
+
+/// Makes of the client's head the head for the next hop.
+fn prepare(settle: &mut Settle, parts: &mut Parts, target: &Target, towards: &Towards) -> Result<(), Reject> {
+    let peer = settle.connection.peer.ip();
+    let authority = RequestFacts::new(parts, peer).authority().map(str::to_owned);
+    headers::remove_hop_by_hop_of_request(&mut parts.headers);
+    if is_http2(parts) {
+        headers::join_cookies(&mut parts.headers);
+    }
+    let via = match towards {
+        Towards::App(_) => headers::VIA_APP,
+        Towards::Backend(..) => settle.force.via_forward.clone(),
+    };
+    headers::add_hop(&mut parts.headers, via, peer);
+    settle.trace = Some(headers::trace(&mut parts.headers, &settle.thread.dice));
+    set_target(parts, target, authority, towards.protocol())?;
+    set_version(parts, towards.protocol());
+    Ok(())
+}
+
+/// The target as the next hop wants it: origin form for HTTP/1.1, with scheme and authority for HTTP/2.
+fn set_target(
+    parts: &mut Parts,
+    target: &Target,
+    authority: Option<String>,
+    protocol: BackendProtocol,
+) -> Result<(), Reject> {
+    let bad = || Reject::new(RejectReason::BadTarget).detail("the target cannot be written for the upstream");
+    let bare = parts.uri.authority().is_none();
+    if protocol == BackendProtocol::Http1 && bare && !target.changed() {
+        return Ok(());
+    }
+    let mut uri = http::uri::Parts::default();
+    uri.path_and_query = Some(PathAndQuery::try_from(target.path_and_query()).map_err(|_| bad())?);
+    match protocol {
+        BackendProtocol::Http1 => {
+            // The target's authority is what `Host` must say (RFC 9112 section 3.2.2).
+            if let (false, Some(authority)) = (bare, &authority) {
+                let host = HeaderValue::from_str(authority)
+                    .map_err(|_| Reject::new(RejectReason::BadRequest).detail("the authority is no header value"))?;
+                parts.headers.insert(HOST, host);
+            }
+        }
+        BackendProtocol::H2c => {
+            uri.scheme = Some(Scheme::HTTP);
+            let authority = authority.unwrap_or_default();
+            uri.authority = Some(Authority::try_from(authority).map_err(|_| bad())?);
+            parts.headers.remove(HOST);
+        }
+    }
+    parts.uri = Uri::from_parts(uri).map_err(|_| bad())?;
+    Ok(())
+}
+
+/// Tries the upstream; where nothing was sent, another endpoint of it.
+async fn send(
+    settle: &mut Settle,
+    mut request: Request<RequestBody>,
+    towards: &Towards,
+    shard: &Option<OnShard>,
+    deadline_ms: u64,
+) -> Result<Answered, UpstreamError> {
+    let thread = Rc::clone(&settle.thread);
+    let mut tries = 1;
+    let mut address = match towards {
+        Towards::App(address) | Towards::Backend(_, address) => *address,
+    };
+    loop {
+        settle.upstream = Some(Upstream {
+            address,
+            backend: match towards {
+                Towards::App(_) => None,
+                Towards::Backend(backend, _) => Some(Arc::clone(backend)),
+            },
+            shard: shard.as_ref().map(|shard| shard.seen.clone()),
+        });
+        let failed = match thread.pool.send(address, towards.protocol(), request, deadline_ms).await {
+            Ok(answered) => return Ok(answered),
+            Err(failed) => failed,
+        };
+        match (failed, towards) {
+            ((UpstreamError::Connect(..) | UpstreamError::ConnectTimeout(_), Some(unsent)), Towards::Backend(backend, _))
+                if tries < MAX_TRIES =>
+            {
+                tries += 1;
+                thread.tally.upstream(UpstreamFailure::Retried);
+                request = unsent;
+                address = another(backend, address, thread.dice.roll32());
+            }
+            ((error, _), _) => return Err(error),
+        }
+    }
+}
+
+/// Another endpoint than the one that failed, where there is one.
+fn another(backend: &Backend, failed: SocketAddr, random: u32) -> SocketAddr {
+    let first = dispatch::endpoint(backend, random).unwrap_or(failed);
+    if first != failed {
+        return first;
+    }
+    let endpoints = backend.endpoints();
+    let place = endpoints.iter().position(|endpoint| *endpoint == failed).unwrap_or(0);
+    endpoints.get((place + 1) % endpoints.len().max(1)).copied().unwrap_or(failed)
+}
+
+/// What a failed try means for the client.
+fn refusal(settle: &Settle, error: UpstreamError, meter: &Meter, decider: Decider) -> Reject {
+    let tally = &settle.thread.tally;
+    let reason = match &error {
+        _ if meter.too_large() => RejectReason::BodyTooLarge,
+        _ if meter.broken() => RejectReason::BadRequest,
+        UpstreamError::Connect(..) | UpstreamError::ConnectTimeout(_) => {
+            tally.upstream(UpstreamFailure::Connect);
+            RejectReason::UpstreamConnect
+        }
+        UpstreamError::Broken(..) => {
+            tally.upstream(UpstreamFailure::Reset);
+            RejectReason::UpstreamReset
+        }
+        UpstreamError::Timeout(_) => {
+            tally.upstream(UpstreamFailure::Timeout);
+            RejectReason::UpstreamTimeout
+        }
+    };
+    Reject::new(reason).by(decider).detail(error.to_string())
+}
+
+fn received(
+    response: Response<Incoming>,
+    lease: Option<super::upstream::Lease>,
+    shard: Option<OnShard>,
+) -> (http::response::Parts, Passing) {
+    let (mut head, incoming) = response.into_parts();
+    headers::remove_hop_by_hop(&mut head.headers);
+    // The version belongs to the connection too.
+    head.version = http::Version::HTTP_11;
+    let flight = shard.map(|shard| shard.flight);
+    (head, Passing { incoming, lease, fill: None, flight })
+}

@@ -1,0 +1,239 @@
+//! The way of one request, phase by phase. Order is security: it is DESIGN's, `sluice_pipeline::order` lists it, and
+//! entering a phase out of order is a panic in every test.
+
+use std::{convert::Infallible, panic::AssertUnwindSafe, rc::Rc};
+
+use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
+use http::{Request, Response, Version, request::Parts};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use sluice_pipeline::{
+    Reject, RejectReason, admit,
+    auth::{self, Authenticated, DigestCheck, NonceClaim, Outcome},
+    order::Phase,
+    program::Rule,
+    ratelimit::{self, When},
+    route, target,
+};
+use sluice_snapshot::unit::auth::{NonceFallback, NonceScope};
+
+use super::{
+    answer,
+    body::{Body, Meter, RequestBody},
+    cache::{self, Looked},
+    deadline::Elapsed,
+    facts::RequestFacts,
+    forward::{self, Forwarding},
+    headers,
+    placement::{self, Asked, Place},
+    record::Settle,
+    serve::Connection,
+    thread::Thread,
+};
+use crate::{limits, nonces::Seen};
+
+/// How long a shared nonce may be asked for, in milliseconds.
+const NONCE_WAIT_MS: u64 = 250;
+
+/// Answers one request. A panic ends this request and no other.
+pub async fn handle(
+    thread: Rc<Thread>,
+    connection: Rc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let mut settle = Settle::begin(&thread, &connection, &parts);
+    let result = AssertUnwindSafe(phases(&mut settle, parts, body)).catch_unwind().await;
+    let result = result.unwrap_or_else(|_panic| {
+        thread.tally.panicked();
+        Err(Reject::new(RejectReason::Internal).detail("panicked; the sidecar's log has the place"))
+    });
+    let response = result.unwrap_or_else(|reject| {
+        let rule = settle.matched.as_ref().map(|(_, rule)| rule.as_ref());
+        let response = answer::refusal(&reject, rule);
+        settle.reject = Some(reject);
+        response
+    });
+    Ok(answer::finish(settle, response))
+}
+
+/// Every phase, in order. What refuses, returns.
+async fn phases(settle: &mut Settle, mut parts: Parts, body: Incoming) -> Result<Response<Body>, Reject> {
+    let thread = Rc::clone(&settle.thread);
+    let force = std::sync::Arc::clone(&settle.force);
+    let shared = &thread.shared;
+    let peer = settle.connection.peer.ip();
+    let port = settle.connection.inbound.listen.port();
+
+    let Some(table) = force.program.table(port) else {
+        // The port had a route when the connection was accepted. What is on its way passes as it is.
+        return forward::unrouted(settle, parts, body).await;
+    };
+
+    let facts = RequestFacts::new(&parts, peer);
+    admit::admit(&facts)?;
+
+    settle.enter(Phase::Target);
+    let target = target::normalise(&facts)?;
+
+    settle.enter(Phase::Route);
+    let matched = route::find(table, &facts, &target)?;
+    let (route, rule) = (matched.route, matched.rule);
+    settle.matched = Some((std::sync::Arc::clone(route), std::sync::Arc::clone(rule)));
+    let deadline_ms = settle.began_ms() + rule.timeouts.request_ms;
+
+    settle.enter(Phase::Sizes);
+    matched.within(&facts, body.size_hint().exact())?;
+
+    settle.enter(Phase::LimitByAddress);
+    limit(settle, rule, When::Address, &facts).await?;
+
+    settle.enter(Phase::Authenticate);
+    let digest = match &rule.auth {
+        None => None,
+        Some(_) => authenticate(settle, rule, &facts, &target).await?,
+    };
+
+    settle.enter(Phase::LimitByIdentity);
+    limit(settle, rule, When::Identity, &facts).await?;
+
+    settle.enter(Phase::VerifyBody);
+    let meter = Meter::new(route.limits.max_body);
+    let body = match &digest {
+        Some(check) => RequestBody::Full(verified(settle, check, body, &meter, deadline_ms).await?),
+        None if body.is_end_stream() => RequestBody::Empty,
+        None => RequestBody::Stream(body, Rc::clone(&meter)),
+    };
+
+    settle.enter(Phase::CacheLookup);
+    let miss = match &rule.cache {
+        None => None,
+        Some(rules) => match cache::look(settle, rule, rules, &parts, &target, deadline_ms).await? {
+            Looked::Answer(response) => return Ok(*response),
+            Looked::Fetch(miss) => Some(miss),
+        },
+    };
+
+    settle.enter(Phase::EditRequest);
+    headers::edit(&mut parts.headers, &rule.request_headers);
+
+    settle.enter(Phase::Dispatch);
+    let facts = RequestFacts::new(&parts, peer);
+    let asked = Asked { facts: &facts, target: &target, identity: settle.identity.as_ref(), port };
+    let place = match placement::place(&thread, &force, matched, &asked).await? {
+        Place::Redirect { status, location } => return Ok(answer::redirect(status, &location)),
+        place => place,
+    };
+
+    settle.enter(Phase::Upstream);
+    let invalidation = cache::Invalidation::of(settle, &parts);
+    let forwarding = Forwarding { place, target: &target, rule, meter: &meter, deadline_ms };
+    let (head, mut passing) = forward::ask(settle, parts, body, forwarding).await?;
+
+    settle.enter(Phase::CacheStore);
+    if let Some(invalidation) = invalidation {
+        invalidation.apply(settle, &target, &head);
+    }
+    if let (Some(miss), Some(rules)) = (miss, &rule.cache) {
+        passing.fill = miss.keep(settle, rule, rules, &head, shared.clock.wall_s());
+    }
+    Ok(Response::from_parts(head, Body::passing(passing)))
+}
+
+/// The limits of one phase.
+async fn limit(settle: &mut Settle, rule: &Rule, when: When, facts: &RequestFacts<'_>) -> Result<(), Reject> {
+    if rule.policies.is_empty() {
+        return Ok(());
+    }
+    let charges = ratelimit::charges(rule, when, facts, settle.identity.as_ref())?;
+    if charges.is_empty() {
+        return Ok(());
+    }
+    let (thread, force) = (Rc::clone(&settle.thread), std::sync::Arc::clone(&settle.force));
+    let charged = limits::charge(&thread.shared, &force.program, &charges).await;
+    settle.verdicts.extend(charged.verdicts);
+    charged.reject.map_or(Ok(()), Err)
+}
+
+/// Who asks; what of the body is still to be verified.
+async fn authenticate(
+    settle: &mut Settle,
+    rule: &Rule,
+    facts: &RequestFacts<'_>,
+    target: &target::Target,
+) -> Result<Option<DigestCheck>, Reject> {
+    let thread = Rc::clone(&settle.thread);
+    let outcome = auth::authenticate(rule, facts, target, &mut *thread.tokens.borrow_mut(), thread.clock().wall_s())?;
+    let Authenticated { identity, identities: _, nonces, digest } = match outcome {
+        Outcome::Anonymous => return Ok(None),
+        Outcome::Identified(authenticated) => authenticated,
+    };
+    for claim in &nonces {
+        claim_nonce(&thread, claim).await?;
+    }
+    settle.identity = Some(identity);
+    Ok(digest)
+}
+
+/// Marks a nonce as used.
+async fn claim_nonce(thread: &Thread, claim: &NonceClaim) -> Result<(), Reject> {
+    let shared = &thread.shared;
+    let here = || match shared.nonces.claim(claim.key, claim.ttl_ms, shared.clock.now_ms()) {
+        Seen::Fresh => Ok(()),
+        Seen::Replayed => Err(claim.replayed()),
+        Seen::Full => Err(claim.unavailable()),
+    };
+    let NonceScope::Shared { store, on_store_failure } = &claim.scope else { return here() };
+    // This sidecar's own memory comes first: it costs no round trip, and it is right about what it has seen.
+    here()?;
+    let asked = async {
+        if shared.stores.is_open(store) {
+            return None;
+        }
+        let deadline_ms = shared.clock.now_ms() + NONCE_WAIT_MS;
+        let answer = shared.stores.nonce(store, claim.key, claim.ttl_ms);
+        thread.ticker.within(deadline_ms, answer).await.ok()?.ok()
+    };
+    match (asked.await, on_store_failure) {
+        (Some(true), _) | (None, NonceFallback::Local) => Ok(()),
+        (Some(false), _) => Err(claim.replayed()),
+        (None, NonceFallback::Deny) => Err(claim.unavailable()),
+    }
+}
+
+/// Holds the whole body back until its digest is verified.
+async fn verified(
+    settle: &mut Settle,
+    check: &DigestCheck,
+    mut body: Incoming,
+    meter: &Meter,
+    deadline_ms: u64,
+) -> Result<Bytes, Reject> {
+    let too_large = || Reject::new(RejectReason::BodyTooLarge).by(check.decider.clone());
+    let whole = async {
+        let mut whole = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let broken = |_| Reject::new(RejectReason::BadRequest).by(check.decider.clone()).detail("the body broke off");
+            if let Ok(data) = frame.map_err(broken)?.into_data() {
+                if !meter.pass(data.len()) || (whole.len() + data.len()) as u64 > check.max_buffered {
+                    return Err(too_large());
+                }
+                whole.extend_from_slice(&data);
+            }
+        }
+        Ok(whole.freeze())
+    };
+    let thread = Rc::clone(&settle.thread);
+    let whole = thread.ticker.within(deadline_ms, whole).await;
+    settle.bytes_in = meter.bytes();
+    let whole = whole.map_err(|Elapsed| Reject::new(RejectReason::RequestTimeout).by(check.decider.clone()))??;
+    check.verify(&whole)?;
+    Ok(whole)
+}
+
+/// The version that the client spoke.
+pub fn is_http2(parts: &Parts) -> bool {
+    parts.version == Version::HTTP_2
+}

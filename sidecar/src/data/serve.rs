@@ -1,0 +1,178 @@
+//! Connections of clients: accepted, told apart (a port with a route speaks HTTP, any other passes), served with HTTP/1.1
+//! or cleartext HTTP/2, and ended when they stand still or the process goes away.
+
+use std::{
+    cell::Cell,
+    future::{Future, pending},
+    net::SocketAddr,
+    pin::pin,
+    rc::Rc,
+    time::Duration,
+};
+
+use hyper::{Request, body::Incoming, service::service_fn};
+use hyper_util::{rt::TokioIo, server::conn::auto};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::spawn_local,
+};
+
+use super::{passthrough, request, thread::Thread};
+use crate::cli::Inbound;
+
+/// How long a connection may stand without a request.
+const IDLE_MS: u64 = 75_000;
+/// How long a connection may take until its first request's head is whole: half-sent heads do not pile up.
+const FIRST_HEAD_MS: u64 = 10_000;
+/// The largest head of a request; a route's own limits come on top, once the route is known.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+/// Header lines of a request.
+const MAX_HEADERS: usize = 128;
+/// Streams of one HTTP/2 connection that may be open.
+const MAX_STREAMS: u32 = 128;
+
+/// Runs tasks on the thread's own set: nothing here needs to be `Send`.
+#[derive(Debug, Clone, Copy)]
+pub struct LocalExecutor;
+
+impl<F> hyper::rt::Executor<F> for LocalExecutor
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    fn execute(&self, future: F) {
+        spawn_local(future);
+    }
+}
+
+/// A connection of a client.
+#[derive(Debug)]
+pub struct Connection {
+    /// The client.
+    pub peer: SocketAddr,
+    /// The port it arrived for.
+    pub inbound: Inbound,
+    /// Requests that run.
+    busy: Cell<u32>,
+    /// Whether any request has come.
+    used: Cell<bool>,
+    /// Since when nothing runs, in monotonic milliseconds.
+    idle_since_ms: Cell<u64>,
+}
+
+impl Connection {
+    fn new(peer: SocketAddr, inbound: Inbound, now_ms: u64) -> Rc<Self> {
+        Rc::new(Self { peer, inbound, busy: Cell::new(0), used: Cell::new(false), idle_since_ms: Cell::new(now_ms) })
+    }
+
+    /// A request begins.
+    pub fn begin(&self) {
+        self.used.set(true);
+        self.busy.set(self.busy.get() + 1);
+    }
+
+    /// A request that began at `began_us` and took `duration_us` has ended.
+    pub fn end(&self, duration_us: u64, began_us: u64) {
+        self.busy.set(self.busy.get().saturating_sub(1));
+        self.idle_since_ms.set((began_us + duration_us) / 1000);
+    }
+
+    /// Until when it may stand as it stands now; none: it is busy.
+    fn deadline_ms(&self) -> Option<u64> {
+        let longest = if self.used.get() { IDLE_MS } else { FIRST_HEAD_MS };
+        (self.busy.get() == 0).then(|| self.idle_since_ms.get() + longest)
+    }
+
+    /// Ends when the connection has stood still for too long.
+    async fn stood_still(&self, thread: &Thread) {
+        loop {
+            let now = thread.clock().now_ms();
+            let deadline = self.deadline_ms().unwrap_or(now + FIRST_HEAD_MS);
+            if deadline <= now {
+                return;
+            }
+            // Looked at now and then, not at each request.
+            let _ = thread.ticker.within(deadline.max(now + FIRST_HEAD_MS / 2), pending::<()>()).await;
+        }
+    }
+}
+
+/// Accepts connections for as long as the thread lives.
+pub async fn accept(thread: Rc<Thread>, listener: TcpListener, inbound: Inbound) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                thread.tally.accepted();
+                let connection = Connection::new(peer, inbound, thread.clock().now_ms());
+                spawn_local(serve(Rc::clone(&thread), connection, stream));
+            }
+            Err(error) => {
+                // Out of descriptors, or a client that went away before it was accepted.
+                tracing::warn!(%error, listen = %inbound.listen, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+async fn serve(thread: Rc<Thread>, connection: Rc<Connection>, stream: TcpStream) {
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let port = connection.inbound.listen.port();
+    if thread.shared.live.peek().program.table(port).is_none() {
+        return passthrough::pass(thread, connection, stream).await;
+    }
+    serve_http(thread, connection, stream).await;
+}
+
+async fn serve_http(thread: Rc<Thread>, connection: Rc<Connection>, stream: TcpStream) {
+    let service = service_fn({
+        let (thread, connection) = (Rc::clone(&thread), Rc::clone(&connection));
+        move |request: Request<Incoming>| request::handle(Rc::clone(&thread), Rc::clone(&connection), request)
+    });
+    let mut builder = auto::Builder::new(LocalExecutor);
+    builder
+        .http1()
+        // One write for a head and its small body.
+        .writev(false)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_HEADERS)
+        // A client that has heard nothing yet of the drain gets its answer and is then sent elsewhere.
+        .keep_alive(!thread.shutdown.has_begun());
+    builder.http2().max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_HEAD_BYTES as u32);
+    let mut http = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut still = pin!(connection.stood_still(&thread));
+    let mut draining = pin!(thread.shutdown.begun());
+    let begun = thread.shutdown.has_begun();
+    tokio::select! {
+        biased;
+        // How a client ends its connection is its own affair.
+        _ = http.as_mut() => return,
+        () = still.as_mut() => return,
+        () = draining.as_mut(), if !begun => http.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        biased;
+        _ = http => {}
+        () = still => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_connection_without_a_request_has_a_deadline() {
+        let address = SocketAddr::from(([192, 0, 2, 1], 80));
+        let connection = Connection::new(address, Inbound { listen: address, app: address }, 5);
+        assert_eq!(connection.deadline_ms(), Some(5 + FIRST_HEAD_MS));
+        connection.begin();
+        connection.begin();
+        connection.end(2_000, 9_000);
+        assert_eq!(connection.deadline_ms(), None);
+        connection.end(2_000, 9_000);
+        assert_eq!(connection.deadline_ms(), Some(11 + IDLE_MS));
+    }
+}

@@ -1,0 +1,302 @@
+//! Connections to upstreams, kept for one data thread: no lock, no look at another thread's. A connection is driven by a
+//! task of its own; its sender is leased to one request at a time and comes back when the answer's body has ended.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
+
+use http::{Method, Request, Response, request::Parts};
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::TokioIo;
+use sluice_process::Clock;
+use sluice_snapshot::unit::backend::BackendProtocol;
+use tokio::{net::TcpStream, task::spawn_local};
+
+use super::{body::RequestBody, deadline::Ticker, serve::LocalExecutor};
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT_MS: u64 = 2_000;
+/// How long a connection is kept without a request.
+const IDLE_MS: u64 = 60_000;
+/// Connections kept without a request, for each upstream.
+const MAX_IDLE: usize = 256;
+/// A connection that was idle for longer may have been closed by its other end while we look: requests that may be sent
+/// again keep a copy of their head. Below, the copy would cost more than the chance is worth.
+const STALE_AFTER_MS: u64 = 20;
+
+/// Why an upstream gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// No connection; nothing was sent.
+    #[error("cannot connect to {0}: {1}")]
+    Connect(SocketAddr, std::io::Error),
+    /// The connection was not made in time.
+    #[error("no connection to {0} within its time")]
+    ConnectTimeout(SocketAddr),
+    /// It broke off, or does not speak HTTP.
+    #[error("{0} broke off or did not answer in HTTP: {1}")]
+    Broken(SocketAddr, hyper::Error),
+    /// It did not answer in time.
+    #[error("{0} did not answer in time")]
+    Timeout(SocketAddr),
+}
+
+/// The connections of one data thread. Cheap to clone.
+#[derive(Clone)]
+pub struct Pool(Rc<Inner>);
+
+struct Inner {
+    clock: Clock,
+    ticker: Ticker,
+    idle: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
+    multiplexed: RefCell<HashMap<SocketAddr, http2::SendRequest<RequestBody>>>,
+}
+
+struct Idle {
+    sender: http1::SendRequest<RequestBody>,
+    since_ms: u64,
+}
+
+/// A connection that serves one request.
+pub struct Lease {
+    pool: Pool,
+    address: SocketAddr,
+    sender: http1::SendRequest<RequestBody>,
+}
+
+/// An answer's head, with its body to come.
+pub struct Answered {
+    /// The answer.
+    pub response: Response<Incoming>,
+    /// The connection to give back after the body.
+    pub lease: Option<Lease>,
+}
+
+/// A request that failed, with the request where not a byte of it was sent.
+struct Failed {
+    error: UpstreamError,
+    unsent: Option<Request<RequestBody>>,
+}
+
+impl Pool {
+    /// No connections yet.
+    pub fn new(clock: Clock, ticker: Ticker) -> Self {
+        let (idle, multiplexed) = (RefCell::default(), RefCell::default());
+        Self(Rc::new(Inner { clock, ticker, idle, multiplexed }))
+    }
+
+    /// Sends a request and waits for the head of its answer, until `deadline_ms` on the monotonic clock.
+    pub async fn send(
+        &self,
+        address: SocketAddr,
+        protocol: BackendProtocol,
+        request: Request<RequestBody>,
+        deadline_ms: u64,
+    ) -> Result<Answered, (UpstreamError, Option<Request<RequestBody>>)> {
+        let exchange = async {
+            match protocol {
+                BackendProtocol::Http1 => self.send_http1(address, request, deadline_ms).await,
+                BackendProtocol::H2c => self.send_http2(address, request, deadline_ms).await,
+            }
+        };
+        match self.0.ticker.within(deadline_ms, exchange).await {
+            Ok(result) => result.map_err(|Failed { error, unsent }| (error, unsent)),
+            Err(_) => Err((UpstreamError::Timeout(address), None)),
+        }
+    }
+
+    async fn send_http1(
+        &self,
+        address: SocketAddr,
+        mut request: Request<RequestBody>,
+        deadline_ms: u64,
+    ) -> Result<Answered, Failed> {
+        while let Some(Idle { sender, since_ms }) = self.take(address) {
+            if !sender.is_ready() {
+                // Its task may not yet have seen that the last body ended. One that still sends a body is of no use.
+                tokio::task::yield_now().await;
+                if !sender.is_ready() {
+                    continue;
+                }
+            }
+            let stale = self.0.clock.now_ms().saturating_sub(since_ms) >= STALE_AFTER_MS;
+            let spare = if stale { spare(&request) } else { None };
+            let lease = Lease { pool: self.clone(), address, sender };
+            match (lease.send(request).await, spare) {
+                (Ok(answered), _) => return Ok(answered),
+                // It closed in between. Only the copy of an idempotent request is sent a second time.
+                (Err(Failed { unsent: Some(unsent), .. }), _) => request = unsent,
+                (Err(Failed { error: UpstreamError::Broken(_, cause), .. }), Some(spare)) if broke_before_answer(&cause) => {
+                    request = spare;
+                    break;
+                }
+                (Err(failed), _) => return Err(failed),
+            }
+        }
+        match self.connect_http1(address, deadline_ms).await {
+            Ok(lease) => lease.send(request).await,
+            Err(error) => Err(Failed { error, unsent: Some(request) }),
+        }
+    }
+
+    async fn send_http2(
+        &self,
+        address: SocketAddr,
+        request: Request<RequestBody>,
+        deadline_ms: u64,
+    ) -> Result<Answered, Failed> {
+        let known = self.0.multiplexed.borrow().get(&address).filter(|sender| !sender.is_closed()).cloned();
+        let mut sender = match known {
+            Some(sender) => sender,
+            None => match self.connect_http2(address, deadline_ms).await {
+                Ok(sender) => sender,
+                Err(error) => return Err(Failed { error, unsent: Some(request) }),
+            },
+        };
+        match sender.try_send_request(request).await {
+            Ok(response) => Ok(Answered { response, lease: None }),
+            Err(mut failed) => {
+                let unsent = failed.take_message();
+                self.0.multiplexed.borrow_mut().remove(&address);
+                Err(Failed { error: UpstreamError::Broken(address, failed.into_error()), unsent })
+            }
+        }
+    }
+
+    async fn connect(&self, address: SocketAddr, deadline_ms: u64) -> Result<TokioIo<TcpStream>, UpstreamError> {
+        let deadline_ms = deadline_ms.min(self.0.clock.now_ms() + CONNECT_TIMEOUT_MS);
+        let stream = match self.0.ticker.within(deadline_ms, TcpStream::connect(address)).await {
+            Ok(connected) => connected.map_err(|error| UpstreamError::Connect(address, error))?,
+            Err(_) => return Err(UpstreamError::ConnectTimeout(address)),
+        };
+        stream.set_nodelay(true).map_err(|error| UpstreamError::Connect(address, error))?;
+        Ok(TokioIo::new(stream))
+    }
+
+    async fn connect_http1(&self, address: SocketAddr, deadline_ms: u64) -> Result<Lease, UpstreamError> {
+        let io = self.connect(address, deadline_ms).await?;
+        let (sender, connection) = http1::Builder::new()
+            // One write for a head and its small body.
+            .writev(false)
+            .handshake(io)
+            .await
+            .map_err(|error| UpstreamError::Broken(address, error))?;
+        spawn_local(async move {
+            // Its error reaches the request that it concerns.
+            let _ = connection.await;
+        });
+        Ok(Lease { pool: self.clone(), address, sender })
+    }
+
+    async fn connect_http2(
+        &self,
+        address: SocketAddr,
+        deadline_ms: u64,
+    ) -> Result<http2::SendRequest<RequestBody>, UpstreamError> {
+        let io = self.connect(address, deadline_ms).await?;
+        let (sender, connection) = http2::Builder::new(LocalExecutor)
+            .handshake(io)
+            .await
+            .map_err(|error| UpstreamError::Broken(address, error))?;
+        spawn_local(async move {
+            let _ = connection.await;
+        });
+        self.0.multiplexed.borrow_mut().insert(address, sender.clone());
+        Ok(sender)
+    }
+
+    /// The connection that was used last: the others may grow old and go.
+    fn take(&self, address: SocketAddr) -> Option<Idle> {
+        let mut pool = self.0.idle.borrow_mut();
+        let idle = pool.get_mut(&address)?;
+        while let Some(found) = idle.pop() {
+            if !found.sender.is_closed() {
+                return Some(found);
+            }
+        }
+        None
+    }
+
+    /// Closes what has been idle for too long; called now and then.
+    pub fn purge(&self) {
+        let now = self.0.clock.now_ms();
+        self.0.idle.borrow_mut().retain(|_, idle| {
+            idle.retain(|idle| !idle.sender.is_closed() && now.saturating_sub(idle.since_ms) < IDLE_MS);
+            !idle.is_empty()
+        });
+        self.0.multiplexed.borrow_mut().retain(|_, sender| !sender.is_closed());
+    }
+}
+
+impl Lease {
+    async fn send(mut self, request: Request<RequestBody>) -> Result<Answered, Failed> {
+        match self.sender.try_send_request(request).await {
+            Ok(response) => Ok(Answered { response, lease: Some(self) }),
+            Err(mut failed) => {
+                let unsent = failed.take_message();
+                Err(Failed { error: UpstreamError::Broken(self.address, failed.into_error()), unsent })
+            }
+        }
+    }
+
+    /// The answer's body has ended: another request may use the connection.
+    pub fn give_back(self) {
+        let Self { pool, address, sender } = self;
+        if sender.is_closed() {
+            return;
+        }
+        let since_ms = pool.0.clock.now_ms();
+        let mut idle = pool.0.idle.borrow_mut();
+        let idle = idle.entry(address).or_default();
+        if idle.len() < MAX_IDLE {
+            idle.push(Idle { sender, since_ms });
+        }
+    }
+}
+
+/// Whether the connection ended without a byte of an answer.
+fn broke_before_answer(error: &hyper::Error) -> bool {
+    error.is_incomplete_message() || error.is_closed() || error.is_canceled() || {
+        let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+        io.is_some_and(|io| {
+            matches!(io.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
+        })
+    }
+}
+
+/// A copy of a request that may be sent twice (RFC 9110 section 9.2.2).
+fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let idempotent = [Method::GET, Method::HEAD, Method::PUT, Method::DELETE, Method::OPTIONS, Method::TRACE];
+    if !idempotent.contains(request.method()) {
+        return None;
+    }
+    let body = request.body().again()?;
+    let mut copy = Request::new(body);
+    copy.method_mut().clone_from(request.method());
+    copy.uri_mut().clone_from(request.uri());
+    copy.headers_mut().clone_from(request.headers());
+    Some(copy)
+}
+
+/// Closes idle connections in the background, for as long as the thread lives.
+pub async fn keep_tidy(pool: Pool) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(IDLE_MS / 4)).await;
+        pool.purge();
+    }
+}
+
+/// The version a request is sent with, whatever it came by.
+pub fn set_version(parts: &mut Parts, protocol: BackendProtocol) {
+    parts.version = match protocol {
+        BackendProtocol::Http1 => http::Version::HTTP_11,
+        BackendProtocol::H2c => http::Version::HTTP_2,
+    };
+}

@@ -1,0 +1,187 @@
+//! The buckets of this sidecar, shared by its data threads: found under a read lock of one part in many, changed as
+//! atomics. Their number is bounded. A bucket is forgotten only when it is full, which is as if it had never been; when
+//! none can be forgotten, new keys of a limit share one bucket, which is stricter than a bucket each.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+};
+
+use sluice_pipeline::ratelimit::{Charge, LimitId, slice};
+use tokio::sync::Notify;
+
+use crate::store_api::StoreError;
+
+/// Parts with a lock of their own.
+const SHARDS: usize = 64;
+
+/// The buckets.
+#[derive(Debug)]
+pub struct Limits {
+    shards: Vec<RwLock<Shard>>,
+    max_per_shard: usize,
+    /// One for each limit whose new keys found no room.
+    overflow: RwLock<HashMap<LimitId, Arc<LiveBucket>>>,
+    answering: RwLock<HashMap<LimitId, AtomicU8>>,
+}
+
+type Shard = HashMap<[u8; 16], Arc<LiveBucket>, BuildHasherDefault<Prehashed>>;
+
+/// One bucket.
+#[derive(Debug, Default)]
+pub(super) struct LiveBucket {
+    /// Of a local bucket, or of the local share of a global one: the theoretical arrival time.
+    pub tat: AtomicU64,
+    /// Of a global one: what is leased.
+    lease: OnceLock<Box<Mutex<slice::Lease>>>,
+    failures: AtomicU64,
+    /// Wakes those who wait for the store's answer.
+    pub heard: Notify,
+}
+
+impl LiveBucket {
+    /// What is leased. The lock is held for a few instructions at a time, and never while waiting.
+    pub fn lease(&self) -> MutexGuard<'_, slice::Lease> {
+        self.lease.get_or_init(Box::default).lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The store's answer.
+    pub fn hear(&self, ask: &slice::Ask, result: Result<slice::Reply, StoreError>, now_us: u64) {
+        match result {
+            Ok(reply) => self.lease().answered(ask, &reply, now_us),
+            Err(_) => {
+                self.lease().lost(ask);
+                self.failures.fetch_add(1, Ordering::Release);
+            }
+        }
+        self.heard.notify_waiters();
+    }
+
+    /// How often the store has failed this bucket.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing is lost if it is forgotten.
+    fn is_idle(&self, now_us: u64) -> bool {
+        // A full bucket's theoretical arrival time, in nanoseconds, is not ahead.
+        self.tat.load(Ordering::Relaxed) <= now_us.saturating_mul(1000)
+            && self.lease.get().is_none_or(|lease| lease.lock().unwrap_or_else(PoisonError::into_inner).idle(now_us))
+    }
+}
+
+/// Who answers for a limit at present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Answering {
+    /// This sidecar's own bucket.
+    Local,
+    /// Slices of the store's bucket.
+    Leased,
+    /// The store, for each request.
+    Strict,
+    /// The store is away: this sidecar's share.
+    LocalShare,
+    /// The store is away: everything passes.
+    Allow,
+    /// The store is away: nothing passes.
+    Deny,
+}
+
+impl Answering {
+    const ALL: [Self; 6] = [Self::Local, Self::Leased, Self::Strict, Self::LocalShare, Self::Allow, Self::Deny];
+
+    /// As the status of the policy has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Local => "Local",
+            Self::Leased => "Leased",
+            Self::Strict => "Strict",
+            Self::LocalShare => "LocalShare",
+            Self::Allow => "Allow",
+            Self::Deny => "Deny",
+        }
+    }
+}
+
+impl Limits {
+    /// Room for `max` buckets.
+    pub fn new(max: usize) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            max_per_shard: max.div_ceil(SHARDS),
+            overflow: RwLock::default(),
+            answering: RwLock::default(),
+        }
+    }
+
+    /// Buckets in memory.
+    pub fn buckets(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len() as u64).sum()
+    }
+
+    /// The bucket of a charge.
+    pub(super) fn bucket(&self, charge: &Charge<'_>, now_us: u64) -> Arc<LiveBucket> {
+        let key = charge.key.hash();
+        let shard = &self.shards[usize::from(key[15]) % SHARDS];
+        if let Some(found) = shard.read().unwrap_or_else(PoisonError::into_inner).get(key) {
+            return Arc::clone(found);
+        }
+        let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+        if shard.len() >= self.max_per_shard && !shard.contains_key(key) {
+            // In use elsewhere at this moment: about to change.
+            shard.retain(|_, bucket| Arc::strong_count(bucket) > 1 || !bucket.is_idle(now_us));
+            if shard.len() >= self.max_per_shard {
+                drop(shard);
+                return self.overflow(&charge.limit.id);
+            }
+        }
+        Arc::clone(shard.entry(*key).or_default())
+    }
+
+    fn overflow(&self, limit: &LimitId) -> Arc<LiveBucket> {
+        let mut overflow = self.overflow.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(overflow.entry(limit.clone()).or_default())
+    }
+
+    /// Notes who answers for a limit.
+    pub(super) fn note(&self, limit: &LimitId, by: Answering) {
+        let known = self.answering.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(current) = known.get(limit) {
+            current.store(by as u8, Ordering::Relaxed);
+            return;
+        }
+        drop(known);
+        let mut known = self.answering.write().unwrap_or_else(PoisonError::into_inner);
+        known.insert(limit.clone(), AtomicU8::new(by as u8));
+    }
+
+    /// Who answers for the limit `namespace/policy/limit`.
+    pub fn answering(&self, limit: &str) -> Answering {
+        let known = self.answering.read().unwrap_or_else(PoisonError::into_inner);
+        let found = known.iter().find(|(id, _)| id.as_str() == limit).map(|(_, by)| by.load(Ordering::Relaxed));
+        found.and_then(|by| Answering::ALL.get(usize::from(by)).copied()).unwrap_or(Answering::Local)
+    }
+}
+
+/// Keys are hashes already.
+#[derive(Debug, Default)]
+struct Prehashed(u64);
+
+impl Hasher for Prehashed {
+    fn write(&mut self, bytes: &[u8]) {
+        for (index, byte) in bytes.iter().take(8).enumerate() {
+            self.0 ^= u64::from(*byte) << (8 * index);
+        }
+    }
+
+    fn write_usize(&mut self, _length: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}

@@ -1,0 +1,537 @@
+//! Counters of requests. Each data thread counts for itself; a scrape adds them up. Labels are names of resources and
+//! closed lists: their number is bounded by configuration.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use prometheus::{
+    core::{Collector, Desc},
+    proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
+};
+use sluice_pipeline::{RejectReason, program::Rule, ratelimit::Verdict};
+use sluice_snapshot::{UnitName, stream, unit::ObjectRef};
+
+/// Upper bounds of the duration histogram, in microseconds.
+const BOUNDS_US: [u64; 14] = [
+    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 10_000_000,
+];
+
+/// What the cache did for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // told by `name`
+pub enum CacheEvent {
+    Hit,
+    Revalidated,
+    Miss,
+    Stale,
+    Bypass,
+}
+
+impl CacheEvent {
+    const ALL: [Self; 5] = [Self::Hit, Self::Revalidated, Self::Miss, Self::Stale, Self::Bypass];
+
+    /// The label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Revalidated => "revalidated",
+            Self::Miss => "miss",
+            Self::Stale => "stale",
+            Self::Bypass => "bypass",
+        }
+    }
+}
+
+/// Why an upstream gave no answer, as a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // told by `name`
+pub enum UpstreamFailure {
+    Connect,
+    Reset,
+    Timeout,
+    Retried,
+}
+
+impl UpstreamFailure {
+    const ALL: [Self; 4] = [Self::Connect, Self::Reset, Self::Timeout, Self::Retried];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Reset => "reset",
+            Self::Timeout => "timeout",
+            Self::Retried => "retried",
+        }
+    }
+}
+
+/// The counters of all data threads.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    threads: Mutex<Vec<Arc<ThreadTally>>>,
+}
+
+/// The counters of one data thread: the lock is its own but for scrapes.
+#[derive(Debug, Default)]
+pub struct ThreadTally {
+    begun: AtomicU64,
+    ended: AtomicU64,
+    panics: AtomicU64,
+    connections: AtomicU64,
+    upstream: [AtomicU64; UpstreamFailure::ALL.len()],
+    by_object: Mutex<Tally>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Tally {
+    /// By ApiRoute; its rules.
+    rules: HashMap<ObjectRef, Vec<RuleTally>>,
+    /// What no rule matched.
+    unmatched: RuleTally,
+    /// By RateLimitPolicy; its limits.
+    limits: HashMap<ObjectRef, Vec<LimitTally>>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct RuleTally {
+    name: String,
+    /// 1xx to 5xx.
+    classes: [u64; 5],
+    reasons: BTreeMap<&'static str, u64>,
+    cache: [u64; CacheEvent::ALL.len()],
+    /// Not cumulative; the last is above all bounds.
+    buckets: [u64; BOUNDS_US.len() + 1],
+    sum_us: u64,
+}
+
+#[derive(Debug, Default, Clone)]
+struct LimitTally {
+    name: String,
+    admitted: u64,
+    refused: u64,
+    shadowed: u64,
+}
+
+/// A request that has ended.
+#[derive(Debug)]
+pub struct Ended<'e> {
+    /// The answer's status.
+    pub status: u16,
+    /// Why it was refused.
+    pub reason: Option<RejectReason>,
+    /// How long it took, in microseconds.
+    pub duration_us: u64,
+    /// What the cache did.
+    pub cache: Option<CacheEvent>,
+    /// What the limits said.
+    pub verdicts: &'e [Verdict],
+}
+
+impl ThreadTally {
+    /// A request begins.
+    pub fn begin(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request has ended.
+    pub fn end(&self, rule: Option<&Rule>, ended: &Ended<'_>) {
+        self.ended.fetch_add(1, Ordering::Relaxed);
+        let mut tally = self.lock();
+        match rule {
+            Some(rule) => entry(&mut tally.rules, &rule.object, &rule.name, rule.index).count(ended),
+            None => tally.unmatched.count(ended),
+        }
+        for verdict in ended.verdicts {
+            let limit = entry(&mut tally.limits, &verdict.policy.object, &verdict.limit.name, 0);
+            match (verdict.admitted, verdict.shadow) {
+                (true, _) => limit.admitted += 1,
+                (false, false) => limit.refused += 1,
+                (false, true) => limit.shadowed += 1,
+            }
+        }
+    }
+
+    /// A request that panicked.
+    pub fn panicked(&self) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection was accepted.
+    pub fn accepted(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An upstream gave no answer.
+    pub fn upstream(&self, failure: UpstreamFailure) {
+        self.upstream[failure as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests that have begun and not ended.
+    pub fn in_flight(&self) -> u64 {
+        let ended = self.ended.load(Ordering::Relaxed);
+        self.begun.load(Ordering::Relaxed).saturating_sub(ended)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tally> {
+        self.by_object.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Something that is counted under a name within an object.
+trait Named: Default {
+    fn name(&self) -> &str;
+    fn named(name: &str) -> Self;
+}
+
+impl Named for RuleTally {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn named(name: &str) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+}
+
+impl Named for LimitTally {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn named(name: &str) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+}
+
+/// The counter of `name` in `object`; it is looked for at `hint` first.
+fn entry<'m, T: Named>(map: &'m mut HashMap<ObjectRef, Vec<T>>, object: &ObjectRef, name: &str, hint: usize) -> &'m mut T {
+    if !map.contains_key(object) {
+        map.insert(object.clone(), Vec::new());
+    }
+    let list = map.get_mut(object).expect("inserted above");
+    let index = match list.get(hint) {
+        Some(found) if found.name() == name => hint,
+        _ => list.iter().position(|found| found.name() == name).unwrap_or_else(|| {
+            list.push(T::named(name));
+            list.len() - 1
+        }),
+    };
+    &mut list[index]
+}
+
+impl RuleTally {
+    fn count(&mut self, ended: &Ended<'_>) {
+        let class = usize::from(ended.status / 100).clamp(1, 5) - 1;
+        self.classes[class] += 1;
+        if let Some(reason) = ended.reason {
+            *self.reasons.entry(reason.describe().name).or_default() += 1;
+        }
+        if let Some(event) = ended.cache {
+            self.cache[event as usize] += 1;
+        }
+        self.buckets[BOUNDS_US.partition_point(|bound| *bound < ended.duration_us)] += 1;
+        self.sum_us += ended.duration_us;
+    }
+
+    fn add(&mut self, other: &Self) {
+        let Self { name: _, classes, reasons, cache, buckets, sum_us } = other;
+        add_all(&mut self.classes, classes);
+        add_all(&mut self.cache, cache);
+        add_all(&mut self.buckets, buckets);
+        for (reason, count) in reasons {
+            *self.reasons.entry(reason).or_default() += count;
+        }
+        self.sum_us += sum_us;
+    }
+
+    fn total(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+}
+
+fn add_all(into: &mut [u64], from: &[u64]) {
+    for (into, from) in into.iter_mut().zip(from) {
+        *into += from;
+    }
+}
+
+impl Metrics {
+    /// The counters of a new data thread.
+    pub fn thread(&self) -> Arc<ThreadTally> {
+        let tally = Arc::new(ThreadTally::default());
+        self.lock().push(Arc::clone(&tally));
+        tally
+    }
+
+    /// Requests in flight in all threads.
+    pub fn in_flight(&self) -> u64 {
+        self.lock().iter().map(|thread| thread.in_flight()).sum()
+    }
+
+    /// What scaling and fleet facts are computed from.
+    pub fn report(&self, answering: impl Fn(&str) -> &'static str) -> stream::Report {
+        let tally = self.sum();
+        let mut all = RuleTally::default();
+        for rule in tally.rules.values().flatten().chain([&tally.unmatched]) {
+            all.add(rule);
+        }
+        let limits = tally.limits.iter().flat_map(|(policy, limits)| {
+            limits.iter().map(|limit| stream::LimitReport {
+                policy: UnitName::policy(&policy.namespace, &policy.name).to_string(),
+                limit: limit.name.clone(),
+                state: answering(&format!("{}/{}/{}", policy.namespace, policy.name, limit.name)).into(),
+                overshoot_ppm: 0,
+                shadowed: limit.shadowed,
+            })
+        });
+        stream::Report {
+            requests: all.total(),
+            in_flight: self.in_flight(),
+            latency_p95_us: percentile(&all.buckets, 95),
+            limits: limits.collect(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<ThreadTally>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sum(&self) -> Tally {
+        let mut sum = Tally::default();
+        for thread in self.lock().iter() {
+            let tally = thread.lock();
+            sum.unmatched.add(&tally.unmatched);
+            for (object, rules) in &tally.rules {
+                for rule in rules {
+                    entry(&mut sum.rules, object, &rule.name, 0).add(rule);
+                }
+            }
+            for (object, limits) in &tally.limits {
+                for LimitTally { name, admitted, refused, shadowed } in limits {
+                    let limit = entry(&mut sum.limits, object, name, 0);
+                    limit.admitted += admitted;
+                    limit.refused += refused;
+                    limit.shadowed += shadowed;
+                }
+            }
+        }
+        sum
+    }
+}
+
+/// The upper bound of the bucket in which the percentile lies.
+fn percentile(buckets: &[u64], percent: u64) -> u64 {
+    let total: u64 = buckets.iter().sum();
+    let rank = (total * percent).div_ceil(100);
+    let mut seen = 0;
+    for (count, bound) in buckets.iter().zip(BOUNDS_US.iter().chain([&u64::MAX])) {
+        seen += count;
+        if total > 0 && seen >= rank {
+            return (*bound).min(BOUNDS_US[BOUNDS_US.len() - 1]);
+        }
+    }
+    0
+}
+
+/// Shows the counters to Prometheus.
+pub struct Exporter {
+    shared: Arc<crate::shared::Shared>,
+    log: crate::log::AccessLog,
+    desc: Desc,
+}
+
+impl Exporter {
+    /// An exporter to register.
+    pub fn new(shared: Arc<crate::shared::Shared>, log: crate::log::AccessLog) -> Result<Self, prometheus::Error> {
+        let desc = Desc::new(
+            "sluice_requests_total".into(),
+            "Requests that have ended.".into(),
+            ["namespace", "route", "rule", "class"].map(Into::into).to_vec(),
+            std::collections::HashMap::new(),
+        )?;
+        Ok(Self { shared, log, desc })
+    }
+}
+
+impl Collector for Exporter {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.desc]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let metrics = &self.shared.metrics;
+        let tally = metrics.sum();
+        let mut families = requests(&tally).to_vec();
+        families.extend(limits(&tally));
+        let threads = metrics.lock();
+        let sum = |count: fn(&ThreadTally) -> u64| threads.iter().map(|thread| count(thread)).sum::<u64>();
+        let failures = UpstreamFailure::ALL.map(|failure| {
+            let count = threads.iter().map(|thread| thread.upstream[failure as usize].load(Ordering::Relaxed)).sum();
+            counter(&[("failure", failure.name())], count)
+        });
+        let plain = |name, help, count| family(name, help, MetricType::COUNTER, vec![counter(&[], count)]);
+        families.extend([
+            family("sluice_requests_in_flight", "Requests that run.", MetricType::GAUGE, vec![gauge(sum(ThreadTally::in_flight))]),
+            plain("sluice_connections_total", "Connections that were accepted.", sum(|t| t.connections.load(Ordering::Relaxed))),
+            plain("sluice_panics_total", "Requests that ended in a panic.", sum(|t| t.panics.load(Ordering::Relaxed))),
+            plain("sluice_access_log_dropped_total", "Access log lines that were dropped.", self.log.dropped()),
+            family("sluice_upstream_failures_total", "Tries without an answer.", MetricType::COUNTER, failures.to_vec()),
+            family("sluice_cache_bytes", "Memory that stored answers take.", MetricType::GAUGE, vec![gauge(self.shared.cache.bytes())]),
+            family("sluice_limit_buckets", "Rate limit buckets in memory.", MetricType::GAUGE, vec![gauge(self.shared.limits.buckets())]),
+        ]);
+        families.retain(|family| !family.get_metric().is_empty());
+        families
+    }
+}
+
+/// By route and rule: status classes, reasons, cache events, durations.
+fn requests(tally: &Tally) -> [MetricFamily; 4] {
+    let (mut totals, mut rejects, mut cache, mut durations) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let nowhere = ObjectRef::new("", "", "");
+    let rules = tally.rules.iter().flat_map(|(object, rules)| rules.iter().map(move |rule| (object, rule)));
+    for (object, rule) in rules.chain([(&nowhere, &tally.unmatched)]) {
+        let base = [("namespace", object.namespace.as_str()), ("route", &object.name), ("rule", &rule.name)];
+        let with = |name, value| [base[0], base[1], base[2], (name, value)];
+        for (class, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"].iter().zip(rule.classes).filter(|(_, count)| *count > 0) {
+            totals.push(counter(&with("class", class), count));
+        }
+        for (reason, count) in &rule.reasons {
+            rejects.push(counter(&with("reason", reason), *count));
+        }
+        for (event, count) in CacheEvent::ALL.iter().zip(rule.cache).filter(|(_, count)| *count > 0) {
+            cache.push(counter(&with("event", event.name()), count));
+        }
+        if rule.total() > 0 {
+            durations.push(histogram(&base, rule));
+        }
+    }
+    [
+        family("sluice_requests_total", "Requests that have ended.", MetricType::COUNTER, totals),
+        family("sluice_rejects_total", "Requests that were refused, by reason.", MetricType::COUNTER, rejects),
+        family("sluice_cache_events_total", "What the cache did.", MetricType::COUNTER, cache),
+        family("sluice_request_duration_seconds", "Until the last byte of the answer.", MetricType::HISTOGRAM, durations),
+    ]
+}
+
+fn limits(tally: &Tally) -> Option<MetricFamily> {
+    let mut counts = Vec::new();
+    for (policy, limits) in &tally.limits {
+        for LimitTally { name, admitted, refused, shadowed } in limits {
+            for (result, count) in [("admitted", admitted), ("refused", refused), ("shadowed", shadowed)] {
+                let labels = [
+                    ("namespace", policy.namespace.as_str()),
+                    ("policy", &policy.name),
+                    ("limit", name),
+                    ("result", result),
+                ];
+                counts.push(counter(&labels, *count));
+            }
+        }
+    }
+    (!counts.is_empty())
+        .then(|| family("sluice_limit_requests_total", "What limits said.", MetricType::COUNTER, counts))
+}
+
+fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.into());
+    family.set_help(help.into());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
+
+fn labels(pairs: &[(&str, &str)]) -> Vec<LabelPair> {
+    let pair = |(name, value): &(&str, &str)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).into());
+        pair.set_value((*value).into());
+        pair
+    };
+    pairs.iter().map(pair).collect()
+}
+
+#[allow(clippy::cast_precision_loss)] // Prometheus counts in floats
+fn counter(pairs: &[(&str, &str)], count: u64) -> Metric {
+    let mut counter = Counter::default();
+    counter.set_value(count as f64);
+    let mut metric = Metric::from_label(labels(pairs));
+    metric.set_counter(counter);
+    metric
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn gauge(value: u64) -> Metric {
+    let mut gauge = Gauge::default();
+    gauge.set_value(value as f64);
+    Metric::from_gauge(gauge)
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn histogram(pairs: &[(&str, &str)], rule: &RuleTally) -> Metric {
+    let mut cumulative = 0;
+    let buckets = BOUNDS_US.iter().zip(&rule.buckets).map(|(bound, count)| {
+        cumulative += count;
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound as f64 / 1e6);
+        bucket.set_cumulative_count(cumulative);
+        bucket
+    });
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(rule.total());
+    histogram.set_sample_sum(rule.sum_us as f64 / 1e6);
+    let mut metric = Metric::from_label(labels(pairs));
+    metric.set_histogram(histogram);
+    metric
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(status: u16, duration_us: u64) -> Ended<'static> {
+        Ended { status, reason: None, duration_us, cache: None, verdicts: &[] }
+    }
+
+    #[test]
+    fn threads_add_up_in_the_report() {
+        let metrics = Metrics::default();
+        for thread in [metrics.thread(), metrics.thread()] {
+            for _ in 0..10 {
+                thread.begin();
+                thread.end(None, &ended(200, 900));
+            }
+            thread.begin();
+        }
+        let report = metrics.report(|_| "Local");
+        assert_eq!((report.requests, report.in_flight, report.latency_p95_us), (20, 2, 1000));
+    }
+
+    #[test]
+    fn a_percentile_is_the_bound_of_its_bucket() {
+        assert_eq!(percentile(&[0; 15], 95), 0);
+        let mut buckets = [0; 15];
+        (buckets[0], buckets[3]) = (95, 5);
+        assert_eq!(percentile(&buckets, 95), 250);
+        assert_eq!(percentile(&buckets, 96), 2500);
+        buckets[14] = 1000;
+        assert_eq!(percentile(&buckets, 95), 10_000_000);
+    }
+
+    #[test]
+    fn a_reason_has_its_own_count() {
+        let mut rule = RuleTally::default();
+        rule.count(&Ended { reason: Some(RejectReason::LimitExceeded), ..ended(429, 10) });
+        assert_eq!((rule.classes, rule.reasons["limit-exceeded"]), ([0, 0, 0, 1, 0], 1));
+        let mut sum = RuleTally::default();
+        sum.add(&rule);
+        sum.add(&rule);
+        assert_eq!((sum.total(), sum.reasons["limit-exceeded"]), (2, 2));
+    }
+}

@@ -28,7 +28,7 @@ pub struct KeyRing {
     jwt: HashMap<String, Slot<DecodingKey>>,
     /// The first entry that cannot serve as an API key: a key that is unknown may be that one.
     unusable: Option<ConfigError>,
-    /// The first Secret of each purpose that is not among the others; a provider serves one purpose only.
+    /// The purposes of the Secrets, each once.
     purposes: Vec<Purpose>,
     fingerprint: [u8; 32],
 }

@@ -324,4 +324,4 @@ pub fn challenge_after(rule: &Rule, reason: RejectReason) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

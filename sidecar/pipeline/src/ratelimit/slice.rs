@@ -52,7 +52,7 @@ if stored then
   debt = tonumber(owed)
   unit = tonumber(unit)
   if unit ~= token then
-    debt = math.ceil(debt / unit * token)
+    debt = math.ceil(debt * token / unit)
   end
   debt = math.min(debt, capacity)
   local elapsed = math.max(0, math.min(now - tonumber(at), math.floor(capacity / rate) + 1))

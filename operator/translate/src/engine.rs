@@ -525,18 +525,14 @@ impl Engine {
     }
 
     /// What a pod of `group` must have acknowledged for the resource to be live there: its own unit, and those that put
-    /// it into force (the table that lists a route, the routes that name a policy, the backends of a shard map).
+    /// it into force there (the table that lists a route, the routes that name a policy or a ShardSet).
     pub fn policy_units(&self, id: &ObjectId, group: &GroupId) -> Vec<(UnitName, Hash)> {
         let (Some(own), Some(state)) = (resolve::unit_of(id), self.groups.get(group)) else {
             return Vec::new();
         };
         let counts = |(name, _): &(&UnitName, &Hash)| {
-            let needs = |name: &UnitName, other: &UnitName| {
-                self.units
-                    .get(name)
-                    .is_some_and(|unit| unit.needs.contains(other))
-            };
-            name.kind().is_policy() && (**name == own || needs(name, &own) || needs(&own, name))
+            let needs = || self.units.get(name).is_some_and(|unit| unit.needs.contains(&own));
+            name.kind().is_policy() && (**name == own || needs())
         };
         let units = state.units.iter().filter(counts);
         units

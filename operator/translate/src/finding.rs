@@ -243,6 +243,8 @@ impl Finding {
     /// A problem of an object. `what` is a clause without a full stop; the usual mend is added to it.
     pub fn new(object: &ObjectId, reason: FindingReason, path: Option<&str>, what: &str) -> Self {
         let place = path.map(|path| format!("{path}: ")).unwrap_or_default();
+        // Some compilers draw their errors over several lines; a condition is one.
+        let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
         Self {
             object: object.reference(),
             reason,

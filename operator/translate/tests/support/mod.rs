@@ -183,7 +183,7 @@ fn inflated(route: ApiRoute, inflate: &[Inflate]) -> ApiRoute {
 fn of_manifest(file: &ObjectId, finding: &ManifestFinding) -> Finding {
     let reason = match (finding.path.is_empty(), finding.message.as_str()) {
         (true, _) => FindingReason::UnreadableFile,
-        (false, "unknown field") => FindingReason::UnknownField,
+        (false, message) if message.starts_with("unknown field") => FindingReason::UnknownField,
         (false, _) => FindingReason::SchemaViolation,
     };
     let path = Some(finding.path.as_str()).filter(|path| !path.is_empty());

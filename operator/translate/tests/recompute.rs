@@ -1,0 +1,317 @@
+//! Whatever changes in whatever order, what the engine keeps up to date equals what it computes from nothing.
+
+mod support;
+
+use k8s_openapi::api::{
+    autoscaling::v2::HorizontalPodAutoscaler,
+    core::v1::{Pod, Secret, Service},
+    discovery::v1::EndpointSlice,
+};
+use proptest::{collection::vec, prelude::*};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use sluice_crds::{ApiRoute, RateLimitPolicy, ShardSet, SluiceConfig};
+use sluice_translate::{Change, Engine, Kind, Object, ObjectId, Pods, Undecodable, world::Meta};
+
+const NAMESPACES: [&str; 2] = ["shop", "lab"];
+const SERVICES: [&str; 2] = ["orders", "stock"];
+
+/// One change of a small world: few names, so that the changes meet each other.
+#[derive(Debug, Clone)]
+struct Step {
+    kind: usize,
+    namespace: usize,
+    name: usize,
+    variant: u32,
+    delete: bool,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    (0..11_usize, 0..2_usize, 0..4_usize, any::<u32>(), prop::bool::weighted(0.25)).prop_map(
+        |(kind, namespace, name, variant, delete)| Step {
+            kind,
+            namespace,
+            name,
+            variant,
+            delete,
+        },
+    )
+}
+
+fn typed<T: DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).expect("the test's objects decode")
+}
+
+impl Step {
+    /// A choice that this step makes; each `bit` another.
+    fn pick<T: Clone>(&self, bit: u32, of: &[T]) -> T {
+        of[(self.variant >> (3 * bit)) as usize % of.len()].clone()
+    }
+
+    fn meta(&self, name: &str, labels: Value) -> Value {
+        let day = self.pick(0, &[1, 2, 3]);
+        let mut meta = json!({
+            "name": name, "namespace": NAMESPACES[self.namespace], "labels": labels, "uid": name,
+            "creationTimestamp": format!("2026-01-0{day}T00:00:00Z"),
+        });
+        if self.pick(1, &[true, false, false]) {
+            meta.as_object_mut().expect("object").remove("creationTimestamp");
+        }
+        meta
+    }
+
+    fn change(&self) -> Change {
+        let object = self.object();
+        match (self.delete, object) {
+            (true, object) => Change::Delete(object.id()),
+            (false, Object::ApiRoute(_) | Object::RateLimitPolicy(_) | Object::ShardSet(_))
+                if self.variant % 13 == 0 =>
+            {
+                self.undecodable()
+            }
+            (false, object) => Change::Upsert(object),
+        }
+    }
+
+    fn undecodable(&self) -> Change {
+        let raw = json!({"spec": {
+            "parentRefs": [{"kind": "Service", "name": SERVICES[self.name % 2]}],
+            "targetRefs": [{"group": "sluice.dev", "kind": "ApiRoute", "name": "r0"}],
+        }});
+        Change::Undecodable(Undecodable {
+            id: self.object().id(),
+            meta: Meta::default(),
+            message: "unknown variant".into(),
+            raw: self.pick(5, &[Some(raw), None]),
+        })
+    }
+
+    fn object(&self) -> Object {
+        match self.kind {
+            0 | 1 => Object::from(&self.route()),
+            2 => Object::from(&self.policy()),
+            3 => Object::from(&self.shard_set()),
+            4 => Object::from(&self.service()),
+            5 => Object::from(&self.slice()),
+            6 => Object::from(&self.secret()),
+            7 => Object::from(&self.pod()),
+            8 => Object::from(&self.hpa()),
+            9 => Object::from(&self.config()),
+            _ => {
+                let policy = ObjectId::new(Kind::RateLimitPolicy, NAMESPACES[self.namespace], "p0");
+                Object::fleet(&policy, self.pick(0, &[1, 2, 3]))
+            }
+        }
+    }
+
+    /// Two routes of each Service, sometimes profiles.
+    fn route(&self) -> ApiRoute {
+        let service = self.pick(2, &SERVICES);
+        let backends = [
+            json!([]),
+            json!([{"name": SERVICES[0], "port": 80}]),
+            json!([{"name": SERVICES[1], "port": 80}]),
+            json!([{"group": "sluice.dev", "kind": "ShardSet", "name": "s0"}]),
+        ];
+        let auth = [
+            Value::Null,
+            json!({"anyOf": [{"allOf": ["corp"]}]}),
+            json!({"anyOf": [{"allOf": ["keys"]}], "providers": [{"name": "keys", "type": "APIKey",
+                "apiKey": {"secretSelector": {"matchLabels": {"team": "a"}}}}]}),
+            json!({"anyOf": [{"allOf": ["keys"]}], "providers": [{"name": "keys", "type": "APIKey",
+                "apiKey": {"secretRef": {"name": "k0"}}}]}),
+        ];
+        let hostnames = [json!([]), json!(["a.example"]), json!(["a.example", "b.example"]), json!(["b.example"])];
+        let parents = [
+            json!([{"kind": "Service", "name": service}]),
+            json!([{"kind": "Service", "name": service, "port": 80}]),
+            json!([{"kind": "Service", "name": SERVICES[0]}, {"kind": "Service", "name": SERVICES[1], "port": 80}]),
+            json!([]),
+        ];
+        let filters = json!([{"type": "ExtensionRef", "extensionRef": {"group": "sluice.dev", "kind": "ApiRoute", "name": "r3"}}]);
+        let scaling = json!({"scaleTargetRef": {"apiVersion": "apps/v1", "kind": self.pick(7, &["Deployment", "StatefulSet"]), "name": "orders"},
+            "maxReplicas": self.pick(8, &[3, 4]), "metrics": [{"type": "InFlight", "inFlight": {"averageValue": "20"}}]});
+        typed(json!({
+            "apiVersion": "sluice.dev/v1alpha1", "kind": "ApiRoute", "metadata": self.meta(&format!("r{}", self.name), json!({})),
+            "spec": {
+                "parentRefs": self.pick(3, &parents),
+                "hostnames": self.pick(4, &hostnames),
+                "auth": self.pick(5, &auth),
+                "scaling": self.pick(9, &[scaling, Value::Null]),
+                "rules": [{
+                    "name": "one",
+                    "matches": [{"path": {"value": self.pick(8, &["/a", "/b"])}}],
+                    "backendRefs": self.pick(6, &backends),
+                    "filters": self.pick(7, &[json!([]), filters]),
+                    "cache": self.pick(9, &[Value::Null, json!({"scope": "Identity"})]),
+                }],
+            },
+        }))
+    }
+
+    fn policy(&self) -> RateLimitPolicy {
+        let section = [Value::Null, json!("one"), json!("nowhere")];
+        let scope = json!({"name": "g", "algorithm": {"type": "TokenBucket", "tokenBucket": {"requests": 1, "per": "1s"}},
+            "scope": "Global", "global": {"storeRef": {"name": "default"}}});
+        let local = json!({"name": "l", "algorithm": {"type": "TokenBucket", "tokenBucket": {"requests": self.pick(4, &[1, 2]), "per": "1s"}}});
+        typed(json!({
+            "apiVersion": "sluice.dev/v1alpha1", "kind": "RateLimitPolicy", "metadata": self.meta(&format!("p{}", self.name % 2), json!({})),
+            "spec": {
+                "targetRefs": [{"group": "sluice.dev", "kind": "ApiRoute", "name": self.pick(2, &["r0", "r1", "r2", "r3"]), "sectionName": self.pick(3, &section)}],
+                "limits": [self.pick(5, &[scope, local])],
+            },
+        }))
+    }
+
+    fn shard_set(&self) -> ShardSet {
+        let shard = |name: &str, service: &str| {
+            json!({"name": name, "members": [{"name": "a", "role": "Primary", "backendRef": {"name": service, "port": 80}}]})
+        };
+        let key = [
+            json!({"type": "Header", "header": {"name": "X-Tenant"}}),
+            json!({"type": "PathParameter", "pathParameter": {"name": "tenant"}}),
+        ];
+        let placement = [json!([{"slots": "0-16383", "shard": "a"}]), json!([{"slots": "0-99", "shard": "b"}])];
+        let status = [Value::Null, json!({"epoch": 3, "placement": [{"slots": "0-16383", "shard": "b"}]})];
+        typed(json!({
+            "apiVersion": "sluice.dev/v1alpha1", "kind": "ShardSet", "metadata": self.meta("s0", json!({})),
+            "spec": {
+                "keyspace": {"slots": 16384, "hash": "CRC16"},
+                "key": {"from": [self.pick(2, &key)]},
+                "shards": [shard("a", "orders"), shard("b", "stock")],
+                "placement": self.pick(3, &placement),
+            },
+            "status": self.pick(4, &status),
+        }))
+    }
+
+    fn service(&self) -> Service {
+        let selectors = [json!({"app": "orders"}), json!({"app": "stock"}), json!({"tier": "web"}), Value::Null];
+        let target = [json!(8080), json!(9090), json!("web")];
+        typed(json!({
+            "metadata": self.meta(SERVICES[self.name % 2], json!({})),
+            "spec": {
+                "selector": self.pick(2, &selectors),
+                "ports": [{"name": "http", "port": self.pick(3, &[80, 81]), "targetPort": self.pick(4, &target)}],
+            },
+        }))
+    }
+
+    fn slice(&self) -> EndpointSlice {
+        let pod = |name: &str| json!({"kind": "Pod", "name": name});
+        typed(json!({
+            "metadata": self.meta(&format!("e{}", self.name), json!({"kubernetes.io/service-name": self.pick(2, &SERVICES)})),
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": self.pick(3, &[8080, 9090])}],
+            "endpoints": [
+                {"addresses": ["10.0.0.1"], "conditions": {"ready": self.pick(4, &[true, false])}, "targetRef": pod(self.pick(5, &["x0", "x1"]))},
+                {"addresses": ["10.0.0.2"], "targetRef": pod(self.pick(6, &["x1", "x2"]))},
+            ],
+        }))
+    }
+
+    fn secret(&self) -> Secret {
+        let uses = ["api-keys", "api-keys", "jwt-keys"];
+        typed(json!({
+            "metadata": self.meta(&format!("k{}", self.name % 2), json!({"sluice.dev/use": self.pick(2, &uses), "team": self.pick(3, &["a", "b"])})),
+            "type": "sluice.dev/api-keys",
+            "stringData": {"k": self.pick(4, &["0123456789abcdef", "fedcba9876543210", "short"])},
+        }))
+    }
+
+    /// Pods whose labels move.
+    fn pod(&self) -> Pod {
+        let labels = [json!({"app": "orders"}), json!({"app": "stock"}), json!({"app": "orders", "tier": "web"}), json!({})];
+        typed(json!({
+            "metadata": self.meta(&format!("x{}", self.name % 3), self.pick(2, &labels)),
+            "spec": {"containers": [{"name": "app", "ports": [{"name": "web", "containerPort": self.pick(3, &[8080, 9090])}]}]},
+            "status": {"conditions": [{"type": "Ready", "status": self.pick(4, &["True", "False"])}]},
+        }))
+    }
+
+    fn hpa(&self) -> HorizontalPodAutoscaler {
+        let owners = [json!([]), json!([{"apiVersion": "sluice.dev/v1alpha1", "kind": "ApiRoute", "name": "r0", "uid": "r0"}])];
+        let mut meta = self.meta(self.pick(3, &["mine", "sluice-orders"]), json!({}));
+        meta["ownerReferences"] = self.pick(2, &owners);
+        typed(json!({
+            "metadata": meta,
+            "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "orders"}},
+        }))
+    }
+
+    fn config(&self) -> SluiceConfig {
+        let stores = json!([{"name": "default", "type": "Redis", "redis": {"addresses": ["redis:6379"]}}]);
+        let corp = json!([{"name": "corp", "type": "APIKey", "apiKey": {"secretSelector": {"matchLabels": {"team": "a"}}}}]);
+        typed(json!({
+            "apiVersion": "config.sluice.dev/v1alpha1", "kind": "SluiceConfig",
+            "trustDomain": self.pick(0, &["eu.example", "us.example"]),
+            "stores": self.pick(1, &[stores, json!([])]),
+            "authProviders": self.pick(2, &[corp, json!([])]),
+        }))
+    }
+}
+
+fn engine(pods: Pods) -> Engine {
+    // Secrets of SluiceConfig live in a namespace that the steps change too.
+    let settings = sluice_translate::Settings {
+        operator_namespace: "shop".into(),
+        ..support::settings(pods)
+    };
+    Engine::new(settings)
+}
+
+fn agree(steps: &[Step], batch: usize, pods: Pods) -> Result<(), TestCaseError> {
+    let mut engine = engine(pods);
+    for chunk in steps.chunks(batch) {
+        let before = support::render(&engine);
+        let delta = engine.apply(chunk.iter().map(Step::change));
+        prop_assert_eq!(engine.verify(), Ok(()), "after {:?}", chunk);
+        let silent = delta.units_changed.is_empty()
+            && delta.units_removed.is_empty()
+            && delta.groups_changed.is_empty()
+            && delta.pods_changed.is_empty()
+            && delta.findings_changed.is_empty()
+            && delta.children_changed.is_empty();
+        let same = support::render(&engine) == before;
+        prop_assert!(!silent || same, "a change that the delta does not tell of: {:?}", chunk);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn incremental_equals_full_after_every_change(steps in vec(step(), 1..40)) {
+        agree(&steps, 1, Pods::FromPods)?;
+    }
+
+    #[test]
+    fn incremental_equals_full_after_every_batch(steps in vec(step(), 1..60)) {
+        agree(&steps, 4, Pods::FromPods)?;
+    }
+
+    #[test]
+    fn incremental_equals_full_where_slices_are_pods(steps in vec(step(), 1..40)) {
+        agree(&steps, 2, Pods::FromSlices)?;
+    }
+
+    /// Apply order needs no code: the last word on each object is all that counts.
+    #[test]
+    fn the_end_depends_on_the_last_word_only(steps in vec(step(), 1..40)) {
+        let upserts: Vec<Change> = steps.iter().map(|step| Change::Upsert(step.object())).collect();
+        let mut forwards = engine(Pods::FromSlices);
+        forwards.apply(upserts.clone());
+        let mut last = std::collections::BTreeMap::new();
+        for change in upserts {
+            if let Change::Upsert(object) = change {
+                last.insert(object.id(), object);
+            }
+        }
+        let mut backwards = engine(Pods::FromSlices);
+        for object in last.into_values().rev() {
+            backwards.apply([Change::Upsert(object)]);
+        }
+        prop_assert_eq!(support::render(&forwards), support::render(&backwards));
+    }
+}

@@ -25,6 +25,8 @@ pub struct Coalescer<T> {
     batch: Vec<T>,
     /// When the batch is to go out.
     due: Option<Instant>,
+    /// A batch was handed out and not asked for the next one since.
+    working: bool,
     /// Arrivals of the last second, at most one more than [`BUSY`].
     recent: VecDeque<Instant>,
 }
@@ -36,38 +38,44 @@ impl<T> Coalescer<T> {
             inbox,
             batch: Vec::new(),
             due: None,
+            working: false,
             recent: VecDeque::new(),
         }
     }
 
-    /// The next batch, never empty; `None` when every sender is gone. To be called again when the batch is done with:
-    /// what has arrived by then shows whether the consumer was busy. Cancel-safe.
+    /// The next batch, never empty; `None` when every sender is gone. Asking for it says that the former batch is done
+    /// with: what has arrived by then came while the consumer worked. Cancel-safe.
     pub async fn next(&mut self) -> Option<Vec<T>> {
-        if self.batch.is_empty() {
+        if std::mem::take(&mut self.working) {
             self.drain();
-            if self.batch.is_empty() {
-                let first = self.inbox.recv().await?;
-                self.take(first);
-                self.drain();
-                self.due = Some(Instant::now());
-            }
         }
-        let due = *self.due.get_or_insert_with(|| {
-            let window = if self.recent.len() > BUSY {
-                BUSY_WINDOW
-            } else {
-                WINDOW
-            };
-            Instant::now() + window
-        });
-        while self.batch.len() < MAX_BATCH && Instant::now() < due {
+        if self.batch.is_empty() {
+            // Idle: the first change goes out at once, with what came along with it.
+            let first = self.inbox.recv().await?;
+            self.take(first);
+            self.drain();
+        } else {
+            self.collect().await;
+        }
+        self.due = None;
+        self.working = true;
+        Some(std::mem::take(&mut self.batch))
+    }
+
+    /// Waits until the window is over, or the batch is full.
+    async fn collect(&mut self) {
+        let window = if self.recent.len() > BUSY {
+            BUSY_WINDOW
+        } else {
+            WINDOW
+        };
+        let due = *self.due.get_or_insert_with(|| Instant::now() + window);
+        while self.batch.len() < MAX_BATCH {
             match timeout_at(due, self.inbox.recv()).await {
                 Ok(Some(item)) => self.take(item),
                 Ok(None) | Err(_) => break,
             }
         }
-        self.due = None;
-        Some(std::mem::take(&mut self.batch))
     }
 
     fn drain(&mut self) {
@@ -102,11 +110,17 @@ mod tests {
         (sender, Coalescer::new(receiver))
     }
 
+    /// The consumer asks, and nothing comes.
+    async fn idle(coalescer: &mut Coalescer<u32>) {
+        let nothing = tokio::time::timeout(Duration::from_millis(1), coalescer.next()).await;
+        assert!(nothing.is_err());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_idle_consumer_gets_the_first_change_at_once() {
         let (sender, mut coalescer) = channel();
         for n in 0..3 {
-            tokio::time::advance(Duration::from_secs(1)).await;
+            idle(&mut coalescer).await;
             let start = Instant::now();
             sender.send(n).await.expect("open");
             assert_eq!(coalescer.next().await, Some(vec![n]));
@@ -148,6 +162,7 @@ mod tests {
         assert_eq!(start.elapsed(), BUSY_WINDOW);
         // A second later it is calm again.
         tokio::time::advance(Duration::from_secs(1)).await;
+        idle(&mut coalescer).await;
         sender.send(61).await.expect("open");
         let start = Instant::now();
         assert_eq!(coalescer.next().await, Some(vec![61]));

@@ -59,7 +59,7 @@ impl StatusFiles {
             "status": status,
         });
         self.state
-            .write(&file, serde_yaml::to_string(&whole)?.as_bytes())?;
+            .write(&file, serde_saphyr::to_string(&whole)?.as_bytes())?;
         self.written.notify_one();
         Ok(())
     }

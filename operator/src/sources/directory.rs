@@ -459,6 +459,9 @@ fn write_file_status(
         })
         .collect();
     let whole = json!({"kind": "File", "path": path, "findings": findings});
-    state.write(&target, serde_yaml::to_string(&whole)?.as_bytes())?;
+    state.write(&target, serde_saphyr::to_string(&whole)?.as_bytes())?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

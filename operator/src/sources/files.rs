@@ -205,7 +205,7 @@ pub(super) fn finding(about: &ObjectId, finding: &ManifestFinding) -> Finding {
     let reason = match (path.is_empty(), message.as_str()) {
         (true, message) if message.starts_with(DUPLICATE) => FindingReason::DuplicateObject,
         (true, _) => FindingReason::UnreadableFile,
-        (false, "unknown field") => FindingReason::UnknownField,
+        (false, message) if message.starts_with("unknown field") => FindingReason::UnknownField,
         (false, _) => FindingReason::SchemaViolation,
     };
     let path = (!path.is_empty()).then_some(path.as_str());

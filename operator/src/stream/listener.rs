@@ -32,7 +32,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may stand without a proof that was accepted.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(15);
 /// Handshakes at a time; later connections wait in the kernel's queue.
-const MAX_HANDSHAKES: usize = 256;
+const MAX_HANDSHAKES: usize = 4096;
 /// Connections at a time, proven or not.
 const MAX_CONNECTIONS: usize = 32_768;
 

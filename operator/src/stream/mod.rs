@@ -8,7 +8,7 @@ pub mod server;
 pub mod session;
 pub mod table;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 pub mod update;

@@ -188,6 +188,12 @@ impl Published {
             .collect()
     }
 
+    /// Whether the first state was published.
+    pub fn has_started(&self) -> bool {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        inner.started
+    }
+
     /// How many groups and pods there are.
     pub fn sizes(&self) -> (usize, usize) {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);

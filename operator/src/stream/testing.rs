@@ -345,5 +345,7 @@ pub async fn until(what: &str, condition: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
-    waited.await.unwrap_or_else(|_| panic!("{what}: not in time"));
+    waited
+        .await
+        .unwrap_or_else(|_| panic!("{what}: not in time"));
 }

@@ -25,7 +25,10 @@ async fn two_groups() -> Server {
     let server = Server::start().await;
     let (orders, stock) = (group("orders"), group("stock"));
     server.place(
-        &[(&orders, pod("orders-0", "u0")), (&orders, pod("orders-1", "u1"))],
+        &[
+            (&orders, pod("orders-0", "u0")),
+            (&orders, pod("orders-1", "u1")),
+        ],
         &snapshot(&[(route("orders"), b"orders", &[Feature::Core])]),
     );
     server.place(
@@ -67,10 +70,17 @@ async fn two_sidecars_of_a_group_hold_the_same_and_only_differences_follow() {
         assert_eq!(applied.version, next.version.to_string());
     }
     let required = [Required {
-        units: next.manifest.iter().map(|(name, hash)| (name.clone(), hash.clone())).collect(),
+        units: next
+            .manifest
+            .iter()
+            .map(|(name, hash)| (name.clone(), hash.clone()))
+            .collect(),
         pods: pods.to_vec(),
     }];
-    until("both are live", || server.table.live(&required, Instant::now()).pods == 2).await;
+    until("both are live", || {
+        server.table.live(&required, Instant::now()).pods == 2
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -79,7 +89,10 @@ async fn a_token_gets_its_own_pods_configuration_and_no_other() {
     let mut stock = server.join(server.token("stock-0")).await.expect("joined");
     assert_eq!(stock.apply().await.names(), [route("stock").as_str()]);
     let record = server.table.record("shop", "stock-0").expect("seated");
-    assert_eq!((record.group, record.principal.uid.as_str()), (group("stock"), "u2"));
+    assert_eq!(
+        (record.group, record.principal.uid.as_str()),
+        (group("stock"), "u2")
+    );
 }
 
 #[tokio::test]
@@ -115,11 +128,18 @@ async fn a_proof_of_a_pod_that_the_operator_does_not_know_is_refused() {
         pods: vec![(PodKey::new("shop", "orders-0"), None)],
         ..Publication::default()
     });
-    assert_eq!(sidecar.end().await.code(), Code::PermissionDenied, "the session ends");
+    assert_eq!(
+        sidecar.end().await.code(),
+        Code::PermissionDenied,
+        "the session ends"
+    );
     let refused = server.join(certificate.clone()).await.expect_err("gone");
     assert_eq!(refused.code(), Code::PermissionDenied);
     // Another pod of the same name is not that pod.
-    server.place(&[(&group("orders"), pod("orders-0", "another"))], &snapshot(&[]));
+    server.place(
+        &[(&group("orders"), pod("orders-0", "another"))],
+        &snapshot(&[]),
+    );
     let refused = server.join(certificate).await.expect_err("another uid");
     assert_eq!(refused.code(), Code::PermissionDenied);
 }
@@ -136,18 +156,31 @@ async fn a_certificate_opens_the_stream_of_its_own_pod() {
         // Both run under one service account, and the request asks for the other's name.
         let certificate = sidecar.certificate(other).await;
         drop(sidecar);
-        let mut again = server.join(certificate).await.expect("joined by certificate");
-        assert_eq!(again.update().await.expect("an update").names(), [unit.as_str()]);
+        let mut again = server
+            .join(certificate)
+            .await
+            .expect("joined by certificate");
+        assert_eq!(
+            again.update().await.expect("an update").names(),
+            [unit.as_str()]
+        );
     }
 }
 
 #[tokio::test]
 async fn a_certificate_of_another_authority_is_refused() {
     let (server, foreign) = (two_groups().await, two_groups().await);
-    let mut sidecar = foreign.join(foreign.token("orders-0")).await.expect("joined");
+    let mut sidecar = foreign
+        .join(foreign.token("orders-0"))
+        .await
+        .expect("joined");
     let certificate = sidecar.certificate("orders-0").await;
     let refused = server.join(certificate).await.expect_err("refused");
-    assert_ne!(refused.code(), Code::PermissionDenied, "already by TLS: {refused}");
+    assert_ne!(
+        refused.code(),
+        Code::PermissionDenied,
+        "already by TLS: {refused}"
+    );
     assert_eq!(server.table.count(), (0, 0));
 }
 
@@ -203,7 +236,10 @@ async fn a_reconnect_gets_only_what_it_does_not_hold() {
     stale.insert(route("gone").to_string(), "00".into());
     again.hello(&Feature::ALL, &stale).await;
     let applied = again.update().await.expect("an update");
-    assert_eq!((applied.names().len(), applied.removes), (0, vec![route("gone").to_string()]));
+    assert_eq!(
+        (applied.names().len(), applied.removes),
+        (0, vec![route("gone").to_string()])
+    );
 }
 
 #[tokio::test]
@@ -222,7 +258,10 @@ async fn a_unit_the_sidecar_cannot_honour_is_denied_and_named() {
     old.hello(&[Feature::Core], &BTreeMap::new()).await;
     let applied = old.apply().await;
     let reason = applied.denied(&route("cached")).expect("denied");
-    assert!(reason.contains("SidecarTooOld") && reason.contains("cache"), "{reason}");
+    assert!(
+        reason.contains("SidecarTooOld") && reason.contains("cache"),
+        "{reason}"
+    );
     assert_eq!(applied.denied(&route("plain")), None);
 
     let required = |name: &str| {
@@ -236,7 +275,12 @@ async fn a_unit_the_sidecar_cannot_honour_is_denied_and_named() {
     })
     .await;
     let live = server.table.live(&required("cached"), Instant::now());
-    assert_eq!(live.missing[0].why, Why::TooOld { lacks: vec!["cache"] });
+    assert_eq!(
+        live.missing[0].why,
+        Why::TooOld {
+            lacks: vec!["cache"]
+        }
+    );
 }
 
 #[tokio::test]
@@ -249,7 +293,10 @@ async fn a_refused_unit_is_denied_and_holds_nothing_else_back() {
     sidecar.nack(&first, &route("bad")).await;
     let second = sidecar.apply().await;
     assert!(second.denied(&route("bad")).is_some());
-    assert!(second.upserts.contains_key(route("good").as_str()), "the first was not applied");
+    assert!(
+        second.upserts.contains_key(route("good").as_str()),
+        "the first was not applied"
+    );
     until("acknowledged", || {
         let record = server.table.record("shop", "orders-0").expect("seated");
         record.acked.is_some_and(|acked| acked.denied.len() == 1)
@@ -261,7 +308,10 @@ async fn a_refused_unit_is_denied_and_holds_nothing_else_back() {
 async fn a_sidecar_that_does_not_read_or_answer_holds_up_no_other() {
     let server = Server::start().await;
     let orders = group("orders");
-    let pods = [(&orders, pod("orders-0", "u0")), (&orders, pod("orders-1", "u1"))];
+    let pods = [
+        (&orders, pod("orders-0", "u0")),
+        (&orders, pod("orders-1", "u1")),
+    ];
     // More than HTTP/2's window and the session's queue take.
     let big = |fill: u8| {
         let body = vec![fill; sluice_snapshot::MAX_UNIT_BYTES];
@@ -286,7 +336,11 @@ async fn a_sidecar_that_does_not_read_or_answer_holds_up_no_other() {
             pods: Vec::new(),
         });
         assert_eq!(quick.apply().await.version, next.version.to_string());
-        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            begun.elapsed()
+        );
     }
     drop(deaf);
 }
@@ -307,7 +361,10 @@ async fn while_a_sidecar_works_newer_snapshots_replace_each_other() {
     }
     sidecar.ack(&first).await;
     let applied = sidecar.apply().await;
-    assert_eq!(Some(applied.version), last.map(|last| last.version.to_string()));
+    assert_eq!(
+        Some(applied.version),
+        last.map(|last| last.version.to_string())
+    );
 }
 
 #[tokio::test]
@@ -323,7 +380,10 @@ async fn a_pod_that_moves_gets_its_new_groups_configuration() {
     assert_eq!(applied.names(), [route("stock").as_str()]);
     assert_eq!(applied.removes, [route("orders").to_string()]);
     until("the table knows", || {
-        server.table.record("shop", "orders-0").is_some_and(|record| record.group == group("stock"))
+        server
+            .table
+            .record("shop", "orders-0")
+            .is_some_and(|record| record.group == group("stock"))
     })
     .await;
 }
@@ -368,16 +428,24 @@ async fn nonsense_ends_the_session_that_speaks_it() {
         .expect("opened");
     let mut early = early;
     early.settled(&route("x"), 1, "").await;
-    assert_eq!(early.end().await.code(), Code::InvalidArgument, "Hello comes first");
+    assert_eq!(
+        early.end().await.code(),
+        Code::InvalidArgument,
+        "Hello comes first"
+    );
     let mut greedy = server.join(server.token("orders-0")).await.expect("joined");
     for _ in 0..4 {
         greedy.certificate("x").await;
     }
     let key = rcgen::KeyPair::generate().expect("a key");
-    let request = rcgen::CertificateParams::default().serialize_request(&key).expect("a request");
+    let request = rcgen::CertificateParams::default()
+        .serialize_request(&key)
+        .expect("a request");
     let der = request.der().to_vec();
     greedy
-        .say(sluice_snapshot::stream::up::Kind::Csr(sluice_snapshot::stream::Csr { der }))
+        .say(sluice_snapshot::stream::up::Kind::Csr(
+            sluice_snapshot::stream::Csr { der },
+        ))
         .await;
     assert_eq!(greedy.end().await.code(), Code::InvalidArgument);
 }
@@ -407,5 +475,8 @@ async fn plain_text_is_not_served() {
     let mut answer = Vec::new();
     // A TLS alert, or nothing; never an HTTP/2 frame of settings.
     let _ = stream.read_to_end(&mut answer).await;
-    assert!(answer.len() <= 7 && answer.first().is_none_or(|first| *first == 0x15), "{answer:?}");
+    assert!(
+        answer.len() <= 7 && answer.first().is_none_or(|first| *first == 0x15),
+        "{answer:?}"
+    );
 }

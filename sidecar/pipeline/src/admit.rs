@@ -196,7 +196,7 @@ mod tests {
     fn refused(facts: &StaticFacts) -> String {
         let reject = admit(facts).expect_err("refused");
         assert_eq!(reject.reason, RejectReason::BadRequest);
-        assert_eq!(reject.decider, Decider::default(), "the sidecar itself");
+        assert_eq!(*reject.decider, Decider::default(), "the sidecar itself");
         reject.detail.expect("says why")
     }
 

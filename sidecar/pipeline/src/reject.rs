@@ -8,8 +8,8 @@ use sluice_snapshot::{ConfigReason, unit::ObjectRef};
 pub struct Reject {
     /// Why.
     pub reason: RejectReason,
-    /// Who decided: for the access log, never for the client.
-    pub decider: Decider,
+    /// Who decided: for the access log, never for the client. Boxed: refusals travel in every `Result` of the phases.
+    pub decider: Box<Decider>,
     /// Seconds for `Retry-After`, where waiting helps.
     pub retry_after_s: Option<u64>,
     /// For the access log: what exactly; never a secret, never sent to the client.
@@ -21,7 +21,7 @@ impl Reject {
     pub fn new(reason: RejectReason) -> Self {
         Self {
             reason,
-            decider: Decider::default(),
+            decider: Box::default(),
             retry_after_s: None,
             detail: None,
         }
@@ -30,7 +30,7 @@ impl Reject {
     /// The same refusal, decided by `decider`.
     #[must_use]
     pub fn by(mut self, decider: Decider) -> Self {
-        self.decider = decider;
+        self.decider = Box::new(decider);
         self
     }
 

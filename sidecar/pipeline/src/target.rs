@@ -266,7 +266,7 @@ mod tests {
             let reject = target(raw).expect_err(raw);
             assert_eq!(reject.reason, RejectReason::BadTarget, "{raw}");
             assert_eq!(
-                reject.decider,
+                *reject.decider,
                 Decider::default(),
                 "{raw}: the sidecar itself"
             );

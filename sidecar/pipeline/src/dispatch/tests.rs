@@ -234,7 +234,7 @@ fn a_request_without_key_is_refused_by_the_set() {
         goes(&compiled(&shop()), &request("GET", "/v1/orders"), None, 0).expect_err("no key");
     assert_eq!(reject.reason, RejectReason::ShardKeyMissing);
     assert_eq!(
-        reject.decider,
+        *reject.decider,
         Decider {
             object: Some(ObjectRef::new("ShardSet", "shop", "orders")),
             part: None

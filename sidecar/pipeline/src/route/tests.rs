@@ -37,7 +37,7 @@ fn met(program: &crate::Program, facts: &StaticFacts) -> Option<usize> {
         Ok((matched, _)) => Some(matched.rule.index),
         Err(reject) => {
             assert_eq!(reject.reason, RejectReason::NoRoute);
-            assert_eq!(reject.decider, Decider::default(), "nobody decided");
+            assert_eq!(*reject.decider, Decider::default(), "nobody decided");
             None
         }
     }

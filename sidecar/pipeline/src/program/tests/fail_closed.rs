@@ -39,7 +39,7 @@ fn verdict(program: &Program, port: u16, facts: &StaticFacts) -> Verdict {
         };
         Ok((place, by_address + by_identity))
     };
-    decide().map_err(|reject: Reject| (reject.reason, reject.decider))
+    decide().map_err(|reject: Reject| (reject.reason, *reject.decider))
 }
 
 /// Requests of every kind to every rule, good and bad.

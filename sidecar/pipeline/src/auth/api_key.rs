@@ -24,7 +24,10 @@ pub struct ApiKey {
 impl ApiKey {
     pub(super) fn new(unit: &unit::ApiKey, ring: Arc<KeyRing>) -> Self {
         let unit::ApiKey { header, keys: _ } = unit;
-        Self { header: header.clone(), ring }
+        Self {
+            header: header.clone(),
+            ring,
+        }
     }
 
     pub(super) fn header(&self) -> &str {
@@ -58,7 +61,11 @@ fn bad(detail: &str) -> Reject {
 
 pub(super) fn check(unit: &unit::ApiKey) -> Result<(), String> {
     let unit::ApiKey { header, keys: _ } = unit;
-    if is_field_name(header) { Ok(()) } else { Err(format!("{header:?} is not a lower-case header name")) }
+    if is_field_name(header) {
+        Ok(())
+    } else {
+        Err(format!("{header:?} is not a lower-case header name"))
+    }
 }
 
 /// A field name as facts know it: a lower-case token (RFC 9110 section 5.6.2).

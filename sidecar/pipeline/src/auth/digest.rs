@@ -54,13 +54,20 @@ pub struct DigestCheck {
 
 impl DigestCheck {
     /// Reads `Content-Digest`.
-    pub(super) fn read(facts: &impl Facts, max_buffered: u64, decider: &Decider) -> Result<Self, Reject> {
+    pub(super) fn read(
+        facts: &impl Facts,
+        max_buffered: u64,
+        decider: &Decider,
+    ) -> Result<Self, Reject> {
         let bad = |detail: &str| Reject::new(RejectReason::BadDigest).detail(detail);
-        let field = structured::field(facts, "content-digest", MAX_FIELD).map_err(|error| bad(&error.to_string()))?;
+        let field = structured::field(facts, "content-digest", MAX_FIELD)
+            .map_err(|error| bad(&error.to_string()))?;
         let members = structured::dictionary(&field).map_err(|error| bad(&error.to_string()))?;
         let mut expected = Vec::new();
         for (name, member) in members {
-            let Some(algorithm) = DigestAlgorithm::named(&name) else { continue };
+            let Some(algorithm) = DigestAlgorithm::named(&name) else {
+                continue;
+            };
             match member {
                 Member::Item(item) => match item.value {
                     Bare::Bytes(bytes) => expected.push((algorithm, bytes)),
@@ -72,7 +79,11 @@ impl DigestCheck {
         if expected.is_empty() {
             return Err(bad("Content-Digest names neither sha-256 nor sha-512"));
         }
-        Ok(Self { expected, max_buffered, decider: decider.clone() })
+        Ok(Self {
+            expected,
+            max_buffered,
+            decider: decider.clone(),
+        })
     }
 
     /// Compares the whole body.
@@ -96,8 +107,7 @@ mod tests {
     /// RFC 9530 appendix D / RFC 9421 appendix B.2: the body of the examples.
     const BODY: &[u8] = br#"{"hello": "world"}"#;
     const SHA256: &str = "sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:";
-    const SHA512: &str =
-        "sha-512=:WZDPaVn/7XgHaAy8pmojAkGWoRx2UFChF41A2svX+TaPm+AbwAgBWnrIiYllu7BNNyealdVLvRwEmTHWXvJwew==:";
+    const SHA512: &str = "sha-512=:WZDPaVn/7XgHaAy8pmojAkGWoRx2UFChF41A2svX+TaPm+AbwAgBWnrIiYllu7BNNyealdVLvRwEmTHWXvJwew==:";
 
     fn read(value: &str) -> Result<DigestCheck, Reject> {
         let facts = StaticFacts::new("POST", "example.com", "/").with("content-digest", value);
@@ -106,10 +116,18 @@ mod tests {
 
     #[test]
     fn the_digests_of_the_rfcs_match() {
-        for value in [SHA256, SHA512, &format!("{SHA256}, {SHA512}"), &format!("md5=:AAAA:, {SHA256}")] {
+        for value in [
+            SHA256,
+            SHA512,
+            &format!("{SHA256}, {SHA512}"),
+            &format!("md5=:AAAA:, {SHA256}"),
+        ] {
             let check = read(value).expect("read");
             assert_eq!(check.verify(BODY), Ok(()), "{value}");
-            assert_eq!(check.verify(b"{}").expect_err("other body").reason, RejectReason::BadDigest);
+            assert_eq!(
+                check.verify(b"{}").expect_err("other body").reason,
+                RejectReason::BadDigest
+            );
         }
     }
 
@@ -121,8 +139,19 @@ mod tests {
 
     #[test]
     fn weak_or_malformed_digests_are_refused() {
-        for value in ["md5=:AAAA:", "", "sha-256=X48E", "sha-256=:not base64:", "sha-256=(:AAAA:)", "sha-256=:AAAA:,"] {
-            assert_eq!(read(value).expect_err(value).reason, RejectReason::BadDigest, "{value}");
+        for value in [
+            "md5=:AAAA:",
+            "",
+            "sha-256=X48E",
+            "sha-256=:not base64:",
+            "sha-256=(:AAAA:)",
+            "sha-256=:AAAA:,",
+        ] {
+            assert_eq!(
+                read(value).expect_err(value).reason,
+                RejectReason::BadDigest,
+                "{value}"
+            );
         }
     }
 }

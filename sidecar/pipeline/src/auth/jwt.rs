@@ -1,7 +1,7 @@
 //! Bearer tokens (RFC 6750, RFC 7519). The algorithm is chosen by the provider and the key, never by the token: HS256
 //! verifies with shared keys of Secrets only, RS256 and ES256 with public keys of a key set only.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
@@ -71,18 +71,34 @@ pub(super) fn check(unit: &unit::Jwt) -> Result<(), String> {
 
 /// Whether a request carries a bearer token.
 pub(super) fn present(facts: &impl Facts) -> bool {
-    facts.header("authorization").any(|value| bearer(value).is_some())
+    facts
+        .header("authorization")
+        .any(|value| bearer(value).is_some())
 }
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+    scheme
+        .eq_ignore_ascii_case(b"bearer ")
+        .then(|| token.trim_ascii())
 }
 
 impl Jwt {
-    pub(super) fn new(provider: &str, unit: &unit::Jwt, ring: Option<Arc<KeyRing>>) -> Result<Self, String> {
+    pub(super) fn new(
+        provider: &str,
+        unit: &unit::Jwt,
+        ring: Option<Arc<KeyRing>>,
+    ) -> Result<Self, String> {
         let set = keys(unit)?;
-        let unit::Jwt { issuer, audiences, algorithms, keys: _, attributes, scopes_claim, leeway_ms } = unit;
+        let unit::Jwt {
+            issuer,
+            audiences,
+            algorithms,
+            keys: _,
+            attributes,
+            scopes_claim,
+            leeway_ms,
+        } = unit;
         let described = serde_json::to_vec(unit).map_err(|error| error.to_string())?;
         let of_ring = ring.as_ref().map_or([0; 32], |ring| *ring.fingerprint());
         let keys = match (set, ring) {
@@ -114,28 +130,22 @@ impl Jwt {
         if let Some(identity) = verified.get(&memory, wall_s) {
             return Ok((*identity).clone());
         }
-        let (claims, key_id) = self.verified_claims(token, provider)?;
+        let (claims, key_id) = self.verified_claims(token)?;
         let expires_s = self.in_time(&claims, wall_s)?;
         let mut identity = self.identity(provider, claims)?;
-        if let Some((key_id, attributes)) = key_id {
-            identity.key_id = Some(key_id);
-            // What a token says of itself is more specific than what its key's Secret says.
-            for (name, value) in attributes {
-                identity.attributes.entry(name).or_insert(value);
-            }
-        }
+        identity.key_id = key_id;
         verified.put(memory, Arc::new(identity.clone()), expires_s);
         Ok(identity)
     }
 
-    /// Checks header and signature; claims of a token that does not verify are never looked at.
-    #[allow(clippy::type_complexity)] // key id and the attributes of its Secret, where there is one
+    /// The claims and the id of the key, once header and signature are sound: claims of a token that does not verify
+    /// are never looked at.
     fn verified_claims(
         &self,
         token: &[u8],
-        provider: &str,
-    ) -> Result<(Map<String, Value>, Option<(String, BTreeMap<String, String>)>), Reject> {
-        let header = jsonwebtoken::decode_header(token).map_err(|_| bad("the token's header is malformed"))?;
+    ) -> Result<(Map<String, Value>, Option<String>), Reject> {
+        let header = jsonwebtoken::decode_header(token)
+            .map_err(|_| bad("the token's header is malformed"))?;
         if header.crit.is_some() {
             return Err(bad("the token names critical extensions"));
         }
@@ -154,20 +164,25 @@ impl Jwt {
                 if algorithm != JwtAlgorithm::HS256 {
                     return Err(bad("the token's algorithm does not fit the keys"));
                 }
-                let found = ring.jwt_key(kid).ok_or_else(|| bad("the token's key is not known"))?;
+                let found = ring
+                    .jwt_key(kid)
+                    .ok_or_else(|| bad("the token's key is not known"))?;
                 let (id, found) = found.map_err(super::broken)?;
                 let claims = decode(token, found.key, header.alg)?;
-                Ok((claims, Some((id.to_owned(), found.identity(provider, id).attributes))))
+                Ok((claims, Some(id.to_owned())))
             }
             Keys::Set(set) => {
                 let mut fitting = set.iter().filter(|key| {
-                    key.algorithm == algorithm && kid.is_none_or(|kid| key.id.as_deref() == Some(kid))
+                    key.algorithm == algorithm
+                        && kid.is_none_or(|kid| key.id.as_deref() == Some(kid))
                 });
                 let (Some(key), None) = (fitting.next(), fitting.next()) else {
-                    return Err(bad("the token's key is not known, or a kid is needed to tell keys apart"));
+                    return Err(bad(
+                        "the token's key is not known, or a kid is needed to tell keys apart",
+                    ));
                 };
                 let claims = decode(token, &key.key, header.alg)?;
-                Ok((claims, key.id.clone().map(|id| (id, BTreeMap::new()))))
+                Ok((claims, key.id.clone()))
             }
         }
     }
@@ -180,7 +195,9 @@ impl Jwt {
             return Err(bad("the token has expired"));
         }
         match numeric_date(claims, "nbf")? {
-            Some(nbf) if wall_s.saturating_add(self.leeway_s) < nbf => Err(bad("the token is not valid yet")),
+            Some(nbf) if wall_s.saturating_add(self.leeway_s) < nbf => {
+                Err(bad("the token is not valid yet"))
+            }
             _ => Ok(expires_s),
         }
     }
@@ -188,7 +205,11 @@ impl Jwt {
     fn identity(&self, provider: &str, claims: Map<String, Value>) -> Result<Identity, Reject> {
         let text = |name: &str| claims.get(name).and_then(Value::as_str);
         let issuer = text("iss").unwrap_or_default();
-        if self.issuer.as_deref().is_some_and(|expected| expected != issuer) {
+        if self
+            .issuer
+            .as_deref()
+            .is_some_and(|expected| expected != issuer)
+        {
             return Err(bad("the token's iss is not accepted"));
         }
         // `|` separates the parts of a subject: an issuer with one in it could claim another's.
@@ -216,7 +237,11 @@ impl Jwt {
     }
 
     fn is_audience(&self, claims: &Map<String, Value>) -> bool {
-        let accepted = |value: &Value| value.as_str().is_some_and(|aud| self.audiences.iter().any(|known| known == aud));
+        let accepted = |value: &Value| {
+            value
+                .as_str()
+                .is_some_and(|aud| self.audiences.iter().any(|known| known == aud))
+        };
         match claims.get("aud") {
             Some(Value::Array(list)) => list.iter().any(accepted),
             Some(value) => accepted(value),
@@ -243,7 +268,11 @@ fn token(facts: &impl Facts) -> Result<&[u8], Reject> {
 }
 
 /// Verifies the signature and nothing else: every claim is checked here, with the caller's clock.
-fn decode(token: &[u8], key: &DecodingKey, algorithm: Algorithm) -> Result<Map<String, Value>, Reject> {
+fn decode(
+    token: &[u8],
+    key: &DecodingKey,
+    algorithm: Algorithm,
+) -> Result<Map<String, Value>, Reject> {
     let mut validation = Validation::new(algorithm);
     validation.required_spec_claims.clear();
     validation.validate_exp = false;
@@ -256,17 +285,28 @@ fn decode(token: &[u8], key: &DecodingKey, algorithm: Algorithm) -> Result<Map<S
 
 /// A NumericDate (RFC 7519 section 2), fractions cut off.
 fn numeric_date(claims: &Map<String, Value>, name: &str) -> Result<Option<i64>, Reject> {
-    let Some(value) = claims.get(name) else { return Ok(None) };
-    #[allow(clippy::cast_possible_truncation)] // `as` saturates, which is what a date beyond all measure should do
-    let whole = value.as_i64().or_else(|| value.as_f64().map(|seconds| seconds as i64));
-    whole.map(Some).ok_or_else(|| bad("a date of the token is not a number"))
+    let Some(value) = claims.get(name) else {
+        return Ok(None);
+    };
+    #[allow(clippy::cast_possible_truncation)]
+    // `as` saturates, which is what a date beyond all measure should do
+    let whole = value
+        .as_i64()
+        .or_else(|| value.as_f64().map(|seconds| seconds as i64));
+    whole
+        .map(Some)
+        .ok_or_else(|| bad("a date of the token is not a number"))
 }
 
 /// A list of strings, or words with spaces between (RFC 8693 section 4.2).
 fn scopes(claim: Option<&Value>) -> Vec<String> {
     match claim {
         Some(Value::String(words)) => words.split_ascii_whitespace().map(str::to_owned).collect(),
-        Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        Some(Value::Array(list)) => list
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect(),
         _ => Vec::new(),
     }
 }
@@ -285,7 +325,11 @@ fn keys(unit: &unit::Jwt) -> Result<Option<Vec<PublicKey>>, String> {
         }
         JwtKeys::Inline(text) => {
             let set = key_set(text)?;
-            match unit.algorithms.iter().find(|algorithm| set.iter().all(|key| key.algorithm != **algorithm)) {
+            match unit
+                .algorithms
+                .iter()
+                .find(|algorithm| set.iter().all(|key| key.algorithm != **algorithm))
+            {
                 Some(algorithm) => Err(format!("the key set has no key for {algorithm:?}")),
                 None => Ok(Some(set)),
             }
@@ -296,17 +340,27 @@ fn keys(unit: &unit::Jwt) -> Result<Option<Vec<PublicKey>>, String> {
 /// Reads a JSON Web Key Set (RFC 7517 section 5). Keys of other types are passed over, as the RFC asks; a private or
 /// shared key is refused, because a key set is no secret.
 fn key_set(text: &str) -> Result<Vec<PublicKey>, String> {
-    let set: Value = serde_json::from_str(text).map_err(|error| format!("the key set is not JSON: {error}"))?;
-    let list = set.get("keys").and_then(Value::as_array).ok_or("the key set has no list `keys`")?;
+    let set: Value =
+        serde_json::from_str(text).map_err(|error| format!("the key set is not JSON: {error}"))?;
+    let list = set
+        .get("keys")
+        .and_then(Value::as_array)
+        .ok_or("the key set has no list `keys`")?;
     if list.len() > MAX_KEYS {
         return Err(format!("the key set has more than {MAX_KEYS} keys"));
     }
     let mut keys: Vec<PublicKey> = Vec::new();
     for (index, jwk) in list.iter().enumerate() {
-        let key = public_key(jwk).map_err(|reason| format!("key {index} of the key set {reason}"))?;
+        let key =
+            public_key(jwk).map_err(|reason| format!("key {index} of the key set {reason}"))?;
         let Some(key) = key else { continue };
-        if keys.iter().any(|known| known.id == key.id && known.algorithm == key.algorithm) {
-            return Err(format!("key {index} of the key set has the kid of another one, or none like another one"));
+        if keys
+            .iter()
+            .any(|known| known.id == key.id && known.algorithm == key.algorithm)
+        {
+            return Err(format!(
+                "key {index} of the key set has the kid of another one, or none like another one"
+            ));
         }
         keys.push(key);
     }
@@ -315,12 +369,17 @@ fn key_set(text: &str) -> Result<Vec<PublicKey>, String> {
 
 fn public_key(jwk: &Value) -> Result<Option<PublicKey>, String> {
     let text = |name: &str| jwk.get(name).and_then(Value::as_str);
-    if ["d", "k", "p", "q"].iter().any(|private| jwk.get(private).is_some()) {
+    if ["d", "k", "p", "q"]
+        .iter()
+        .any(|private| jwk.get(private).is_some())
+    {
         return Err("is private or shared: put only public keys here, and replace this one".into());
     }
     let encoded = |name: &str| {
         let text = text(name).ok_or_else(|| format!("has no {name:?}"))?;
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| format!("has a {name:?} that is not base64url"))?;
+        let bytes = URL_SAFE_NO_PAD
+            .decode(text)
+            .map_err(|_| format!("has a {name:?} that is not base64url"))?;
         Ok::<_, String>((text, bytes))
     };
     let (algorithm, key) = match (text("kty"), text("crv")) {
@@ -346,7 +405,11 @@ fn public_key(jwk: &Value) -> Result<Option<PublicKey>, String> {
         return Ok(None);
     }
     let key = key.map_err(|_| "cannot be read".to_owned())?;
-    Ok(Some(PublicKey { id: text("kid").map(str::to_owned), algorithm, key }))
+    Ok(Some(PublicKey {
+        id: text("kid").map(str::to_owned),
+        algorithm,
+        key,
+    }))
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ use signature::Signature;
 
 /// What authentication found.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant)] // made once per request and taken apart at once
 pub enum Outcome {
     /// No credentials, and none are required.
     Anonymous,
@@ -77,7 +78,9 @@ impl NonceClaim {
 
     /// The refusal while nobody can tell whether it was used.
     pub fn unavailable(&self) -> Reject {
-        Reject::new(RejectReason::NonceStoreUnavailable).by(self.decider.clone()).retry_after(1)
+        Reject::new(RejectReason::NonceStoreUnavailable)
+            .by(self.decider.clone())
+            .retry_after(1)
     }
 }
 
@@ -142,27 +145,46 @@ struct Proof {
 
 impl From<Identity> for Proof {
     fn from(identity: Identity) -> Self {
-        Self { identity, nonce: None, digest: None }
+        Self {
+            identity,
+            nonce: None,
+            digest: None,
+        }
     }
 }
 
 impl Provider {
     /// Compiles a provider. Keys that are missing or of another purpose make it [`Method::Broken`].
-    pub fn compile(provider: &unit::Provider, lookup: &impl Fn(&UnitName) -> Option<Arc<KeyRing>>) -> Self {
+    pub fn compile(
+        provider: &unit::Provider,
+        lookup: &impl Fn(&UnitName) -> Option<Arc<KeyRing>>,
+    ) -> Self {
         let unit::Provider { name, method } = provider;
         let method = match method {
-            unit::Method::ApiKey(method) => {
-                ring(lookup, &method.keys, Purpose::ApiKeys).map(|ring| Method::ApiKey(ApiKey::new(method, ring)))
-            }
+            unit::Method::ApiKey(method) => ring(lookup, &method.keys, Purpose::ApiKeys)
+                .map(|ring| Method::ApiKey(ApiKey::new(method, ring))),
             unit::Method::Signature(method) => ring(lookup, &method.keys, Purpose::SignatureKeys)
-                .and_then(|ring| Ok(Method::Signature(Signature::new(method, ring).map_err(invalid)?))),
+                .and_then(|ring| {
+                    Ok(Method::Signature(
+                        Signature::new(method, ring).map_err(invalid)?,
+                    ))
+                }),
             unit::Method::Jwt(method) => {
-                let ring = method.keys.unit().map(|keys| ring(lookup, keys, Purpose::JwtKeys)).transpose();
-                ring.and_then(|ring| Ok(Method::Jwt(Jwt::new(name, method, ring).map_err(invalid)?)))
+                let ring = method
+                    .keys
+                    .unit()
+                    .map(|keys| ring(lookup, keys, Purpose::JwtKeys))
+                    .transpose();
+                ring.and_then(|ring| {
+                    Ok(Method::Jwt(Jwt::new(name, method, ring).map_err(invalid)?))
+                })
             }
             unit::Method::Broken(error) => Err(error.clone()),
         };
-        Self { name: name.clone(), method: method.unwrap_or_else(Method::Broken) }
+        Self {
+            name: name.clone(),
+            method: method.unwrap_or_else(Method::Broken),
+        }
     }
 
     fn presence(&self, facts: &impl Facts) -> Presence {
@@ -172,7 +194,11 @@ impl Provider {
             Method::Jwt(_) => jwt::present(facts),
             Method::Broken(_) => return Presence::Unknown,
         };
-        if present { Presence::Present } else { Presence::Absent }
+        if present {
+            Presence::Present
+        } else {
+            Presence::Absent
+        }
     }
 
     fn prove(
@@ -186,7 +212,9 @@ impl Provider {
         let proof = match &self.method {
             Method::ApiKey(method) => method.verify(&self.name, facts).map(Proof::from),
             Method::Signature(method) => method.verify(&self.name, &decider, facts, target, wall_s),
-            Method::Jwt(method) => method.verify(&self.name, facts, verified, wall_s).map(Proof::from),
+            Method::Jwt(method) => method
+                .verify(&self.name, facts, verified, wall_s)
+                .map(Proof::from),
             Method::Broken(error) => Err(broken(error)),
         };
         proof.map_err(|reject| reject.by(decider))
@@ -198,8 +226,12 @@ fn ring(
     keys: &UnitName,
     purpose: Purpose,
 ) -> Result<Arc<KeyRing>, ConfigError> {
-    let ring = lookup(keys)
-        .ok_or_else(|| ConfigError::new(ConfigReason::SecretNotFound, format!("{keys} is not part of the snapshot")))?;
+    let ring = lookup(keys).ok_or_else(|| {
+        ConfigError::new(
+            ConfigReason::SecretNotFound,
+            format!("{keys} is not part of the snapshot"),
+        )
+    })?;
     ring.serves(purpose)?;
     Ok(ring)
 }
@@ -235,7 +267,9 @@ pub fn authenticate(
     verified: &mut impl VerifiedTokens,
     wall_s: i64,
 ) -> Result<Outcome, Reject> {
-    let Some(requirement) = &rule.auth else { return Ok(Outcome::Anonymous) };
+    let Some(requirement) = &rule.auth else {
+        return Ok(Outcome::Anonymous);
+    };
     let mut any_credential = false;
     let mut unknown = None;
     for alternative in &requirement.any_of {
@@ -244,7 +278,10 @@ pub fn authenticate(
         if presences().any(|presence| presence == Presence::Absent) {
             continue;
         }
-        match alternative.iter().find(|provider| matches!(provider.method, Method::Broken(_))) {
+        match alternative
+            .iter()
+            .find(|provider| matches!(provider.method, Method::Broken(_)))
+        {
             Some(provider) => unknown = unknown.or(Some(provider)),
             None => return all_of(rule, alternative, facts, target, verified, wall_s),
         }
@@ -258,7 +295,11 @@ pub fn authenticate(
         Anonymous::Allow if !any_credential => Ok(Outcome::Anonymous),
         Anonymous::Allow | Anonymous::Deny => {
             let reject = Reject::new(RejectReason::Unauthenticated).by(rule.decider());
-            Err(if any_credential { reject.detail("the credentials complete no alternative of the rule") } else { reject })
+            Err(if any_credential {
+                reject.detail("the credentials complete no alternative of the rule")
+            } else {
+                reject
+            })
         }
     }
 }
@@ -277,18 +318,31 @@ fn all_of(
     let mut digest: Option<DigestCheck> = None;
     for provider in alternative {
         let decider = Decider::new(&rule.object, &provider.name);
-        let Proof { identity, nonce, digest: check } = provider.prove(decider, facts, target, verified, wall_s)?;
+        let Proof {
+            identity,
+            nonce,
+            digest: check,
+        } = provider.prove(decider, facts, target, verified, wall_s)?;
         first.get_or_insert_with(|| identity.clone());
         identities.insert(provider.name.clone(), identity);
         nonces.extend(nonce);
         // Two signature providers read the same header field; the tighter bound on the body counts.
         digest = match (digest, check) {
-            (Some(one), Some(other)) => Some(if one.max_buffered <= other.max_buffered { one } else { other }),
+            (Some(one), Some(other)) => Some(if one.max_buffered <= other.max_buffered {
+                one
+            } else {
+                other
+            }),
             (one, other) => one.or(other),
         };
     }
     match first {
-        Some(identity) => Ok(Outcome::Identified(Authenticated { identity, identities, nonces, digest })),
+        Some(identity) => Ok(Outcome::Identified(Authenticated {
+            identity,
+            identities,
+            nonces,
+            digest,
+        })),
         // The compiler of programs admits no empty alternative; if one came, it would prove nothing.
         None => Err(Reject::new(RejectReason::Unauthenticated).by(rule.decider())),
     }
@@ -305,10 +359,15 @@ pub fn challenge(rule: &Rule) -> Vec<String> {
 /// As [`challenge`], for a refusal with `reason`: a bad token is told so (RFC 6750 section 3.1).
 pub fn challenge_after(rule: &Rule, reason: RejectReason) -> Vec<String> {
     let mut challenges = Vec::new();
-    let providers = rule.auth.iter().flat_map(|requirement| requirement.any_of.iter().flatten());
+    let providers = rule
+        .auth
+        .iter()
+        .flat_map(|requirement| requirement.any_of.iter().flatten());
     for provider in providers {
         let challenge = match &provider.method {
-            Method::ApiKey(method) => format!("ApiKey realm=\"{REALM}\", header=\"{}\"", method.header()),
+            Method::ApiKey(method) => {
+                format!("ApiKey realm=\"{REALM}\", header=\"{}\"", method.header())
+            }
             Method::Signature(method) => method.challenge(REALM),
             Method::Jwt(_) if reason == RejectReason::BadToken => {
                 format!("Bearer realm=\"{REALM}\", error=\"invalid_token\"")

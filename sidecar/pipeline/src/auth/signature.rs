@@ -27,8 +27,15 @@ const MAX_BASE: usize = 64 * 1024;
 const MAX_NONCE: usize = 256;
 
 /// Derived components of requests without parameters (RFC 9421 section 2.2).
-const DERIVED: [&str; 7] =
-    ["@method", "@target-uri", "@authority", "@scheme", "@request-target", "@path", "@query"];
+const DERIVED: [&str; 7] = [
+    "@method",
+    "@target-uri",
+    "@authority",
+    "@scheme",
+    "@request-target",
+    "@path",
+    "@query",
+];
 
 /// Message signatures of one provider.
 #[derive(Debug)]
@@ -45,8 +52,16 @@ pub struct Signature {
 }
 
 pub(super) fn check(unit: &unit::Signature) -> Result<(), String> {
-    let unit::Signature { keys: _, algorithms, required_components, max_age_ms, skew_ms, nonce: _, digest: _, max_buffered: _ } =
-        unit;
+    let unit::Signature {
+        keys: _,
+        algorithms,
+        required_components,
+        max_age_ms,
+        skew_ms,
+        nonce: _,
+        digest: _,
+        max_buffered: _,
+    } = unit;
     if algorithms.is_empty() {
         return Err("algorithms is empty: no signature could verify".into());
     }
@@ -112,7 +127,16 @@ struct Candidate<'a> {
 impl Signature {
     pub(super) fn new(unit: &unit::Signature, ring: Arc<KeyRing>) -> Result<Self, String> {
         check(unit)?;
-        let unit::Signature { keys, algorithms, required_components, max_age_ms, skew_ms, nonce, digest, max_buffered } = unit;
+        let unit::Signature {
+            keys,
+            algorithms,
+            required_components,
+            max_age_ms,
+            skew_ms,
+            nonce,
+            digest,
+            max_buffered,
+        } = unit;
         Ok(Self {
             keys: keys.to_string(),
             ring,
@@ -129,7 +153,10 @@ impl Signature {
 
     /// A challenge that says what to cover; RFC 9421 registers no scheme of its own.
     pub(super) fn challenge(&self, realm: &str) -> String {
-        format!("Signature realm=\"{realm}\", components=\"{}\"", self.required.join(" "))
+        format!(
+            "Signature realm=\"{realm}\", components=\"{}\"",
+            self.required.join(" ")
+        )
     }
 
     pub(super) fn verify(
@@ -147,10 +174,12 @@ impl Signature {
         self.in_time(&candidate.parameters, wall_s)?;
         // What was signed is the target as received; what is sent on is the normalised one. They must be the same.
         if target.changed() {
-            return Err(Reject::new(RejectReason::BadTarget).detail("a signed target must be in normal form"));
+            return Err(Reject::new(RejectReason::BadTarget)
+                .detail("a signed target must be in normal form"));
         }
         let base = base(candidate.list, facts, target)?;
-        hmac::verify(candidate.key.key, base.as_bytes(), candidate.tag).map_err(|_| bad("the signature does not verify"))?;
+        hmac::verify(candidate.key.key, base.as_bytes(), candidate.tag)
+            .map_err(|_| bad("the signature does not verify"))?;
         let nonce = self.claim(&candidate, decider, wall_s)?;
         let digest = match self.digest {
             unit::Digest::Buffered if covered(candidate.list, "content-digest") => {
@@ -158,7 +187,11 @@ impl Signature {
             }
             unit::Digest::Buffered | unit::Digest::None => None,
         };
-        Ok(Proof { identity: candidate.key.identity(provider, candidate.key_id), nonce, digest })
+        Ok(Proof {
+            identity: candidate.key.identity(provider, candidate.key_id),
+            nonce,
+            digest,
+        })
     }
 
     /// The first signature whose key is known decides; those of other parties are left alone.
@@ -169,7 +202,9 @@ impl Signature {
     ) -> Result<Candidate<'a>, Reject> {
         let mut why = bad("no signature is by a known key");
         for (label, member) in inputs {
-            let Member::List(list) = member else { return Err(bad("Signature-Input must hold inner lists")) };
+            let Member::List(list) = member else {
+                return Err(bad("Signature-Input must hold inner lists"));
+            };
             let parameters = match Parameters::read(list) {
                 Ok(parameters) => parameters,
                 Err(detail) => {
@@ -177,15 +212,32 @@ impl Signature {
                     continue;
                 }
             };
-            let Some(key_id) = parameters.keyid else { continue };
-            let Some(key) = self.ring.signature_key(key_id) else { continue };
+            let Some(key_id) = parameters.keyid else {
+                continue;
+            };
+            let Some(key) = self.ring.signature_key(key_id) else {
+                continue;
+            };
             let key = key.map_err(super::broken)?;
             self.algorithm(parameters.alg)?;
-            let tag = tags.iter().find(|(known, _)| known == label).map(|(_, member)| member);
-            let Some(Member::Item(structured::Item { value: Bare::Bytes(tag), .. })) = tag else {
+            let tag = tags
+                .iter()
+                .find(|(known, _)| known == label)
+                .map(|(_, member)| member);
+            let Some(Member::Item(structured::Item {
+                value: Bare::Bytes(tag),
+                ..
+            })) = tag
+            else {
                 return Err(bad("Signature has no byte sequence for the label"));
             };
-            return Ok(Candidate { list, parameters, key_id, key, tag });
+            return Ok(Candidate {
+                list,
+                parameters,
+                key_id,
+                key,
+                tag,
+            });
         }
         Err(why)
     }
@@ -204,49 +256,82 @@ impl Signature {
 
     fn covers(&self, list: &InnerList) -> Result<(), Reject> {
         for (index, item) in list.items.iter().enumerate() {
-            let Bare::String(name) = &item.value else { return Err(bad("components must be strings")) };
+            let Bare::String(name) = &item.value else {
+                return Err(bad("components must be strings"));
+            };
             if !item.parameters.is_empty() {
                 return Err(bad("components with parameters are not supported"));
             }
             if !DERIVED.contains(&name.as_str()) && !is_field_name(name) {
                 return Err(bad("an unknown component"));
             }
-            if list.items[..index].iter().any(|earlier| earlier.value == item.value) {
+            if list.items[..index]
+                .iter()
+                .any(|earlier| earlier.value == item.value)
+            {
                 return Err(bad("a component comes twice"));
             }
         }
-        match self.required.iter().find(|required| !covered(list, required)) {
+        match self
+            .required
+            .iter()
+            .find(|required| !covered(list, required))
+        {
             Some(missing) => Err(bad(&format!("{missing} is not covered"))),
             None => Ok(()),
         }
     }
 
     fn in_time(&self, parameters: &Parameters<'_>, wall_s: i64) -> Result<(), Reject> {
-        let Some(created) = parameters.created else { return Err(bad("created is missing")) };
+        let Some(created) = parameters.created else {
+            return Err(bad("created is missing"));
+        };
         let age_ms = wall_s.saturating_sub(created).saturating_mul(1000);
         if age_ms > self.max_age_ms || age_ms < -self.skew_ms {
-            return Err(Reject::new(RejectReason::SignatureExpired).detail(format!("created {age_ms} ms ago")));
+            return Err(Reject::new(RejectReason::SignatureExpired)
+                .detail(format!("created {age_ms} ms ago")));
         }
         match parameters.expires {
-            Some(expires) if expires < wall_s => Err(Reject::new(RejectReason::SignatureExpired).detail("expires is past")),
+            Some(expires) if expires < wall_s => {
+                Err(Reject::new(RejectReason::SignatureExpired).detail("expires is past"))
+            }
             _ => Ok(()),
         }
     }
 
-    fn claim(&self, candidate: &Candidate<'_>, decider: &Decider, wall_s: i64) -> Result<Option<NonceClaim>, Reject> {
-        let Some(Nonce { required, scope }) = &self.nonce else { return Ok(None) };
+    fn claim(
+        &self,
+        candidate: &Candidate<'_>,
+        decider: &Decider,
+        wall_s: i64,
+    ) -> Result<Option<NonceClaim>, Reject> {
+        let Some(Nonce { required, scope }) = &self.nonce else {
+            return Ok(None);
+        };
         let nonce = match candidate.parameters.nonce {
             Some(nonce) if !nonce.is_empty() && nonce.len() <= MAX_NONCE => nonce,
             Some(_) => return Err(bad("the nonce is empty or too long")),
             None if *required => return Err(Reject::new(RejectReason::NonceMissing)),
             None => return Ok(None),
         };
-        let age_ms = wall_s.saturating_sub(candidate.parameters.created.unwrap_or(wall_s)).saturating_mul(1000);
+        let age_ms = wall_s
+            .saturating_sub(candidate.parameters.created.unwrap_or(wall_s))
+            .saturating_mul(1000);
         // Clocks of sidecars differ by up to the skew, and seconds are whole.
-        let ttl_ms = self.max_age_ms.saturating_sub(age_ms).saturating_add(self.skew_ms).saturating_add(1000);
+        let ttl_ms = self
+            .max_age_ms
+            .saturating_sub(age_ms)
+            .saturating_add(self.skew_ms)
+            .saturating_add(1000);
         Ok(Some(NonceClaim {
             // Neither a unit's name nor a key id of a Secret holds a line feed; a string of RFC 8941 never does.
-            key: sha256([self.keys.as_bytes(), b"\n", candidate.key_id.as_bytes(), b"\n", nonce.as_bytes()]),
+            key: sha256([
+                self.keys.as_bytes(),
+                b"\n",
+                candidate.key_id.as_bytes(),
+                b"\n",
+                nonce.as_bytes(),
+            ]),
             ttl_ms: ttl_ms.unsigned_abs(),
             scope: scope.clone(),
             decider: decider.clone(),
@@ -265,7 +350,9 @@ fn dictionary(facts: &impl Facts, name: &str) -> Result<Vec<(String, Member)>, R
 }
 
 fn covered(list: &InnerList, name: &str) -> bool {
-    list.items.iter().any(|item| matches!(&item.value, Bare::String(known) if known == name))
+    list.items
+        .iter()
+        .any(|item| matches!(&item.value, Bare::String(known) if known == name))
 }
 
 /// The signature base (RFC 9421 section 2.5).
@@ -288,7 +375,12 @@ fn base(list: &InnerList, facts: &impl Facts, target: &Target) -> Result<String,
 }
 
 /// Appends the value of a component (sections 2.1 and 2.2).
-fn component(name: &str, facts: &impl Facts, target: &Target, out: &mut String) -> Result<(), Reject> {
+fn component(
+    name: &str,
+    facts: &impl Facts,
+    target: &Target,
+    out: &mut String,
+) -> Result<(), Reject> {
     let authority = || normal_authority(facts).ok_or_else(|| bad("the request names no authority"));
     let query = target.query.as_deref();
     match name {
@@ -323,7 +415,11 @@ fn request_target(target: &Target, out: &mut String) {
 /// Host in lower case, without the scheme's default port (section 2.2.3).
 fn normal_authority(facts: &impl Facts) -> Option<String> {
     let authority = facts.authority()?.to_ascii_lowercase();
-    let default = if facts.scheme().eq_ignore_ascii_case("https") { ":443" } else { ":80" };
+    let default = if facts.scheme().eq_ignore_ascii_case("https") {
+        ":443"
+    } else {
+        ":80"
+    };
     Some(match authority.strip_suffix(default) {
         Some(host) => host.to_owned(),
         None => authority,
@@ -340,11 +436,17 @@ fn field_value(name: &str, facts: &impl Facts, out: &mut String) -> Result<(), R
         any = true;
         let line = line.trim_ascii();
         match std::str::from_utf8(line) {
-            Ok(text) if text.bytes().all(|byte| matches!(byte, b'\t' | 0x20..=0x7e)) => out.push_str(text),
+            Ok(text) if text.bytes().all(|byte| matches!(byte, b'\t' | 0x20..=0x7e)) => {
+                out.push_str(text)
+            }
             _ => return Err(bad("a covered field holds bytes beyond visible ASCII")),
         }
     }
-    if any { Ok(()) } else { Err(bad(&format!("the covered field {name} is missing"))) }
+    if any {
+        Ok(())
+    } else {
+        Err(bad(&format!("the covered field {name} is missing")))
+    }
 }
 
 #[cfg(test)]

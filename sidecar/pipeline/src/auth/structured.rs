@@ -80,7 +80,11 @@ pub(super) fn field(facts: &impl Facts, name: &str, max: usize) -> Result<Vec<u8
         }
         joined.extend_from_slice(line);
     }
-    if any { Ok(joined) } else { Err(Malformed::Missing) }
+    if any {
+        Ok(joined)
+    } else {
+        Err(Malformed::Missing)
+    }
 }
 
 /// Parses a dictionary (RFC 8941 section 4.2.2).
@@ -134,7 +138,11 @@ impl Parser<'_> {
     }
 
     fn expect(&mut self, byte: u8, what: &'static str) -> Result<(), Malformed> {
-        if self.take(byte) { Ok(()) } else { Err(Malformed::Syntax(what)) }
+        if self.take(byte) {
+            Ok(())
+        } else {
+            Err(Malformed::Syntax(what))
+        }
     }
 
     fn skip(&mut self, bytes: &[u8]) {
@@ -145,7 +153,11 @@ impl Parser<'_> {
 
     /// The longest run of bytes that `accepts`, bounded.
     fn run(&mut self, max: usize, accepts: impl Fn(u8) -> bool) -> Result<&str, Malformed> {
-        let end = self.rest.iter().position(|byte| !accepts(*byte)).unwrap_or(self.rest.len());
+        let end = self
+            .rest
+            .iter()
+            .position(|byte| !accepts(*byte))
+            .unwrap_or(self.rest.len());
         if end > max {
             return Err(Malformed::TooLarge);
         }
@@ -155,19 +167,31 @@ impl Parser<'_> {
     }
 
     fn key(&mut self) -> Result<String, Malformed> {
-        if !self.peek().is_some_and(|byte| byte.is_ascii_lowercase() || byte == b'*') {
+        if !self
+            .peek()
+            .is_some_and(|byte| byte.is_ascii_lowercase() || byte == b'*')
+        {
             return Err(Malformed::Syntax("a key begins with a lower-case letter"));
         }
-        let accepts = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-.*".contains(&byte);
+        let accepts = |byte: u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-.*".contains(&byte)
+        };
         self.run(MAX_TEXT, accepts).map(str::to_owned)
     }
 
     fn member(&mut self) -> Result<Member, Malformed> {
         if !self.take(b'=') {
             let parameters = self.parameters()?;
-            return Ok(Member::Item(Item { value: Bare::Boolean(true), parameters }));
+            return Ok(Member::Item(Item {
+                value: Bare::Boolean(true),
+                parameters,
+            }));
         }
-        if self.peek() == Some(b'(') { self.inner_list().map(Member::List) } else { self.item().map(Member::Item) }
+        if self.peek() == Some(b'(') {
+            self.inner_list().map(Member::List)
+        } else {
+            self.item().map(Member::Item)
+        }
     }
 
     fn inner_list(&mut self) -> Result<InnerList, Malformed> {
@@ -176,20 +200,28 @@ impl Parser<'_> {
         loop {
             self.skip(b" ");
             if self.take(b')') {
-                return Ok(InnerList { items, parameters: self.parameters()? });
+                return Ok(InnerList {
+                    items,
+                    parameters: self.parameters()?,
+                });
             }
             if items.len() == MAX_ITEMS {
                 return Err(Malformed::TooLarge);
             }
             items.push(self.item()?);
             if !matches!(self.peek(), Some(b' ' | b')')) {
-                return Err(Malformed::Syntax("items of an inner list are separated by spaces"));
+                return Err(Malformed::Syntax(
+                    "items of an inner list are separated by spaces",
+                ));
             }
         }
     }
 
     fn item(&mut self) -> Result<Item, Malformed> {
-        Ok(Item { value: self.bare()?, parameters: self.parameters()? })
+        Ok(Item {
+            value: self.bare()?,
+            parameters: self.parameters()?,
+        })
     }
 
     fn parameters(&mut self) -> Result<Parameters, Malformed> {
@@ -197,7 +229,11 @@ impl Parser<'_> {
         while self.take(b';') {
             self.skip(b" ");
             let key = self.key()?;
-            let value = if self.take(b'=') { self.bare()? } else { Bare::Boolean(true) };
+            let value = if self.take(b'=') {
+                self.bare()?
+            } else {
+                Bare::Boolean(true)
+            };
             if parameters.iter().any(|(known, _)| *known == key) {
                 return Err(Malformed::Duplicate);
             }
@@ -223,7 +259,9 @@ impl Parser<'_> {
     fn integer(&mut self) -> Result<Bare, Malformed> {
         let negative = self.take(b'-');
         let digits = self.run(MAX_DIGITS, |byte| byte.is_ascii_digit())?;
-        let value: i64 = digits.parse().map_err(|_| Malformed::Syntax("digits are expected"))?;
+        let value: i64 = digits
+            .parse()
+            .map_err(|_| Malformed::Syntax("digits are expected"))?;
         if self.peek() == Some(b'.') {
             return Err(Malformed::Syntax("decimals are not used here"));
         }
@@ -234,12 +272,17 @@ impl Parser<'_> {
         self.expect(b'"', "a string")?;
         let mut text = String::new();
         loop {
-            let byte = match self.next().ok_or(Malformed::Syntax("a string without end"))? {
+            let byte = match self
+                .next()
+                .ok_or(Malformed::Syntax("a string without end"))?
+            {
                 b'"' => return Ok(Bare::String(text)),
                 b'\\' => self
                     .next()
                     .filter(|byte| matches!(byte, b'"' | b'\\'))
-                    .ok_or(Malformed::Syntax("a backslash escapes only a quote or a backslash"))?,
+                    .ok_or(Malformed::Syntax(
+                        "a backslash escapes only a quote or a backslash",
+                    ))?,
                 byte @ 0x20..=0x7e => byte,
                 _ => return Err(Malformed::Syntax("a string holds visible ASCII")),
             };
@@ -251,14 +294,18 @@ impl Parser<'_> {
     }
 
     fn token(&mut self) -> Result<Bare, Malformed> {
-        let accepts = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:/".contains(&byte);
-        self.run(MAX_TEXT, accepts).map(|token| Bare::Token(token.to_owned()))
+        let accepts =
+            |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:/".contains(&byte);
+        self.run(MAX_TEXT, accepts)
+            .map(|token| Bare::Token(token.to_owned()))
     }
 
     fn bytes(&mut self) -> Result<Bare, Malformed> {
         self.expect(b':', "a byte sequence")?;
         let encoded = self.run(2 * MAX_TEXT, |byte| byte != b':')?;
-        let bytes = STANDARD.decode(encoded).map_err(|_| Malformed::Syntax("not base64"))?;
+        let bytes = STANDARD
+            .decode(encoded)
+            .map_err(|_| Malformed::Syntax("not base64"))?;
         self.expect(b':', "a byte sequence ends with a colon")?;
         Ok(Bare::Bytes(bytes))
     }
@@ -364,17 +411,44 @@ mod tests {
     #[test]
     fn what_comes_twice_is_refused() {
         for text in ["a=1, a=2", "a=1;x;x", "a=();x=1;y;x=2"] {
-            assert_eq!(dictionary(text.as_bytes()), Err(Malformed::Duplicate), "{text}");
+            assert_eq!(
+                dictionary(text.as_bytes()),
+                Err(Malformed::Duplicate),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn what_is_no_dictionary_is_refused() {
         for text in [
-            "A=1", "a=1,", "a=1 b=2", "a=(1", "a=(1\t2)", "a=(\"x\"\"y\")", "a=\"", "a=\"\\x\"", "a=\"\u{e9}\"", "a=:x:",
-            "a=:AQI=", "a=:AQI:", "a=:AR==:", "a=?2", "a=1.5", "a=--1", "a=-", "a=1;", "a=1;=2", "a=", ",", "a=1\n",
+            "A=1",
+            "a=1,",
+            "a=1 b=2",
+            "a=(1",
+            "a=(1\t2)",
+            "a=(\"x\"\"y\")",
+            "a=\"",
+            "a=\"\\x\"",
+            "a=\"\u{e9}\"",
+            "a=:x:",
+            "a=:AQI=",
+            "a=:AQI:",
+            "a=:AR==:",
+            "a=?2",
+            "a=1.5",
+            "a=--1",
+            "a=-",
+            "a=1;",
+            "a=1;=2",
+            "a=",
+            ",",
+            "a=1\n",
         ] {
-            assert!(matches!(dictionary(text.as_bytes()), Err(Malformed::Syntax(_))), "{text}");
+            assert!(
+                matches!(dictionary(text.as_bytes()), Err(Malformed::Syntax(_))),
+                "{text}"
+            );
         }
     }
 
@@ -385,11 +459,21 @@ mod tests {
         for text in [
             members.join(","),
             format!("a=({})", many("1", MAX_ITEMS + 1, " ")),
-            format!("a=1;{}", (0..=MAX_PARAMETERS).map(|index| format!("p{index}")).collect::<Vec<_>>().join(";")),
+            format!(
+                "a=1;{}",
+                (0..=MAX_PARAMETERS)
+                    .map(|index| format!("p{index}"))
+                    .collect::<Vec<_>>()
+                    .join(";")
+            ),
             format!("a=\"{}\"", many("x", MAX_TEXT + 1, "")),
             format!("a={}", many("9", MAX_DIGITS + 1, "")),
         ] {
-            assert_eq!(dictionary(text.as_bytes()), Err(Malformed::TooLarge), "{text}");
+            assert_eq!(
+                dictionary(text.as_bytes()),
+                Err(Malformed::TooLarge),
+                "{text}"
+            );
         }
     }
 

@@ -1,6 +1,6 @@
 //! Requirements: what is present, what decides, what is refused. The methods have tests of their own.
 
-use std::{cell::RefCell, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use aws_lc_rs::hmac;
 use sluice_snapshot::{
@@ -34,13 +34,20 @@ pub(crate) fn rule(auth: Option<Requirement>) -> Rule {
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
         timeouts: Timeouts::default(),
-        action: Action::Backends { targets: Vec::new(), total: 0 },
+        action: Action::Backends {
+            targets: Vec::new(),
+            total: 0,
+        },
         broken: None,
     }
 }
 
 pub(super) fn target(facts: &StaticFacts) -> Target {
-    Target { raw_path: facts.path.clone(), path: facts.path.clone(), query: facts.query.clone() }
+    Target {
+        raw_path: facts.path.clone(),
+        path: facts.path.clone(),
+        query: facts.query.clone(),
+    }
 }
 
 /// A keys unit `keys/shop/orders/<provider>` with one Secret.
@@ -53,7 +60,9 @@ pub(super) fn ring_of(purpose: Purpose, subject: &str, entries: &[(&str, &[u8])]
             .iter()
             .map(|(id, key)| {
                 let material = match purpose {
-                    Purpose::ApiKeys => hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SALT), key).as_ref().to_vec(),
+                    Purpose::ApiKeys => hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SALT), key)
+                        .as_ref()
+                        .to_vec(),
                     _ => key.to_vec(),
                 };
                 ((*id).to_owned(), SecretBytes::new(material))
@@ -61,7 +70,10 @@ pub(super) fn ring_of(purpose: Purpose, subject: &str, entries: &[(&str, &[u8])]
             .collect(),
         salt: (purpose == Purpose::ApiKeys).then(|| SecretBytes::new(SALT.to_vec())),
     };
-    let keys = Keys { secrets: vec![UnitName::secret("shop", subject, "00")], entry: None };
+    let keys = Keys {
+        secrets: vec![UnitName::secret("shop", subject, "00")],
+        entry: None,
+    };
     Arc::new(KeyRing::build(&keys, &[Arc::new(secret)]))
 }
 
@@ -74,7 +86,11 @@ fn api_keys(name: &str) -> Arc<Provider> {
             keys: UnitName::keys("shop", "orders", name),
         }),
     };
-    let ring = ring_of(Purpose::ApiKeys, &format!("{name}-subject"), &[("k1", format!("{name}-key").as_bytes())]);
+    let ring = ring_of(
+        Purpose::ApiKeys,
+        &format!("{name}-subject"),
+        &[("k1", format!("{name}-key").as_bytes())],
+    );
     Arc::new(Provider::compile(&unit, &|_| Some(ring.clone())))
 }
 
@@ -91,13 +107,17 @@ fn broken_keys(name: &str) -> Arc<Provider> {
 }
 
 fn any_of(alternatives: Vec<Vec<Arc<Provider>>>, anonymous: Anonymous) -> Rule {
-    rule(Some(Requirement { any_of: alternatives, anonymous }))
+    rule(Some(Requirement {
+        any_of: alternatives,
+        anonymous,
+    }))
 }
 
 fn run(rule: &Rule, headers: &[(&str, &str)]) -> Result<Outcome, Reject> {
-    let facts = headers.iter().fold(StaticFacts::new("GET", "shop.example", "/"), |facts, (name, value)| {
-        facts.with(name, value)
-    });
+    let facts = headers.iter().fold(
+        StaticFacts::new("GET", "shop.example", "/"),
+        |facts, (name, value)| facts.with(name, value),
+    );
     authenticate(rule, &facts, &target(&facts), &mut NoMemory, NOW)
 }
 
@@ -105,79 +125,143 @@ fn subject(outcome: Result<Outcome, Reject>) -> String {
     match outcome {
         Ok(Outcome::Identified(authenticated)) => authenticated.identity.subject,
         Ok(Outcome::Anonymous) => "anonymous".into(),
-        Err(reject) => format!("{} by {}", reject.reason.describe().name, reject.decider.path()),
+        Err(reject) => format!(
+            "{} by {}",
+            reject.reason.describe().name,
+            reject.decider.path()
+        ),
     }
 }
 
 #[test]
 fn without_a_requirement_everyone_is_anonymous() {
-    assert_eq!(subject(run(&rule(None), &[("x-a", "whatever")])), "anonymous");
+    assert_eq!(
+        subject(run(&rule(None), &[("x-a", "whatever")])),
+        "anonymous"
+    );
 }
 
 #[test]
 fn the_first_alternative_that_is_present_decides() {
-    let rule = any_of(vec![vec![api_keys("a")], vec![api_keys("b")]], Anonymous::Deny);
+    let rule = any_of(
+        vec![vec![api_keys("a")], vec![api_keys("b")]],
+        Anonymous::Deny,
+    );
     assert_eq!(subject(run(&rule, &[("x-b", "b-key")])), "b-subject");
-    assert_eq!(subject(run(&rule, &[("x-b", "b-key"), ("x-a", "a-key")])), "a-subject");
+    assert_eq!(
+        subject(run(&rule, &[("x-b", "b-key"), ("x-a", "a-key")])),
+        "a-subject"
+    );
     // Present and bad is a refusal, although the second would do.
-    assert_eq!(subject(run(&rule, &[("x-b", "b-key"), ("x-a", "wrong")])), "bad-credentials by shop/orders/a");
-    assert_eq!(subject(run(&rule, &[])), "unauthenticated by shop/orders/read");
+    assert_eq!(
+        subject(run(&rule, &[("x-b", "b-key"), ("x-a", "wrong")])),
+        "bad-credentials by shop/orders/a"
+    );
+    assert_eq!(
+        subject(run(&rule, &[])),
+        "unauthenticated by shop/orders/read"
+    );
 }
 
 #[test]
 fn all_of_needs_all_and_the_first_is_the_identity() {
     let rule = any_of(vec![vec![api_keys("a"), api_keys("b")]], Anonymous::Deny);
-    let Ok(Outcome::Identified(both)) = run(&rule, &[("x-a", "a-key"), ("x-b", "b-key")]) else { panic!("both") };
+    let Ok(Outcome::Identified(both)) = run(&rule, &[("x-a", "a-key"), ("x-b", "b-key")]) else {
+        panic!("both")
+    };
     assert_eq!(both.identity.subject, "a-subject");
     assert_eq!(both.identities["b"].subject, "b-subject");
-    assert_eq!(subject(run(&rule, &[("x-a", "a-key"), ("x-b", "wrong")])), "bad-credentials by shop/orders/b");
-    assert_eq!(subject(run(&rule, &[("x-a", "a-key")])), "unauthenticated by shop/orders/read");
+    assert_eq!(
+        subject(run(&rule, &[("x-a", "a-key"), ("x-b", "wrong")])),
+        "bad-credentials by shop/orders/b"
+    );
+    assert_eq!(
+        subject(run(&rule, &[("x-a", "a-key")])),
+        "unauthenticated by shop/orders/read"
+    );
 }
 
 #[test]
 fn only_a_request_without_any_credential_is_anonymous() {
     let rule = any_of(vec![vec![api_keys("a"), api_keys("b")]], Anonymous::Allow);
     assert_eq!(subject(run(&rule, &[])), "anonymous");
-    assert_eq!(subject(run(&rule, &[("x-a", "a-key")])), "unauthenticated by shop/orders/read");
-    assert_eq!(subject(run(&rule, &[("x-a", "wrong"), ("x-b", "b-key")])), "bad-credentials by shop/orders/a");
+    assert_eq!(
+        subject(run(&rule, &[("x-a", "a-key")])),
+        "unauthenticated by shop/orders/read"
+    );
+    assert_eq!(
+        subject(run(&rule, &[("x-a", "wrong"), ("x-b", "b-key")])),
+        "bad-credentials by shop/orders/a"
+    );
 }
 
 #[test]
 fn a_broken_provider_is_503_and_never_401_or_anonymous() {
     for anonymous in [Anonymous::Deny, Anonymous::Allow] {
         let rule = any_of(vec![vec![broken_keys("a")], vec![api_keys("b")]], anonymous);
-        assert_eq!(subject(run(&rule, &[])), "config-secret-not-found by shop/orders/a");
-        assert_eq!(subject(run(&rule, &[("x-a", "a-key")])), "config-secret-not-found by shop/orders/a");
+        assert_eq!(
+            subject(run(&rule, &[])),
+            "config-secret-not-found by shop/orders/a"
+        );
+        assert_eq!(
+            subject(run(&rule, &[("x-a", "a-key")])),
+            "config-secret-not-found by shop/orders/a"
+        );
         assert_eq!(subject(run(&rule, &[("x-b", "b-key")])), "b-subject");
-        assert_eq!(subject(run(&rule, &[("x-b", "wrong")])), "bad-credentials by shop/orders/b");
+        assert_eq!(
+            subject(run(&rule, &[("x-b", "wrong")])),
+            "bad-credentials by shop/orders/b"
+        );
     }
     let rule = any_of(vec![vec![broken_keys("a"), api_keys("b")]], Anonymous::Deny);
-    assert_eq!(subject(run(&rule, &[("x-b", "b-key")])), "config-secret-not-found by shop/orders/a");
+    assert_eq!(
+        subject(run(&rule, &[("x-b", "b-key")])),
+        "config-secret-not-found by shop/orders/a"
+    );
 }
 
 #[test]
 fn a_requirement_that_names_nobody_admits_nobody() {
-    assert_eq!(subject(run(&any_of(vec![], Anonymous::Deny), &[])), "unauthenticated by shop/orders/read");
-    assert_eq!(subject(run(&any_of(vec![vec![]], Anonymous::Deny), &[])), "unauthenticated by shop/orders/read");
+    assert_eq!(
+        subject(run(&any_of(vec![], Anonymous::Deny), &[])),
+        "unauthenticated by shop/orders/read"
+    );
+    assert_eq!(
+        subject(run(&any_of(vec![vec![]], Anonymous::Deny), &[])),
+        "unauthenticated by shop/orders/read"
+    );
 }
 
 #[test]
 fn keys_of_another_purpose_break_the_provider() {
     let unit = unit::Provider {
         name: "a".into(),
-        method: unit::Method::ApiKey(unit::ApiKey { header: "x-a".into(), keys: UnitName::keys("shop", "orders", "a") }),
+        method: unit::Method::ApiKey(unit::ApiKey {
+            header: "x-a".into(),
+            keys: UnitName::keys("shop", "orders", "a"),
+        }),
     };
     let ring = ring_of(Purpose::JwtKeys, "a", &[("k", &[1; 32])]);
     let provider = Provider::compile(&unit, &|_| Some(ring.clone()));
-    assert!(matches!(provider.method, Method::Broken(error) if error.reason == ConfigReason::SecretNotUsable));
+    assert!(
+        matches!(provider.method, Method::Broken(error) if error.reason == ConfigReason::SecretNotUsable)
+    );
 }
 
 #[test]
 fn api_keys_stand_once_and_are_not_quoted() {
     let rule = any_of(vec![vec![api_keys("a")]], Anonymous::Deny);
     assert_eq!(subject(run(&rule, &[("x-a", " a-key ")])), "a-subject");
-    for headers in [&[("x-a", "a-key"), ("x-a", "a-key")][..], &[("x-a", "")], &[("x-a", "a-key,b-key")]] {
-        assert_eq!(subject(run(&rule, headers)), "bad-credentials by shop/orders/a", "{headers:?}");
+    for headers in [
+        &[("x-a", "a-key"), ("x-a", "a-key")][..],
+        &[("x-a", "")],
+        &[("x-a", "a-key,b-key")],
+    ] {
+        assert_eq!(
+            subject(run(&rule, headers)),
+            "bad-credentials by shop/orders/a",
+            "{headers:?}"
+        );
     }
     let reject = run(&rule, &[("x-a", "hunter2")]).expect_err("refused");
     assert!(!format!("{reject:?}").contains("hunter2"));
@@ -199,8 +283,21 @@ fn challenges_name_each_way_once() {
     };
     let ring = ring_of(Purpose::JwtKeys, "a", &[("k", &[1; 32])]);
     let jwt = Arc::new(Provider::compile(&jwt, &|_| Some(ring.clone())));
-    let rule = any_of(vec![vec![jwt.clone()], vec![jwt, api_keys("a")], vec![broken_keys("b")]], Anonymous::Deny);
-    assert_eq!(challenge(&rule), [r#"Bearer realm="api""#, r#"ApiKey realm="api", header="x-a""#]);
+    let rule = any_of(
+        vec![
+            vec![jwt.clone()],
+            vec![jwt, api_keys("a")],
+            vec![broken_keys("b")],
+        ],
+        Anonymous::Deny,
+    );
+    assert_eq!(
+        challenge(&rule),
+        [
+            r#"Bearer realm="api""#,
+            r#"ApiKey realm="api", header="x-a""#
+        ]
+    );
     assert_eq!(
         challenge_after(&rule, RejectReason::BadToken)[0],
         r#"Bearer realm="api", error="invalid_token""#
@@ -210,19 +307,21 @@ fn challenges_name_each_way_once() {
 /// A memory that forgets nothing, for the tests of tokens.
 #[derive(Default)]
 pub(super) struct Memory {
-    pub known: RefCell<BTreeMap<[u8; 32], (Arc<Identity>, i64)>>,
+    pub known: BTreeMap<[u8; 32], (Arc<Identity>, i64)>,
     pub hits: usize,
 }
 
 impl VerifiedTokens for Memory {
     fn get(&mut self, key: &[u8; 32], wall_s: i64) -> Option<Arc<Identity>> {
-        let known = self.known.borrow();
-        let (identity, _) = known.get(key).filter(|(_, expires_s)| wall_s < *expires_s)?;
+        let (identity, _) = self
+            .known
+            .get(key)
+            .filter(|(_, expires_s)| wall_s < *expires_s)?;
         self.hits += 1;
         Some(identity.clone())
     }
 
     fn put(&mut self, key: [u8; 32], identity: Arc<Identity>, expires_s: i64) {
-        self.known.borrow_mut().insert(key, (identity, expires_s));
+        self.known.insert(key, (identity, expires_s));
     }
 }

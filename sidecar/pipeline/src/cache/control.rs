@@ -58,9 +58,12 @@ impl RequestControl {
                     "min-fresh" => {
                         // One that is no number asks for more than there is.
                         let asked = seconds().unwrap_or(u64::MAX);
-                        control.min_fresh = Some(control.min_fresh.map_or(asked, |known| known.max(asked)));
+                        control.min_fresh =
+                            Some(control.min_fresh.map_or(asked, |known| known.max(asked)));
                     }
-                    "max-stale" if value.is_none() => control.max_stale = control.max_stale.or(Some(u64::MAX)),
+                    "max-stale" if value.is_none() => {
+                        control.max_stale = control.max_stale.or(Some(u64::MAX))
+                    }
                     "max-stale" => control.max_stale = least(control.max_stale, seconds()),
                     _ => {}
                 }
@@ -141,7 +144,10 @@ fn directives(line: &[u8]) -> impl Iterator<Item = (String, Option<String>)> {
 }
 
 fn unquoted(value: &str) -> String {
-    match value.strip_prefix('"').and_then(|value| value.strip_suffix('"')) {
+    match value
+        .strip_prefix('"')
+        .and_then(|value| value.strip_suffix('"'))
+    {
         Some(inner) => inner.to_owned(),
         None => value.to_owned(),
     }
@@ -160,7 +166,9 @@ mod tests {
 
     #[test]
     fn directives_are_read_whatever_their_case_and_quotes() {
-        let control = response("Max-Age=\"60\", PUBLIC ,s-maxage=7, x-unknown=\"a, no-store\", must-revalidate");
+        let control = response(
+            "Max-Age=\"60\", PUBLIC ,s-maxage=7, x-unknown=\"a, no-store\", must-revalidate",
+        );
         let expected = ResponseControl {
             max_age: Some(60),
             s_maxage: Some(7),
@@ -180,10 +188,20 @@ mod tests {
     #[test]
     fn of_several_lifetimes_the_least_counts_and_nonsense_is_zero() {
         assert_eq!(response("max-age=60, max-age=5").max_age, Some(5));
-        for nonsense in ["max-age", "max-age=", "max-age=-1", "max-age=1.5", "max-age=60s", "max-age=9, max-age=x"] {
+        for nonsense in [
+            "max-age",
+            "max-age=",
+            "max-age=-1",
+            "max-age=1.5",
+            "max-age=60s",
+            "max-age=9, max-age=x",
+        ] {
             assert_eq!(response(nonsense).max_age, Some(0), "{nonsense}");
         }
-        assert_eq!(response("max-age=99999999999999999999999").max_age, Some(1 << 31));
+        assert_eq!(
+            response("max-age=99999999999999999999999").max_age,
+            Some(1 << 31)
+        );
     }
 
     #[test]
@@ -193,7 +211,9 @@ mod tests {
 
     #[test]
     fn requests_are_read() {
-        let read = |value: &str| RequestControl::read(&StaticFacts::new("GET", "x", "/").with("cache-control", value));
+        let read = |value: &str| {
+            RequestControl::read(&StaticFacts::new("GET", "x", "/").with("cache-control", value))
+        };
         assert_eq!(read("max-stale").max_stale, Some(u64::MAX));
         assert_eq!(read("max-stale=5").max_stale, Some(5));
         assert_eq!(read("min-fresh=5, min-fresh=9").min_fresh, Some(9));

@@ -24,25 +24,37 @@ pub(super) fn of<'h, I: Iterator<Item = &'h [u8]>>(
 ) -> Freshness {
     let date_s = values("date").next().and_then(http_date).unwrap_or(wall_s);
     // What is no age at all makes the answer as old as it can be (section 5.1 leaves it open).
-    let stated = values("age").map(|age| seconds(std::str::from_utf8(age).ok().map(str::trim)).unwrap_or(u64::MAX));
+    let stated = values("age")
+        .map(|age| seconds(std::str::from_utf8(age).ok().map(str::trim)).unwrap_or(u64::MAX));
     let age_s = stated.max().unwrap_or(0);
     let apparent_s = u64::try_from(wall_s.saturating_sub(date_s)).unwrap_or(0);
     let stated = control.s_maxage.or(control.max_age);
-    let lifetime_s = stated.or_else(|| expires(values, date_s)).unwrap_or(default_s);
-    Freshness { initial_age_s: apparent_s.max(age_s), lifetime_s }
+    let lifetime_s = stated
+        .or_else(|| expires(values, date_s))
+        .unwrap_or(default_s);
+    Freshness {
+        initial_age_s: apparent_s.max(age_s),
+        lifetime_s,
+    }
 }
 
 /// The lifetime that `Expires` gives: the least of several, and none at all for what is no date (section 5.3).
-fn expires<'h, I: Iterator<Item = &'h [u8]>>(values: &impl Fn(&'static str) -> I, date_s: i64) -> Option<u64> {
+fn expires<'h, I: Iterator<Item = &'h [u8]>>(
+    values: &impl Fn(&'static str) -> I,
+    date_s: i64,
+) -> Option<u64> {
     let lifetime = |value: &[u8]| {
-        http_date(value).map_or(0, |expires_s| u64::try_from(expires_s.saturating_sub(date_s)).unwrap_or(0))
+        http_date(value).map_or(0, |expires_s| {
+            u64::try_from(expires_s.saturating_sub(date_s)).unwrap_or(0)
+        })
     };
     values("expires").map(lifetime).min()
 }
 
 /// An HTTP date (RFC 9110 section 5.6.7) in Unix seconds.
 pub(super) fn http_date(value: &[u8]) -> Option<i64> {
-    let date: SystemTime = httpdate::parse_http_date(std::str::from_utf8(value).ok()?.trim()).ok()?;
+    let date: SystemTime =
+        httpdate::parse_http_date(std::str::from_utf8(value).ok()?.trim()).ok()?;
     i64::try_from(date.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()
 }
 
@@ -64,10 +76,14 @@ fn names_tag(line: &[u8], etag: Option<&[u8]>) -> bool {
     if line.trim_ascii() == b"*" {
         return true;
     }
-    let Some(wanted) = etag.map(opaque) else { return false };
+    let Some(wanted) = etag.map(opaque) else {
+        return false;
+    };
     let mut rest = line;
     while let Some(start) = rest.iter().position(|byte| *byte == b'"') {
-        let Some(length) = rest[start + 1..].iter().position(|byte| *byte == b'"') else { return false };
+        let Some(length) = rest[start + 1..].iter().position(|byte| *byte == b'"') else {
+            return false;
+        };
         let end = start + 1 + length;
         if &rest[start..=end] == wanted {
             return true;

@@ -81,7 +81,10 @@ pub fn key(
             None => hasher.part(b'n', &[]),
         }
     }
-    PrimaryKey { uri: uri_key(&authority(facts), &target.path), full: hasher.finish() }
+    PrimaryKey {
+        uri: uri_key(&authority(facts), &target.path),
+        full: hasher.finish(),
+    }
 }
 
 /// The key by which an unsafe method finds what it makes invalid.

@@ -84,7 +84,8 @@ pub struct Stored {
 impl Stored {
     /// Age at `now_ms`, in seconds (RFC 9111 section 4.2.3).
     pub fn age_s(&self, now_ms: u64) -> u64 {
-        self.initial_age_s.saturating_add(now_ms.saturating_sub(self.stored_ms) / 1000)
+        self.initial_age_s
+            .saturating_add(now_ms.saturating_sub(self.stored_ms) / 1000)
     }
 
     /// Seconds of freshness left; negative: stale since.
@@ -184,7 +185,11 @@ pub fn lookup<'s>(
     };
     let age_s = stored.age_s(now_ms);
     if usable(stored, &control, age_s) {
-        return Lookup::Hit { index, age_s, not_modified: freshness::not_modified(stored, facts) };
+        return Lookup::Hit {
+            index,
+            age_s,
+            not_modified: freshness::not_modified(stored, facts),
+        };
     }
     match (control.only_if_cached, age_s < stored.lifetime_s) {
         (true, _) => Lookup::OnlyIfCached,
@@ -204,11 +209,16 @@ fn usable(stored: &Stored, control: &RequestControl, age_s: u64) -> bool {
     }
     let stale_s = age_s.saturating_sub(stored.lifetime_s);
     // Without `min-fresh` at once: both together ask for the impossible.
-    !stored.must_revalidate && control.min_fresh.is_none() && control.max_stale.is_some_and(|max| stale_s <= max)
+    !stored.must_revalidate
+        && control.min_fresh.is_none()
+        && control.max_stale.is_some_and(|max| stale_s <= max)
 }
 
 fn fits(stored: &Stored, facts: &impl Facts) -> bool {
-    stored.vary.iter().all(|(name, hash)| key::field_hash(facts, name) == *hash)
+    stored
+        .vary
+        .iter()
+        .all(|(name, hash)| key::field_hash(facts, name) == *hash)
 }
 
 /// Whether an answer may be stored, and what is kept of it (RFC 9111 section 3). `response` gives lower-case names and
@@ -225,10 +235,18 @@ pub fn storable<'h>(
     if facts.method() != "GET" || bypass(facts, &RequestControl::read(facts)).is_some() {
         return Err(NotStorable::Request);
     }
-    let values = |name: &'static str| response.clone().filter(move |(known, _)| *known == name).map(|(_, value)| value);
+    let values = |name: &'static str| {
+        response
+            .clone()
+            .filter(move |(known, _)| *known == name)
+            .map(|(_, value)| value)
+    };
     let control = ResponseControl::read(values("cache-control"));
     // Stored with explicit freshness. Others need more understanding (206, 304) or are accidents (5xx).
-    if !matches!(status, 200 | 203 | 204 | 300 | 301 | 302 | 307 | 308 | 404 | 405 | 410 | 414 | 501) {
+    if !matches!(
+        status,
+        200 | 203 | 204 | 300 | 301 | 302 | 307 | 308 | 404 | 405 | 410 | 414 | 501
+    ) {
         return Err(NotStorable::Status);
     }
     if control.no_store {
@@ -248,8 +266,15 @@ pub fn storable<'h>(
         return Err(NotStorable::SetCookie);
     }
     let vary = vary(values("vary"), facts).ok_or(NotStorable::Vary)?;
-    let default_s = if matches!(status, 200 | 203 | 204) { rule.default_ttl_ms / 1000 } else { 0 };
-    let Freshness { initial_age_s, lifetime_s } = freshness::of(&control, &values, default_s, wall_s);
+    let default_s = if matches!(status, 200 | 203 | 204) {
+        rule.default_ttl_ms / 1000
+    } else {
+        0
+    };
+    let Freshness {
+        initial_age_s,
+        lifetime_s,
+    } = freshness::of(&control, &values, default_s, wall_s);
     if initial_age_s >= lifetime_s {
         return Err(NotStorable::NotFresh);
     }
@@ -261,18 +286,30 @@ pub fn storable<'h>(
         initial_age_s,
         lifetime_s,
         etag: values("etag").next().map(<[u8]>::to_vec),
-        last_modified_s: values("last-modified").next().and_then(freshness::http_date),
+        last_modified_s: values("last-modified")
+            .next()
+            .and_then(freshness::http_date),
         // `s-maxage` says `proxy-revalidate` too (RFC 9111 section 5.2.2.10).
-        must_revalidate: control.must_revalidate || control.proxy_revalidate || control.s_maxage.is_some(),
+        must_revalidate: control.must_revalidate
+            || control.proxy_revalidate
+            || control.s_maxage.is_some(),
         for_authorized,
     })
 }
 
 /// The names of `Vary` with the request's values; none: not to be stored.
-fn vary<'h>(lines: impl Iterator<Item = &'h [u8]>, facts: &impl Facts) -> Option<Vec<(String, Option<Vec<u8>>)>> {
+fn vary<'h>(
+    lines: impl Iterator<Item = &'h [u8]>,
+    facts: &impl Facts,
+) -> Option<Vec<(String, Option<Vec<u8>>)>> {
     let mut names: Vec<String> = Vec::new();
     for line in lines {
-        for name in std::str::from_utf8(line).ok()?.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        for name in std::str::from_utf8(line)
+            .ok()?
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+        {
             let name = name.to_ascii_lowercase();
             if name == "*" || names.len() == MAX_VARY {
                 return None;

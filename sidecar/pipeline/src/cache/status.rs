@@ -7,7 +7,11 @@ const NAME: &str = "sluice";
 
 /// The field for a request. `ttl_s` is the freshness left of the answer that was given; `stored` says what became of the
 /// origin's answer where one was fetched.
-pub fn render(lookup: &Lookup, ttl_s: Option<i64>, stored: Option<Result<(), NotStorable>>) -> String {
+pub fn render(
+    lookup: &Lookup,
+    ttl_s: Option<i64>,
+    stored: Option<Result<(), NotStorable>>,
+) -> String {
     let mut text = format!("{NAME}; {}", outcome(lookup));
     if let Some(ttl_s) = ttl_s {
         text.push_str(&format!("; ttl={ttl_s}"));

@@ -46,7 +46,9 @@ impl BucketKey {
     ) -> Result<Self, String> {
         let mut builder = Builder::new(limit, b'K');
         for part in parts {
-            builder.part(part, facts, identity).ok_or_else(|| format!("{} has no value", described(part)))?;
+            builder
+                .part(part, facts, identity)
+                .ok_or_else(|| format!("{} has no value", described(part)))?;
         }
         Ok(builder.finish())
     }
@@ -87,7 +89,10 @@ struct Builder {
 
 impl Builder {
     fn new(limit: &LimitId, kind: u8) -> Self {
-        let mut builder = Self { context: digest::Context::new(&digest::SHA256), label: String::new() };
+        let mut builder = Self {
+            context: digest::Context::new(&digest::SHA256),
+            label: String::new(),
+        };
         builder.bytes(limit.as_str().as_bytes());
         builder.context.update(&[kind]);
         builder
@@ -104,12 +109,25 @@ impl Builder {
             self.label.push(',');
         }
         let room = MAX_LABEL.saturating_sub(self.label.chars().count());
-        self.label.extend(value.chars().filter(|character| !character.is_control()).take(room));
+        self.label.extend(
+            value
+                .chars()
+                .filter(|character| !character.is_control())
+                .take(room),
+        );
     }
 
-    fn part(&mut self, part: &KeyPart, facts: &impl Facts, identity: Option<&Identity>) -> Option<()> {
+    fn part(
+        &mut self,
+        part: &KeyPart,
+        facts: &impl Facts,
+        identity: Option<&Identity>,
+    ) -> Option<()> {
         match part {
-            KeyPart::ClientAddress { prefix_v4, prefix_v6 } => {
+            KeyPart::ClientAddress {
+                prefix_v4,
+                prefix_v6,
+            } => {
                 let network = network(facts.peer(), *prefix_v4, *prefix_v6);
                 self.bytes(network.as_bytes());
                 self.shown(&network);
@@ -141,7 +159,10 @@ impl Builder {
     fn finish(self) -> BucketKey {
         let mut hash = [0; 16];
         hash.copy_from_slice(&self.context.finish().as_ref()[..16]);
-        BucketKey { hash, label: self.label }
+        BucketKey {
+            hash,
+            label: self.label,
+        }
     }
 }
 
@@ -194,16 +215,28 @@ mod tests {
         assert_eq!(network("192.0.2.77"), "192.0.2.0/24");
         assert_eq!(network("::ffff:192.0.2.77"), "192.0.2.0/24");
         assert_eq!(network("2001:db8:1:2:3::4"), "2001:db8:1:2::/64");
-        assert_eq!(super::network("192.0.2.77".parse().expect("address"), 0, 0), "0.0.0.0/0");
-        assert_eq!(super::network("192.0.2.77".parse().expect("address"), 200, 200), "192.0.2.77/32");
+        assert_eq!(
+            super::network("192.0.2.77".parse().expect("address"), 0, 0),
+            "0.0.0.0/0"
+        );
+        assert_eq!(
+            super::network("192.0.2.77".parse().expect("address"), 200, 200),
+            "192.0.2.77/32"
+        );
     }
 
     #[test]
     fn parts_cannot_be_shifted_into_each_other() {
         let facts = |a: &str, b: &str| StaticFacts::new("GET", "x", "/").with("a", a).with("b", b);
         let parts = [header("a"), header("b")];
-        assert_ne!(key(&parts, &facts("xy", "z")), key(&parts, &facts("x", "yz")));
-        assert_eq!(key(&parts, &facts("xy", "z")), key(&parts, &facts("xy", "z")));
+        assert_ne!(
+            key(&parts, &facts("xy", "z")),
+            key(&parts, &facts("x", "yz"))
+        );
+        assert_eq!(
+            key(&parts, &facts("xy", "z")),
+            key(&parts, &facts("xy", "z"))
+        );
     }
 
     #[test]
@@ -211,13 +244,19 @@ mod tests {
         let facts = StaticFacts::new("GET", "x", "/");
         let other = LimitId("shop/plans/other".into());
         let one = BucketKey::of(&id(), &[], &facts, None).expect("empty");
-        assert_ne!(one, BucketKey::of(&other, &[], &facts, None).expect("empty"));
+        assert_ne!(
+            one,
+            BucketKey::of(&other, &[], &facts, None).expect("empty")
+        );
         assert_ne!(one, BucketKey::shared(&id()));
     }
 
     #[test]
     fn header_values_are_not_shown() {
-        let key = key(&[header("x-api-key")], &StaticFacts::new("GET", "x", "/").with("x-api-key", "hunter2"));
+        let key = key(
+            &[header("x-api-key")],
+            &StaticFacts::new("GET", "x", "/").with("x-api-key", "hunter2"),
+        );
         assert_eq!(key.label(), "x-api-key");
         assert!(!format!("{key:?}").contains("hunter2"));
     }
@@ -225,19 +264,36 @@ mod tests {
     #[test]
     fn identity_parts_need_an_identity() {
         let facts = StaticFacts::new("GET", "x", "/");
-        let identity = Identity { provider: "keys".into(), subject: "alice".into(), ..Identity::default() };
-        let key = BucketKey::of(&id(), &[KeyPart::Identity], &facts, Some(&identity)).expect("present");
+        let identity = Identity {
+            provider: "keys".into(),
+            subject: "alice".into(),
+            ..Identity::default()
+        };
+        let key =
+            BucketKey::of(&id(), &[KeyPart::Identity], &facts, Some(&identity)).expect("present");
         assert_eq!(key.label(), "keys|alice");
-        let parts = [KeyPart::IdentityAttribute { name: "tenant".into() }];
+        let parts = [KeyPart::IdentityAttribute {
+            name: "tenant".into(),
+        }];
         let missing = BucketKey::of(&id(), &parts, &facts, Some(&identity)).expect_err("missing");
         assert_eq!(missing, "identity attribute tenant has no value");
     }
 
     #[test]
     fn long_values_are_cut_in_the_label() {
-        let identity = Identity { provider: "keys".into(), subject: "\u{e9}\n".repeat(500), ..Identity::default() };
+        let identity = Identity {
+            provider: "keys".into(),
+            subject: "\u{e9}\n".repeat(500),
+            ..Identity::default()
+        };
         let facts = StaticFacts::new("GET", "x", "/");
-        let key = BucketKey::of(&id(), &[KeyPart::Identity, KeyPart::Identity], &facts, Some(&identity)).expect("present");
+        let key = BucketKey::of(
+            &id(),
+            &[KeyPart::Identity, KeyPart::Identity],
+            &facts,
+            Some(&identity),
+        )
+        .expect("present");
         assert!(key.label().chars().count() <= MAX_LABEL + 1 && !key.label().contains('\n'));
     }
 }

@@ -82,7 +82,13 @@ pub struct Limit {
 
 impl Limit {
     fn compile(object: &ObjectRef, limit: &unit::Limit) -> Result<Self, BucketError> {
-        let unit::Limit { name, key, on_missing_key, bucket: numbers, scope } = limit;
+        let unit::Limit {
+            name,
+            key,
+            on_missing_key,
+            bucket: numbers,
+            scope,
+        } = limit;
         let bucket = Bucket::new(numbers)?;
         let terms = match scope {
             Scope::Local => None,
@@ -99,7 +105,11 @@ impl Limit {
             bucket,
             scope: scope.clone(),
             terms,
-            when: if of_identity { When::Identity } else { When::Address },
+            when: if of_identity {
+                When::Identity
+            } else {
+                When::Address
+            },
             key: key.clone(),
             on_missing_key: *on_missing_key,
         })
@@ -112,24 +122,37 @@ impl Limit {
 
     /// The refusal of a request that finds the bucket empty.
     pub fn exceeded(&self, retry_after_s: u64) -> Reject {
-        Reject::new(RejectReason::LimitExceeded).by(self.decider()).retry_after(retry_after_s)
+        Reject::new(RejectReason::LimitExceeded)
+            .by(self.decider())
+            .retry_after(retry_after_s)
     }
 
     /// The refusal while the store does not answer and the policy says to refuse then.
     pub fn store_unavailable(&self) -> Reject {
-        Reject::new(RejectReason::LimitStoreUnavailable).by(self.decider()).retry_after(1)
+        Reject::new(RejectReason::LimitStoreUnavailable)
+            .by(self.decider())
+            .retry_after(1)
     }
 }
 
 impl Policy {
     /// Compiles a policy; the error says which numbers cannot be.
     pub fn compile(policy: &LimitPolicy) -> Result<Self, BucketError> {
-        let LimitPolicy { object, mode, headers, limits, broken } = policy;
+        let LimitPolicy {
+            object,
+            mode,
+            headers,
+            limits,
+            broken,
+        } = policy;
         Ok(Self {
             object: object.clone(),
             mode: *mode,
             headers: *headers,
-            limits: limits.iter().map(|limit| Limit::compile(object, limit).map(Arc::new)).collect::<Result<_, _>>()?,
+            limits: limits
+                .iter()
+                .map(|limit| Limit::compile(object, limit).map(Arc::new))
+                .collect::<Result<_, _>>()?,
             broken: broken.clone(),
         })
     }
@@ -160,9 +183,17 @@ pub fn charges<'p>(
 ) -> Result<Vec<Charge<'p>>, Reject> {
     let mut charges = Vec::new();
     for policy in &rule.policies {
-        let policy = policy.as_ref().map_err(|error| broken(error, rule.decider()))?;
+        let policy = policy
+            .as_ref()
+            .map_err(|error| broken(error, rule.decider()))?;
         if let Some(error) = &policy.broken {
-            return Err(broken(error, Decider { object: Some(policy.object.clone()), part: None }));
+            return Err(broken(
+                error,
+                Decider {
+                    object: Some(policy.object.clone()),
+                    part: None,
+                },
+            ));
         }
         for limit in policy.limits.iter().filter(|limit| limit.when == when) {
             let key = match BucketKey::of(&limit.id, &limit.key, facts, identity) {
@@ -171,18 +202,27 @@ pub fn charges<'p>(
                     (OnMissingKey::SharedBucket, _) => BucketKey::shared(&limit.id),
                     (OnMissingKey::Skip, _) | (OnMissingKey::Deny, Mode::Shadow) => continue,
                     (OnMissingKey::Deny, Mode::Enforce) => {
-                        return Err(Reject::new(RejectReason::LimitKeyMissing).by(limit.decider()).detail(missing));
+                        return Err(Reject::new(RejectReason::LimitKeyMissing)
+                            .by(limit.decider())
+                            .detail(missing));
                     }
                 },
             };
-            charges.push(Charge { policy, limit, key, cost: 1 });
+            charges.push(Charge {
+                policy,
+                limit,
+                key,
+                cost: 1,
+            });
         }
     }
     Ok(charges)
 }
 
 fn broken(error: &sluice_snapshot::ConfigError, decider: Decider) -> Reject {
-    Reject::new(RejectReason::Config(error.reason)).by(decider).detail(error.message.clone())
+    Reject::new(RejectReason::Config(error.reason))
+        .by(decider)
+        .detail(error.message.clone())
 }
 
 /// What a limit said to one request.
@@ -209,10 +249,16 @@ impl Verdict {
     pub fn new(charge: &Charge<'_>, decision: Decision) -> Self {
         let seconds = |micros: u64| micros.div_ceil(1_000_000);
         let (admitted, remaining, reset_us, retry_after_s) = match decision {
-            Decision::Admit { tat: _, remaining, reset_us } => (true, remaining, reset_us, 0),
-            Decision::Refuse { retry_after_us, remaining, reset_us } => {
-                (false, remaining, reset_us, seconds(retry_after_us).max(1))
-            }
+            Decision::Admit {
+                tat: _,
+                remaining,
+                reset_us,
+            } => (true, remaining, reset_us, 0),
+            Decision::Refuse {
+                retry_after_us,
+                remaining,
+                reset_us,
+            } => (false, remaining, reset_us, seconds(retry_after_us).max(1)),
         };
         Self {
             limit: charge.limit.clone(),
@@ -228,8 +274,12 @@ impl Verdict {
 
 /// The refusal that the verdicts of a phase amount to, by the limit with the longest wait; none: all admit.
 pub fn refusal(verdicts: &[Verdict]) -> Option<Reject> {
-    let refusing = verdicts.iter().filter(|verdict| !verdict.admitted && !verdict.shadow);
-    refusing.max_by_key(|verdict| verdict.retry_after_s).map(|verdict| verdict.limit.exceeded(verdict.retry_after_s))
+    let refusing = verdicts
+        .iter()
+        .filter(|verdict| !verdict.admitted && !verdict.shadow);
+    refusing
+        .max_by_key(|verdict| verdict.retry_after_s)
+        .map(|verdict| verdict.limit.exceeded(verdict.retry_after_s))
 }
 
 #[cfg(test)]

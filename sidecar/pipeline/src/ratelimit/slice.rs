@@ -1,6 +1,5 @@
 //! How sidecars share one bucket through a store: each leases a *slice* of tokens and spends it by itself. Here are the
-//! rules of both sides: the store's script with its arithmetic (and a model of it in Rust, which the tests run), and
-//! the state that a sidecar keeps for a key. Sending the script and keeping the states is the sidecar's work.
+//! rules of both sides: [`LEASE_SCRIPT`] in the store, and [`Lease`], the state that a sidecar keeps for a key. Sending the script and keeping the states is the sidecar's work.
 //!
 //! # The bound
 //! In every window of `t` seconds all sidecars together admit at most `burst x (1 + maxOvershoot) + rate x t`. A slice
@@ -17,65 +16,15 @@
 //!
 //! # Commands
 //! A slice is as large as the key's demand for at most half the time the bucket takes to fill, and grows fourfold at a
-//! time; a key with little demand leases one token at a time and loses none. A refusal is kept until the store has said
-//! that waiting helps, and a crowded key asks again only after [`REFUSALS_PER_COMMAND`] refusals.
+//! time; a key with little demand leases one token at a time and loses none. That the store is empty is remembered until
+//! it has said that waiting helps, and a crowded key asks again only after [`REFUSALS_PER_COMMAND`] refusals.
+
+mod script;
 
 use sluice_snapshot::unit::policy as unit;
 
 use super::token_bucket::BucketError;
-
-/// The Redis script (5.0 or later: it replicates effects). One key: the bucket. Arguments: those of [`Request::args`].
-///
-/// The bucket is the text `<at> <debt> <token>`: microseconds of the store's clock, units owed then, units of a token
-/// then. A missing bucket is full. All numbers are whole and below 2^53, so that Lua's doubles are exact.
-///
-/// 1. `debt` decays by `rate` units each microsecond. If the policy changed, units are converted; a debt above the
-///    capacity is cut. A clock that went back repays nothing.
-/// 2. `held = max(debt, hold x rate)`; `free = floor((capacity - held) / token)`; the grant is `min(want, free /
-///    divisor)`: a part of what is there, so that the last tokens do not all go to one sidecar.
-/// 3. If the grant is more than `needed`, the bucket then owes `held + grant x token`. Otherwise, if `needed` tokens are
-///    there without the hold, they are granted and owed. Otherwise nothing is granted and nothing is written.
-/// 4. The answer: tokens granted, tokens left, microseconds until `needed` would be granted, microseconds until full.
-pub const LEASE_SCRIPT: &str = r"
-local token, rate, capacity = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local needed, want = tonumber(ARGV[4]), tonumber(ARGV[5])
-local divisor, hold = tonumber(ARGV[6]), tonumber(ARGV[7])
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local debt = 0
-local stored = redis.call('GET', KEYS[1])
-if stored then
-  local at, owed, unit = string.match(stored, '^(%d+) (%d+) (%d+)$')
-  if not at then
-    return redis.error_reply('ERR not a bucket')
-  end
-  debt = tonumber(owed)
-  unit = tonumber(unit)
-  if unit ~= token then
-    debt = math.ceil(debt * token / unit)
-  end
-  debt = math.min(debt, capacity)
-  local elapsed = math.max(0, math.min(now - tonumber(at), math.floor(capacity / rate) + 1))
-  debt = math.max(0, debt - elapsed * rate)
-end
-local held = math.max(debt, hold * rate)
-local granted = math.min(want, math.floor(math.max(0, capacity - held) / token / divisor))
-if granted > needed then
-  debt = held + granted * token
-elseif debt + needed * token <= capacity then
-  granted = needed
-  debt = debt + needed * token
-else
-  granted = 0
-end
-if granted > 0 then
-  local lifetime = math.ceil(debt / rate / 1000) + 1
-  redis.call('SET', KEYS[1], string.format('%.0f %.0f %.0f', now, debt, token), 'PX', string.format('%.0f', lifetime))
-end
-local reset = math.ceil(debt / rate)
-local retry = math.min(reset, math.max(0, math.ceil((debt + needed * token - capacity) / rate)))
-return {granted, math.floor((capacity - debt) / token), retry, reset}
-";
+pub use script::{LEASE_SCRIPT, Reply, Request, Stored, model};
 
 /// Numbers up to here are exact in Lua, with room for one sum.
 const MAX_EXACT: u64 = 1 << 52;
@@ -116,7 +65,11 @@ pub struct Terms {
 impl Terms {
     /// Checks and converts the numbers of a unit. `max_overshoot_ppm` is in parts of a million of the burst.
     pub fn new(unit: &unit::TokenBucket, max_overshoot_ppm: u32) -> Result<Self, BucketError> {
-        let unit::TokenBucket { requests, per_ms, burst } = *unit;
+        let unit::TokenBucket {
+            requests,
+            per_ms,
+            burst,
+        } = *unit;
         if requests == 0 || per_ms == 0 || burst == 0 {
             return Err(BucketError::Zero);
         }
@@ -124,7 +77,10 @@ impl Terms {
         // Reduced, so that the numbers stay small: 100 each second are 10,000 units a token and one each microsecond.
         let divisor = greatest_common_divisor(requests, per_us);
         let (token, rate) = (per_us / divisor, requests / divisor);
-        let capacity = token.checked_mul(burst).filter(|capacity| *capacity <= MAX_EXACT).ok_or(BucketError::TooSlow)?;
+        let capacity = token
+            .checked_mul(burst)
+            .filter(|capacity| *capacity <= MAX_EXACT)
+            .ok_or(BucketError::TooSlow)?;
         if rate > MAX_EXACT {
             return Err(BucketError::TooFast);
         }
@@ -133,7 +89,9 @@ impl Terms {
         let each_second = 1_000_000 * u128::from(rate) / u128::from(token);
         // An expired slice is lost. A sixteenth of the burst is no great loss; more, up to a quarter, only where it has
         // come back after a second.
-        let refilled = u64::try_from(each_second).unwrap_or(u64::MAX).min(burst / 4);
+        let refilled = u64::try_from(each_second)
+            .unwrap_or(u64::MAX)
+            .min(burst / 4);
         Ok(Self {
             token,
             rate,
@@ -147,7 +105,13 @@ impl Terms {
 
     /// Asks for exactly `cost` tokens: `consistency: Strict`.
     pub fn strict(&self, cost: u64, now_us: u64) -> Ask {
-        Ask { terms: *self, needed: cost, want: cost, ttl_us: 0, sent_us: now_us }
+        Ask {
+            terms: *self,
+            needed: cost,
+            want: cost,
+            ttl_us: 0,
+            sent_us: now_us,
+        }
     }
 }
 
@@ -171,7 +135,21 @@ pub struct Ask {
 impl Ask {
     /// What the script is called with. `sessions`: among how many sidecars the bucket is shared, as far as is known.
     pub fn request(&self, sessions: u32) -> Request {
-        let Self { terms: Terms { token, rate, capacity, tolerated_us, fill_us, .. }, needed, want, ttl_us, .. } = *self;
+        let Self {
+            terms:
+                Terms {
+                    token,
+                    rate,
+                    capacity,
+                    tolerated_us,
+                    fill_us,
+                    ..
+                },
+            needed,
+            want,
+            ttl_us,
+            ..
+        } = *self;
         Request {
             token,
             rate,
@@ -184,96 +162,6 @@ impl Ask {
     }
 }
 
-/// The arguments of [`LEASE_SCRIPT`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Request {
-    token: u64,
-    rate: u64,
-    capacity: u64,
-    needed: u64,
-    want: u64,
-    divisor: u64,
-    hold_us: u64,
-}
-
-impl Request {
-    /// In the order of `ARGV`.
-    pub fn args(&self) -> [u64; 7] {
-        let Self { token, rate, capacity, needed, want, divisor, hold_us } = *self;
-        [token, rate, capacity, needed, want, divisor, hold_us]
-    }
-}
-
-/// The answer of [`LEASE_SCRIPT`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reply {
-    /// Tokens granted; zero: refused.
-    pub granted: u64,
-    /// Tokens left in the store.
-    pub left: u64,
-    /// Microseconds until what was needed would be granted.
-    pub retry_us: u64,
-    /// Microseconds until the bucket is full.
-    pub reset_us: u64,
-}
-
-impl Reply {
-    /// Reads the script's four numbers; none: something else answered.
-    pub fn read(numbers: &[i64]) -> Option<Self> {
-        let [granted, left, retry_us, reset_us] = *numbers else { return None };
-        let number = |value: i64| u64::try_from(value).ok();
-        Some(Self {
-            granted: number(granted)?,
-            left: number(left)?,
-            retry_us: number(retry_us)?,
-            reset_us: number(reset_us)?,
-        })
-    }
-}
-
-/// A bucket as the store keeps it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stored {
-    /// When, by the store's clock.
-    pub at_us: u64,
-    /// Units owed then.
-    pub debt: u64,
-    /// Units of a token then.
-    pub token: u64,
-}
-
-/// [`LEASE_SCRIPT`], line by line, in Rust: what the store holds afterwards, and the answer. For tests and `explain`;
-/// the script itself runs in the store.
-pub fn model(stored: Option<Stored>, request: &Request, now_us: u64) -> (Option<Stored>, Reply) {
-    let Request { token, rate, capacity, needed, want, divisor, hold_us } = *request;
-    let mut debt = 0;
-    if let Some(Stored { at_us, debt: owed, token: unit }) = stored {
-        debt = owed;
-        if unit != token {
-            let converted = (u128::from(owed) * u128::from(token)).div_ceil(u128::from(unit.max(1)));
-            debt = u64::try_from(converted).unwrap_or(u64::MAX);
-        }
-        debt = debt.min(capacity);
-        let elapsed = now_us.saturating_sub(at_us).min(capacity / rate + 1);
-        debt = debt.saturating_sub(elapsed.saturating_mul(rate));
-    }
-    let held = debt.max(hold_us.saturating_mul(rate));
-    let mut granted = want.min(capacity.saturating_sub(held) / token / divisor);
-    let price = needed.saturating_mul(token);
-    if granted > needed {
-        debt = held + granted * token;
-    } else if debt.saturating_add(price) <= capacity {
-        granted = needed;
-        debt += price;
-    } else {
-        granted = 0;
-    }
-    let stored = if granted > 0 { Some(Stored { at_us: now_us, debt, token }) } else { stored };
-    let reset_us = debt.div_ceil(rate);
-    let retry_us = debt.saturating_add(price).saturating_sub(capacity).div_ceil(rate).min(reset_us);
-    (stored, Reply { granted, left: (capacity - debt) / token, retry_us, reset_us })
-}
-
 /// Tokens that this sidecar may spend.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Slice {
@@ -283,11 +171,15 @@ struct Slice {
 
 impl Slice {
     fn live(&self, now_us: u64) -> u64 {
-        if now_us < self.expires_us { self.tokens } else { 0 }
+        if now_us < self.expires_us {
+            self.tokens
+        } else {
+            0
+        }
     }
 }
 
-/// A refusal of the store that is still believed.
+/// The store has nothing left: what it said of when that changes is still believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Denied {
     /// Until here asking is useless.
@@ -351,7 +243,11 @@ impl Lease {
     pub fn take(&mut self, terms: &Terms, cost: u64, now_us: u64) -> Taken {
         if self.terms.as_ref() != Some(terms) {
             // Other numbers: what was leased under the old ones is lost, as if it had expired.
-            *self = Self { terms: Some(*terms), since_us: now_us, ..Self::default() };
+            *self = Self {
+                terms: Some(*terms),
+                since_us: now_us,
+                ..Self::default()
+            };
         }
         self.seen = self.seen.saturating_add(1);
         let reset_us = self.full_at_us.saturating_sub(now_us);
@@ -359,20 +255,41 @@ impl Lease {
             let here = self.tokens(now_us);
             let low = self.denied.is_none() && self.last >= GROWTH && here <= self.last / 8;
             let ask = (low && !self.is_pending(now_us)).then(|| self.ask(terms, cost, now_us));
-            return Taken::Admit { remaining: here.saturating_add(self.left), reset_us, ask };
+            return Taken::Admit {
+                remaining: here.saturating_add(self.left),
+                reset_us,
+                ask,
+            };
         }
         if let Some(denied) = &mut self.denied {
             denied.refused = denied.refused.saturating_add(1);
-            let Denied { retry_at_us, quiet_until_us, refused } = *denied;
+            let Denied {
+                retry_at_us,
+                quiet_until_us,
+                refused,
+            } = *denied;
             let crowded = now_us < quiet_until_us;
             if now_us < retry_at_us || crowded {
-                let again = now_us >= retry_at_us && refused >= REFUSALS_PER_COMMAND && !self.is_pending(now_us);
+                let again = now_us >= retry_at_us
+                    && refused >= REFUSALS_PER_COMMAND
+                    && !self.is_pending(now_us);
                 let ask = again.then(|| self.ask(terms, cost, now_us));
-                let retry_after_us = retry_at_us.max(quiet_until_us.min(now_us)).saturating_sub(now_us).max(1);
-                return Taken::Refuse { retry_after_us, reset_us, ask };
+                let retry_after_us = retry_at_us
+                    .max(quiet_until_us.min(now_us))
+                    .saturating_sub(now_us)
+                    .max(1);
+                return Taken::Refuse {
+                    retry_after_us,
+                    reset_us,
+                    ask,
+                };
             }
         }
-        if self.is_pending(now_us) { Taken::Wait } else { Taken::Ask(self.ask(terms, cost, now_us)) }
+        if self.is_pending(now_us) {
+            Taken::Wait
+        } else {
+            Taken::Ask(self.ask(terms, cost, now_us))
+        }
     }
 
     /// The store's answer to `ask`. One that comes too late, or under other numbers, is lost.
@@ -383,24 +300,38 @@ impl Lease {
         self.pending_us = None;
         self.left = reply.left;
         self.full_at_us = now_us.saturating_add(reply.reset_us);
-        if reply.granted == 0 {
-            self.last = 0;
-            let quiet_us = (ask.terms.fill_us / 4).min(MAX_QUIET_US).max(reply.retry_us);
-            self.denied = Some(Denied {
+        self.denied = (reply.granted == 0 || reply.retry_us > 0).then(|| {
+            // A crowd of requests wants more than there is: what comes in meanwhile is handed out in larger slices.
+            let crowded = reply.granted < ask.want;
+            let quiet_us = if crowded {
+                (ask.terms.fill_us / 4)
+                    .min(MAX_QUIET_US)
+                    .max(reply.retry_us)
+            } else {
+                0
+            };
+            Denied {
                 retry_at_us: now_us.saturating_add(reply.retry_us),
                 quiet_until_us: now_us.saturating_add(quiet_us),
                 refused: 0,
-            });
+            }
+        });
+        self.last = reply.granted;
+        if reply.granted == 0 {
             return;
         }
-        self.denied = None;
-        self.last = reply.granted;
         let expires_us = ask.sent_us.saturating_add(ask.ttl_us);
         let slice = if reply.granted > ask.needed && now_us < expires_us {
-            Slice { tokens: reply.granted, expires_us }
+            Slice {
+                tokens: reply.granted,
+                expires_us,
+            }
         } else {
             // For the request that waits, and no other.
-            Slice { tokens: reply.granted.min(ask.needed), expires_us: now_us.saturating_add(GRACE_US) }
+            Slice {
+                tokens: reply.granted.min(ask.needed),
+                expires_us: now_us.saturating_add(GRACE_US),
+            }
         };
         self.keep(slice, now_us);
     }
@@ -414,7 +345,9 @@ impl Lease {
 
     /// Whether nothing would be lost if this state were dropped.
     pub fn idle(&self, now_us: u64) -> bool {
-        let denied = self.denied.is_some_and(|denied| now_us < denied.quiet_until_us);
+        let denied = self
+            .denied
+            .is_some_and(|denied| now_us < denied.quiet_until_us);
         self.tokens(now_us) == 0 && !denied && !self.is_pending(now_us)
     }
 
@@ -423,7 +356,8 @@ impl Lease {
     }
 
     fn is_pending(&self, now_us: u64) -> bool {
-        self.pending_us.is_some_and(|sent_us| now_us.saturating_sub(sent_us) < MAX_PENDING_US)
+        self.pending_us
+            .is_some_and(|sent_us| now_us.saturating_sub(sent_us) < MAX_PENDING_US)
     }
 
     fn spend(&mut self, cost: u64, now_us: u64) -> bool {
@@ -448,7 +382,13 @@ impl Lease {
             // Both are in use: together with the second, until the earlier of their ends.
             _ => {
                 let expires_us = second.expires_us.min(slice.expires_us);
-                [first, Slice { tokens: second.tokens.saturating_add(slice.tokens), expires_us }]
+                [
+                    first,
+                    Slice {
+                        tokens: second.tokens.saturating_add(slice.tokens),
+                        expires_us,
+                    },
+                ]
             }
         };
     }
@@ -456,17 +396,33 @@ impl Lease {
     /// The next slice: what the key will need while the slice lives, if it goes on as since the last ask.
     fn ask(&mut self, terms: &Terms, cost: u64, now_us: u64) -> Ask {
         let elapsed_us = now_us.saturating_sub(self.since_us).max(1);
-        let demand = |us: u64| u128::from(self.seen) * u128::from(cost) * u128::from(us) / u128::from(elapsed_us);
-        let growth = self.last.saturating_mul(GROWTH).max(self.seen.saturating_mul(cost));
+        let demand = |us: u64| {
+            u128::from(self.seen) * u128::from(cost) * u128::from(us) / u128::from(elapsed_us)
+        };
+        let growth = self
+            .last
+            .saturating_mul(GROWTH)
+            .max(self.seen.saturating_mul(cost));
         let most = growth.min(terms.largest).max(cost);
-        let want = u64::try_from(demand(terms.longest_us)).unwrap_or(u64::MAX).clamp(cost, most);
+        let want = u64::try_from(demand(terms.longest_us))
+            .unwrap_or(u64::MAX)
+            .clamp(cost, most);
         // Four times as long as it should last: demand is never even.
-        let lasts_us = u128::from(want) * u128::from(elapsed_us) / (u128::from(self.seen) * u128::from(cost)).max(1);
-        let ttl_us = u64::try_from(4 * lasts_us).unwrap_or(u64::MAX).clamp(MIN_TTL_US, terms.longest_us);
+        let lasts_us = u128::from(want) * u128::from(elapsed_us)
+            / (u128::from(self.seen) * u128::from(cost)).max(1);
+        let ttl_us = u64::try_from(4 * lasts_us)
+            .unwrap_or(u64::MAX)
+            .clamp(MIN_TTL_US, terms.longest_us);
         self.seen = 0;
         self.since_us = now_us;
         self.pending_us = Some(now_us);
-        Ask { terms: *terms, needed: cost, want, ttl_us, sent_us: now_us }
+        Ask {
+            terms: *terms,
+            needed: cost,
+            want,
+            ttl_us,
+            sent_us: now_us,
+        }
     }
 }
 

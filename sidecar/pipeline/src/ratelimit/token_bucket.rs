@@ -69,7 +69,11 @@ impl Decision {
 impl Bucket {
     /// Checks and converts the numbers of a unit.
     pub fn new(unit: &unit::TokenBucket) -> Result<Self, BucketError> {
-        let unit::TokenBucket { requests, per_ms, burst } = *unit;
+        let unit::TokenBucket {
+            requests,
+            per_ms,
+            burst,
+        } = *unit;
         if requests == 0 || per_ms == 0 || burst == 0 {
             return Err(BucketError::Zero);
         }
@@ -82,7 +86,11 @@ impl Bucket {
 
     fn from_interval(interval_ns: u64, burst: u64) -> Result<Self, BucketError> {
         match interval_ns.checked_mul(burst) {
-            Some(capacity_ns) if capacity_ns <= MAX_CAPACITY_NS => Ok(Self { interval_ns, capacity_ns, burst }),
+            Some(capacity_ns) if capacity_ns <= MAX_CAPACITY_NS => Ok(Self {
+                interval_ns,
+                capacity_ns,
+                burst,
+            }),
             _ => Err(BucketError::TooSlow),
         }
     }
@@ -92,11 +100,18 @@ impl Bucket {
     #[must_use]
     pub fn share(&self, sessions: u32) -> Self {
         let sessions = u64::from(sessions.max(1));
-        let interval_ns = self.interval_ns.saturating_mul(sessions).min(MAX_CAPACITY_NS);
+        let interval_ns = self
+            .interval_ns
+            .saturating_mul(sessions)
+            .min(MAX_CAPACITY_NS);
         let burst = (self.burst / sessions).max(1);
         // burst / n tokens of n times the interval take no longer than the whole; one token is cut off above.
         let capacity_ns = interval_ns.saturating_mul(burst).min(MAX_CAPACITY_NS);
-        Self { interval_ns, capacity_ns, burst }
+        Self {
+            interval_ns,
+            capacity_ns,
+            burst,
+        }
     }
 
     /// Tokens of a full bucket.
@@ -120,7 +135,11 @@ impl Bucket {
 /// Decides about `cost` tokens at `now_us` (microseconds of a monotonic clock). `tat` is the bucket's state: zero for a
 /// new one, which is full; else what the last [`Decision::Admit`] said (nanoseconds of the same clock).
 pub fn decide(tat: u64, bucket: &Bucket, cost: u64, now_us: u64) -> Decision {
-    let Bucket { interval_ns, capacity_ns, burst: _ } = *bucket;
+    let Bucket {
+        interval_ns,
+        capacity_ns,
+        burst: _,
+    } = *bucket;
     let now = now_us.min(MAX_NOW_US) * 1000;
     // A state from beyond a full bucket comes from larger numbers before: forget what they granted beyond these.
     let base = tat.clamp(now, now + capacity_ns);
@@ -147,7 +166,9 @@ pub fn take(state: &AtomicU64, bucket: &Bucket, cost: u64, now_us: u64) -> Decis
     let mut tat = state.load(Ordering::Relaxed);
     loop {
         let decision = decide(tat, bucket, cost, now_us);
-        let Decision::Admit { tat: next, .. } = decision else { return decision };
+        let Decision::Admit { tat: next, .. } = decision else {
+            return decision;
+        };
         match state.compare_exchange_weak(tat, next, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => return decision,
             Err(found) => tat = found,
@@ -158,7 +179,9 @@ pub fn take(state: &AtomicU64, bucket: &Bucket, cost: u64, now_us: u64) -> Decis
 /// Undoes a [`take`] of this very moment.
 pub fn give_back(state: &AtomicU64, bucket: &Bucket, cost: u64) {
     // The closure always gives a state, so the update cannot fail.
-    let _ = state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tat| Some(bucket.give_back(tat, cost)));
+    let _ = state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tat| {
+        Some(bucket.give_back(tat, cost))
+    });
 }
 
 #[cfg(test)]
@@ -168,7 +191,12 @@ mod tests {
     use super::*;
 
     fn bucket(requests: u64, per_ms: u64, burst: u64) -> Bucket {
-        Bucket::new(&unit::TokenBucket { requests, per_ms, burst }).expect("numbers")
+        Bucket::new(&unit::TokenBucket {
+            requests,
+            per_ms,
+            burst,
+        })
+        .expect("numbers")
     }
 
     #[test]
@@ -178,7 +206,14 @@ mod tests {
         for left in (0..5).rev() {
             assert!(matches!(at(7), Decision::Admit { remaining, .. } if remaining == left));
         }
-        assert_eq!(at(7), Decision::Refuse { retry_after_us: 100_000, remaining: 0, reset_us: 500_000 });
+        assert_eq!(
+            at(7),
+            Decision::Refuse {
+                retry_after_us: 100_000,
+                remaining: 0,
+                reset_us: 500_000
+            }
+        );
         assert!(!at(100_006).admitted());
         assert!(at(100_007).admitted());
         assert!(!at(100_007).admitted());
@@ -187,7 +222,14 @@ mod tests {
     #[test]
     fn a_cost_above_the_burst_is_never_admitted() {
         let bucket = bucket(1, 1000, 3);
-        assert_eq!(decide(0, &bucket, 4, 1), Decision::Refuse { retry_after_us: 0, remaining: 3, reset_us: 0 });
+        assert_eq!(
+            decide(0, &bucket, 4, 1),
+            Decision::Refuse {
+                retry_after_us: 0,
+                remaining: 3,
+                reset_us: 0
+            }
+        );
         assert!(!decide(0, &bucket, u64::MAX, u64::MAX).admitted());
     }
 
@@ -203,23 +245,42 @@ mod tests {
     #[test]
     fn a_smaller_bucket_forgets_what_a_larger_one_owed() {
         let (large, small) = (bucket(1, 60_000, 100), bucket(1, 1000, 1));
-        let Decision::Admit { tat, .. } = decide(0, &large, 100, 0) else { panic!("full") };
-        assert!(decide(tat, &small, 1, 1_000_000).admitted() || !decide(tat, &small, 1, 0).admitted());
-        let Decision::Refuse { retry_after_us, .. } = decide(tat, &small, 1, 0) else { panic!("empty") };
+        let Decision::Admit { tat, .. } = decide(0, &large, 100, 0) else {
+            panic!("full")
+        };
+        assert!(
+            decide(tat, &small, 1, 1_000_000).admitted() || !decide(tat, &small, 1, 0).admitted()
+        );
+        let Decision::Refuse { retry_after_us, .. } = decide(tat, &small, 1, 0) else {
+            panic!("empty")
+        };
         assert_eq!(retry_after_us, 1_000_000);
     }
 
     #[test]
     fn a_share_is_never_nothing() {
         let whole = bucket(100, 1000, 10);
-        assert_eq!(whole.share(4), Bucket { interval_ns: 40_000_000, capacity_ns: 80_000_000, burst: 2 });
+        assert_eq!(
+            whole.share(4),
+            Bucket {
+                interval_ns: 40_000_000,
+                capacity_ns: 80_000_000,
+                burst: 2
+            }
+        );
         assert!(decide(0, &whole.share(1000), 1, 1).admitted());
         assert!(decide(0, &bucket(1, 1 << 40, 1).share(u32::MAX), 1, 1).admitted());
     }
 
     #[test]
     fn numbers_that_make_no_bucket_are_refused() {
-        let new = |requests, per_ms, burst| Bucket::new(&unit::TokenBucket { requests, per_ms, burst });
+        let new = |requests, per_ms, burst| {
+            Bucket::new(&unit::TokenBucket {
+                requests,
+                per_ms,
+                burst,
+            })
+        };
         assert_eq!(new(0, 1, 1), Err(BucketError::Zero));
         assert_eq!(new(1, 0, 1), Err(BucketError::Zero));
         assert_eq!(new(1, 1, 0), Err(BucketError::Zero));
@@ -235,7 +296,12 @@ mod tests {
     }
 
     impl Naive {
-        fn take(&mut self, (requests, per_ms, burst): (u64, u64, u64), cost: u64, now_us: u64) -> bool {
+        fn take(
+            &mut self,
+            (requests, per_ms, burst): (u64, u64, u64),
+            cost: u64,
+            now_us: u64,
+        ) -> bool {
             let token = u128::from(per_ms) * 1_000_000;
             let dripped = u128::from(now_us - self.last_us) * 1000 * u128::from(requests);
             self.tokens = (self.tokens + dripped).min(token * u128::from(burst));

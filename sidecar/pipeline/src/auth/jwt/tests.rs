@@ -4,7 +4,9 @@ use aws_lc_rs::{
     hmac,
     rand::SystemRandom,
     rsa,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair},
+    signature::{
+        ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+    },
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -27,7 +29,10 @@ fn unit(algorithms: &[JwtAlgorithm], keys: JwtKeys) -> unit::Jwt {
         audiences: vec!["api".into(), "other".into()],
         algorithms: algorithms.to_vec(),
         keys,
-        attributes: vec![ClaimAttribute { name: "tenant".into(), claim: "org".into() }],
+        attributes: vec![ClaimAttribute {
+            name: "tenant".into(),
+            claim: "org".into(),
+        }],
         scopes_claim: "scope".into(),
         leeway_ms: 30_000,
     }
@@ -39,7 +44,12 @@ fn shared() -> JwtKeys {
 
 fn hs256() -> Jwt {
     let ring = ring_of(Purpose::JwtKeys, "issuer-secret", &[("k1", SECRET)]);
-    Jwt::new("tokens", &unit(&[JwtAlgorithm::HS256], shared()), Some(ring)).expect("compiles")
+    Jwt::new(
+        "tokens",
+        &unit(&[JwtAlgorithm::HS256], shared()),
+        Some(ring),
+    )
+    .expect("compiles")
 }
 
 fn claims() -> Value {
@@ -50,17 +60,28 @@ fn claims() -> Value {
 }
 
 fn message(header: &Value, claims: &Value) -> String {
-    format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()))
+    format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(header.to_string()),
+        URL_SAFE_NO_PAD.encode(claims.to_string())
+    )
 }
 
 fn with_hmac(secret: &[u8], header: &Value, claims: &Value) -> String {
     let message = message(header, claims);
-    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), message.as_bytes());
+    let tag = hmac::sign(
+        &hmac::Key::new(hmac::HMAC_SHA256, secret),
+        message.as_bytes(),
+    );
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag))
 }
 
 fn good(claims: &Value) -> String {
-    with_hmac(SECRET, &json!({"alg": "HS256", "typ": "JWT", "kid": "k1"}), claims)
+    with_hmac(
+        SECRET,
+        &json!({"alg": "HS256", "typ": "JWT", "kid": "k1"}),
+        claims,
+    )
 }
 
 fn facts(token: &str) -> StaticFacts {
@@ -109,13 +130,23 @@ impl Issuer {
     fn rs256(&self, header: &Value, claims: &Value) -> String {
         let message = message(header, claims);
         let mut tag = vec![0; self.rsa.public_modulus_len()];
-        self.rsa.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message.as_bytes(), &mut tag).expect("signs");
+        self.rsa
+            .sign(
+                &RSA_PKCS1_SHA256,
+                &SystemRandom::new(),
+                message.as_bytes(),
+                &mut tag,
+            )
+            .expect("signs");
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag))
     }
 
     fn es256(&self, header: &Value, claims: &Value) -> String {
         let message = message(header, claims);
-        let tag = self.ec.sign(&SystemRandom::new(), message.as_bytes()).expect("signs");
+        let tag = self
+            .ec
+            .sign(&SystemRandom::new(), message.as_bytes())
+            .expect("signs");
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag))
     }
 }
@@ -134,27 +165,57 @@ fn a_good_token_gives_subject_scopes_attributes_and_claims() {
 #[test]
 fn a_claim_is_stronger_than_what_the_secret_says() {
     let mut unit = unit(&[JwtAlgorithm::HS256], shared());
-    unit.attributes = vec![ClaimAttribute { name: "plan".into(), claim: "org".into() }];
+    unit.attributes = vec![ClaimAttribute {
+        name: "plan".into(),
+        claim: "org".into(),
+    }];
     let ring = ring_of(Purpose::JwtKeys, "issuer-secret", &[("k1", SECRET)]);
     let jwt = Jwt::new("tokens", &unit, Some(ring)).expect("compiles");
-    assert_eq!(verify(&jwt, &good(&claims())).expect("verifies").attributes["plan"], "acme");
+    assert_eq!(
+        verify(&jwt, &good(&claims())).expect("verifies").attributes["plan"],
+        "acme"
+    );
 }
 
 #[test]
 fn public_keys_verify_their_own_algorithm() {
     let issuer = Issuer::new();
     let jwt = issuer.jwt(&[JwtAlgorithm::RS256, JwtAlgorithm::ES256]);
-    assert!(verify(&jwt, &issuer.rs256(&json!({"alg": "RS256", "kid": "r1"}), &claims())).is_ok());
-    assert!(verify(&jwt, &issuer.es256(&json!({"alg": "ES256", "kid": "e1"}), &claims())).is_ok());
+    assert!(
+        verify(
+            &jwt,
+            &issuer.rs256(&json!({"alg": "RS256", "kid": "r1"}), &claims())
+        )
+        .is_ok()
+    );
+    assert!(
+        verify(
+            &jwt,
+            &issuer.es256(&json!({"alg": "ES256", "kid": "e1"}), &claims())
+        )
+        .is_ok()
+    );
     // Without a kid: there is one key for each algorithm.
     assert!(verify(&jwt, &issuer.es256(&json!({"alg": "ES256"}), &claims())).is_ok());
-    assert!(refused(&jwt, &issuer.rs256(&json!({"alg": "RS256", "kid": "e1"}), &claims())));
-    assert!(refused(&jwt, &issuer.rs256(&json!({"alg": "ES256", "kid": "e1"}), &claims())));
+    assert!(refused(
+        &jwt,
+        &issuer.rs256(&json!({"alg": "RS256", "kid": "e1"}), &claims())
+    ));
+    assert!(refused(
+        &jwt,
+        &issuer.rs256(&json!({"alg": "ES256", "kid": "e1"}), &claims())
+    ));
     // An algorithm that has a key but is not in the list.
     let only_es256 = issuer.jwt(&[JwtAlgorithm::ES256]);
-    assert!(refused(&only_es256, &issuer.rs256(&json!({"alg": "RS256", "kid": "r1"}), &claims())));
+    assert!(refused(
+        &only_es256,
+        &issuer.rs256(&json!({"alg": "RS256", "kid": "r1"}), &claims())
+    ));
     // Another issuer's key under the same id.
-    assert!(refused(&jwt, &Issuer::new().es256(&json!({"alg": "ES256", "kid": "e1"}), &claims())));
+    assert!(refused(
+        &jwt,
+        &Issuer::new().es256(&json!({"alg": "ES256", "kid": "e1"}), &claims())
+    ));
 }
 
 #[test]
@@ -162,21 +223,39 @@ fn a_public_key_never_serves_as_a_shared_secret() {
     let issuer = Issuer::new();
     let jwt = issuer.jwt(&[JwtAlgorithm::RS256, JwtAlgorithm::ES256]);
     let set = json!({"keys": [issuer.rsa_jwk(), issuer.ec_jwk()]}).to_string();
-    let n = URL_SAFE_NO_PAD.decode(issuer.rsa_jwk()["n"].as_str().expect("n")).expect("base64");
-    for known in [set.as_bytes(), issuer.rsa_jwk().to_string().as_bytes(), &n, issuer.ec.public_key().as_ref()] {
+    let n = URL_SAFE_NO_PAD
+        .decode(issuer.rsa_jwk()["n"].as_str().expect("n"))
+        .expect("base64");
+    for known in [
+        set.as_bytes(),
+        issuer.rsa_jwk().to_string().as_bytes(),
+        &n,
+        issuer.ec.public_key().as_ref(),
+    ] {
         for kid in ["r1", "e1"] {
-            assert!(refused(&jwt, &with_hmac(known, &json!({"alg": "HS256", "kid": kid}), &claims())));
+            assert!(refused(
+                &jwt,
+                &with_hmac(known, &json!({"alg": "HS256", "kid": kid}), &claims())
+            ));
         }
     }
     // Nor can a provider be built that would do so.
-    for algorithms in [&[JwtAlgorithm::HS256][..], &[JwtAlgorithm::RS256, JwtAlgorithm::HS256]] {
+    for algorithms in [
+        &[JwtAlgorithm::HS256][..],
+        &[JwtAlgorithm::RS256, JwtAlgorithm::HS256],
+    ] {
         assert!(check(&unit(algorithms, JwtKeys::Inline(set.clone()))).is_err());
     }
     assert!(check(&unit(&[JwtAlgorithm::HS256, JwtAlgorithm::RS256], shared())).is_err());
     // A public key stored as a shared one is unusable: the token is neither accepted nor called bad.
     let pem = b"-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEaaaaaaaa\n-----END PUBLIC KEY-----\n";
     let ring = ring_of(Purpose::JwtKeys, "confused", &[("k1", pem)]);
-    let confused = Jwt::new("tokens", &unit(&[JwtAlgorithm::HS256], shared()), Some(ring)).expect("compiles");
+    let confused = Jwt::new(
+        "tokens",
+        &unit(&[JwtAlgorithm::HS256], shared()),
+        Some(ring),
+    )
+    .expect("compiles");
     let token = with_hmac(pem, &json!({"alg": "HS256", "kid": "k1"}), &claims());
     let reject = verify(&confused, &token).expect_err("refused");
     assert_eq!(reject.reason.describe().name, "config-secret-not-usable");
@@ -185,10 +264,21 @@ fn a_public_key_never_serves_as_a_shared_secret() {
 #[test]
 fn none_and_foreign_algorithms_are_refused() {
     let message = |alg: &str| message(&json!({"alg": alg, "kid": "k1"}), &claims());
-    for alg in ["none", "None", "NONE", "HS384", "HS512", "PS256", "EdDSA", "ES384", ""] {
+    for alg in [
+        "none", "None", "NONE", "HS384", "HS512", "PS256", "EdDSA", "ES384", "",
+    ] {
         assert!(refused(&hs256(), &format!("{}.", message(alg))), "{alg}");
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), message(alg).as_bytes());
-        assert!(refused(&hs256(), &format!("{}.{}", message(alg), URL_SAFE_NO_PAD.encode(tag))), "{alg}");
+        let tag = hmac::sign(
+            &hmac::Key::new(hmac::HMAC_SHA256, SECRET),
+            message(alg).as_bytes(),
+        );
+        assert!(
+            refused(
+                &hs256(),
+                &format!("{}.{}", message(alg), URL_SAFE_NO_PAD.encode(tag))
+            ),
+            "{alg}"
+        );
     }
 }
 
@@ -205,13 +295,38 @@ fn headers_that_demand_more_or_bring_keys_are_refused_or_passed_over() {
 
 #[test]
 fn kid_chooses_and_is_needed_among_several() {
-    let ring = ring_of(Purpose::JwtKeys, "issuer-secret", &[("k1", SECRET), ("k2", &[7; 32])]);
-    let jwt = Jwt::new("tokens", &unit(&[JwtAlgorithm::HS256], shared()), Some(ring)).expect("compiles");
+    let ring = ring_of(
+        Purpose::JwtKeys,
+        "issuer-secret",
+        &[("k1", SECRET), ("k2", &[7; 32])],
+    );
+    let jwt = Jwt::new(
+        "tokens",
+        &unit(&[JwtAlgorithm::HS256], shared()),
+        Some(ring),
+    )
+    .expect("compiles");
     assert!(verify(&jwt, &good(&claims())).is_ok());
-    assert!(refused(&jwt, &with_hmac(SECRET, &json!({"alg": "HS256", "kid": "k2"}), &claims())));
-    assert!(refused(&jwt, &with_hmac(SECRET, &json!({"alg": "HS256", "kid": "k3"}), &claims())));
-    assert!(refused(&jwt, &with_hmac(SECRET, &json!({"alg": "HS256"}), &claims())));
-    assert!(verify(&hs256(), &with_hmac(SECRET, &json!({"alg": "HS256"}), &claims())).is_ok(), "the only key");
+    assert!(refused(
+        &jwt,
+        &with_hmac(SECRET, &json!({"alg": "HS256", "kid": "k2"}), &claims())
+    ));
+    assert!(refused(
+        &jwt,
+        &with_hmac(SECRET, &json!({"alg": "HS256", "kid": "k3"}), &claims())
+    ));
+    assert!(refused(
+        &jwt,
+        &with_hmac(SECRET, &json!({"alg": "HS256"}), &claims())
+    ));
+    assert!(
+        verify(
+            &hs256(),
+            &with_hmac(SECRET, &json!({"alg": "HS256"}), &claims())
+        )
+        .is_ok(),
+        "the only key"
+    );
 }
 
 #[test]
@@ -226,12 +341,24 @@ fn claims_are_checked_with_the_callers_clock() {
         claims.as_object_mut().expect("object").remove(name);
         verify(&hs256(), &good(&claims)).is_ok()
     };
-    assert!(with("exp", json!(NOW - 29)) && !with("exp", json!(NOW - 30)), "leeway is 30 s, the end is exclusive");
+    assert!(
+        with("exp", json!(NOW - 29)) && !with("exp", json!(NOW - 30)),
+        "leeway is 30 s, the end is exclusive"
+    );
     assert!(with("nbf", json!(NOW + 30)) && !with("nbf", json!(NOW + 31)));
-    assert!(with("exp", json!((NOW + 1) as f64 + 0.5)) && !with("exp", json!("tomorrow")) && !with("nbf", json!("x")));
+    assert!(
+        with("exp", json!((NOW + 1) as f64 + 0.5))
+            && !with("exp", json!("tomorrow"))
+            && !with("nbf", json!("x"))
+    );
     assert!(!without("exp") && without("nbf"));
     assert!(!with("iss", json!("https://evil.example")) && !without("iss"));
-    assert!(with("aud", json!("api")) && !with("aud", json!("x")) && !with("aud", json!([])) && !without("aud"));
+    assert!(
+        with("aud", json!("api"))
+            && !with("aud", json!("x"))
+            && !with("aud", json!([]))
+            && !without("aud")
+    );
     assert!(!without("sub") && !with("sub", json!("")) && !with("sub", json!(5)));
 }
 
@@ -250,14 +377,22 @@ fn an_issuer_cannot_speak_for_another() {
 fn scopes_may_be_a_list() {
     let mut claims = claims();
     claims["scope"] = json!(["a", 5, "b"]);
-    assert_eq!(verify(&hs256(), &good(&claims)).expect("verifies").scopes, ["a", "b"]);
+    assert_eq!(
+        verify(&hs256(), &good(&claims)).expect("verifies").scopes,
+        ["a", "b"]
+    );
 }
 
 #[test]
 fn a_verified_token_is_remembered_until_it_expires_or_the_keys_change() {
     let (jwt, mut memory) = (hs256(), Memory::default());
     let token = facts(&good(&claims()));
-    let mut at = |jwt: &Jwt, wall_s: i64| (jwt.verify("tokens", &token, &mut memory, wall_s).is_ok(), memory.hits);
+    let mut at = |jwt: &Jwt, wall_s: i64| {
+        (
+            jwt.verify("tokens", &token, &mut memory, wall_s).is_ok(),
+            memory.hits,
+        )
+    };
     assert_eq!(at(&jwt, NOW), (true, 0));
     assert_eq!(at(&jwt, NOW), (true, 1));
     assert_eq!(at(&jwt, NOW + 89), (true, 2));
@@ -265,7 +400,12 @@ fn a_verified_token_is_remembered_until_it_expires_or_the_keys_change() {
     // The same key id with other bytes, in another version of the Secret.
     let secrets = [("k1", &[9; 32][..])];
     let ring = ring_of(Purpose::JwtKeys, "issuer-secret-v2", &secrets);
-    let rotated = Jwt::new("tokens", &unit(&[JwtAlgorithm::HS256], shared()), Some(ring)).expect("compiles");
+    let rotated = Jwt::new(
+        "tokens",
+        &unit(&[JwtAlgorithm::HS256], shared()),
+        Some(ring),
+    )
+    .expect("compiles");
     assert_eq!(at(&rotated, NOW), (false, 2));
     let mut stricter = unit(&[JwtAlgorithm::HS256], shared());
     stricter.audiences = vec!["elsewhere".into()];
@@ -277,9 +417,15 @@ fn a_verified_token_is_remembered_until_it_expires_or_the_keys_change() {
 #[test]
 fn a_bad_token_is_not_remembered_and_not_quoted() {
     let (jwt, mut memory) = (hs256(), Memory::default());
-    let token = with_hmac(b"a wrong secret of thirty-two bytes", &json!({"alg": "HS256", "kid": "k1"}), &claims());
-    let reject = jwt.verify("tokens", &facts(&token), &mut memory, NOW).expect_err("refused");
-    assert!(memory.known.borrow().is_empty());
+    let token = with_hmac(
+        b"a wrong secret of thirty-two bytes",
+        &json!({"alg": "HS256", "kid": "k1"}),
+        &claims(),
+    );
+    let reject = jwt
+        .verify("tokens", &facts(&token), &mut memory, NOW)
+        .expect_err("refused");
+    assert!(memory.known.is_empty());
     assert!(!format!("{reject:?}").contains(&token[..20]));
 }
 
@@ -287,7 +433,11 @@ fn a_bad_token_is_not_remembered_and_not_quoted() {
 fn the_token_stands_once_after_bearer() {
     let token = good(&claims());
     let header = |value: &str| StaticFacts::new("GET", "x", "/").with("authorization", value);
-    assert!(present(&header(&format!("bearer {token}"))) && !present(&header("Basic YTpi")) && !present(&header("Bearer")));
+    assert!(
+        present(&header(&format!("bearer {token}")))
+            && !present(&header("Basic YTpi"))
+            && !present(&header("Bearer"))
+    );
     let verify = |facts: &StaticFacts| hs256().verify("tokens", facts, &mut NoMemory, NOW);
     assert!(verify(&header(&format!("bEARER  {token}"))).is_ok());
     assert!(verify(&facts(&token).with("authorization", &format!("Bearer {token}"))).is_err());
@@ -298,19 +448,37 @@ fn the_token_stands_once_after_bearer() {
 #[test]
 fn key_sets_hold_sound_public_keys_only() {
     let issuer = Issuer::new();
-    let set = |keys: Value| check(&unit(&[JwtAlgorithm::ES256], JwtKeys::Inline(json!({"keys": keys}).to_string())));
+    let set = |keys: Value| {
+        check(&unit(
+            &[JwtAlgorithm::ES256],
+            JwtKeys::Inline(json!({"keys": keys}).to_string()),
+        ))
+    };
     let with = |name: &str, value: Value| {
         let mut key = issuer.ec_jwk();
         key[name] = value;
         key
     };
     assert_eq!(set(json!([issuer.ec_jwk()])), Ok(()));
-    assert_eq!(set(json!([issuer.ec_jwk(), {"kty": "OKP", "crv": "Ed25519", "x": "AA"}])), Ok(()), "others are passed over");
+    assert_eq!(
+        set(json!([issuer.ec_jwk(), {"kty": "OKP", "crv": "Ed25519", "x": "AA"}])),
+        Ok(()),
+        "others are passed over"
+    );
     assert!(set(json!([with("d", json!("AAAA"))])).is_err(), "private");
-    assert!(set(json!([issuer.ec_jwk(), {"kty": "oct", "k": "AAAA"}])).is_err(), "shared");
-    assert!(set(json!([with("use", json!("enc"))])).is_err(), "no key is left");
+    assert!(
+        set(json!([issuer.ec_jwk(), {"kty": "oct", "k": "AAAA"}])).is_err(),
+        "shared"
+    );
+    assert!(
+        set(json!([with("use", json!("enc"))])).is_err(),
+        "no key is left"
+    );
     assert!(set(json!([with("x", json!("AAAA"))])).is_err(), "no point");
-    assert!(set(json!([issuer.ec_jwk(), issuer.ec_jwk()])).is_err(), "one id twice");
+    assert!(
+        set(json!([issuer.ec_jwk(), issuer.ec_jwk()])).is_err(),
+        "one id twice"
+    );
     assert!(set(json!([])).is_err());
     let mut short = issuer.rsa_jwk();
     short["n"] = json!(URL_SAFE_NO_PAD.encode([0xff; 128]));

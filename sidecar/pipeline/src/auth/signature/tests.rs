@@ -22,7 +22,10 @@ fn unit() -> unit::Signature {
         required_components: ["@method", "@target-uri"].map(Into::into).into(),
         max_age_ms: 300_000,
         skew_ms: 30_000,
-        nonce: Some(Nonce { required: true, scope: NonceScope::Local }),
+        nonce: Some(Nonce {
+            required: true,
+            scope: NonceScope::Local,
+        }),
         digest: unit::Digest::Buffered,
         max_buffered: 1024,
     }
@@ -31,12 +34,22 @@ fn unit() -> unit::Signature {
 fn provider(change: impl FnOnce(&mut unit::Signature)) -> Signature {
     let mut unit = unit();
     change(&mut unit);
-    let ring = ring_of(Purpose::SignatureKeys, "partner", &[("k1", SECRET), ("short", b"short")]);
+    let ring = ring_of(
+        Purpose::SignatureKeys,
+        "partner",
+        &[("k1", SECRET), ("short", b"short")],
+    );
     Signature::new(&unit, ring).expect("compiles")
 }
 
 fn verify(signature: &Signature, facts: &StaticFacts, wall_s: i64) -> Result<Proof, Reject> {
-    signature.verify("partners", &Decider::default(), facts, &target(facts), wall_s)
+    signature.verify(
+        "partners",
+        &Decider::default(),
+        facts,
+        &target(facts),
+        wall_s,
+    )
 }
 
 fn reason(signature: &Signature, facts: &StaticFacts) -> &'static str {
@@ -47,11 +60,13 @@ fn reason(signature: &Signature, facts: &StaticFacts) -> &'static str {
 }
 
 fn post() -> StaticFacts {
-    StaticFacts::new("POST", "Shop.example:80", "/v1/orders?b=2&a=1").with("content-type", "application/json")
+    StaticFacts::new("POST", "Shop.example:80", "/v1/orders?b=2&a=1")
+        .with("content-type", "application/json")
 }
 
 /// The base of `post()` for `components` written by hand, without the parameters.
-const POST_BASE: &str = "\"@method\": POST\n\"@target-uri\": http://shop.example/v1/orders?b=2&a=1\n";
+const POST_BASE: &str =
+    "\"@method\": POST\n\"@target-uri\": http://shop.example/v1/orders?b=2&a=1\n";
 const POST_LIST: &str = "(\"@method\" \"@target-uri\")";
 
 fn signed(facts: StaticFacts, base: &str, params: &str) -> StaticFacts {
@@ -63,7 +78,11 @@ fn signed(facts: StaticFacts, base: &str, params: &str) -> StaticFacts {
 }
 
 fn good(extra: &str) -> StaticFacts {
-    signed(post(), POST_BASE, &format!("{POST_LIST};created={NOW};keyid=\"k1\";nonce=\"n-1\"{extra}"))
+    signed(
+        post(),
+        POST_BASE,
+        &format!("{POST_LIST};created={NOW};keyid=\"k1\";nonce=\"n-1\"{extra}"),
+    )
 }
 
 /// RFC 9421 appendix B.2.5.
@@ -73,11 +92,17 @@ fn the_vector_of_the_rfc_verifies() {
         .decode("uzvJfB4u3N0Jy4T7NZ75MDVcr8zSTInedJtkgcu46YW4XByzNJjxBdtjUkdJPBtbmHhIDi6pcl8jsasjlTMtDQ==")
         .expect("base64");
     let unit = unit::Signature {
-        required_components: ["date", "@authority", "content-type"].map(Into::into).into(),
+        required_components: ["date", "@authority", "content-type"]
+            .map(Into::into)
+            .into(),
         nonce: None,
         ..unit()
     };
-    let ring = ring_of(Purpose::SignatureKeys, "rfc", &[("test-shared-secret", &key)]);
+    let ring = ring_of(
+        Purpose::SignatureKeys,
+        "rfc",
+        &[("test-shared-secret", &key)],
+    );
     let signature = Signature::new(&unit, ring).expect("compiles");
     let mut facts = StaticFacts::new("POST", "example.com", "/foo?param=Value&Pet=dog")
         .with("date", "Tue, 20 Apr 2021 02:07:55 GMT")
@@ -89,7 +114,13 @@ fn the_vector_of_the_rfc_verifies() {
         )
         .with("signature", "sig-b25=:pxcQw6G3AjtMBQjwo8XzkZf/bws5LelbaMk5rGIGtE8=:");
     let proof = verify(&signature, &facts, 1_618_884_475).expect("verifies");
-    assert_eq!((proof.identity.subject.as_str(), proof.identity.key_id.as_deref()), ("rfc", Some("test-shared-secret")));
+    assert_eq!(
+        (
+            proof.identity.subject.as_str(),
+            proof.identity.key_id.as_deref()
+        ),
+        ("rfc", Some("test-shared-secret"))
+    );
     facts.headers[0].1 = b"Tue, 20 Apr 2021 02:07:56 GMT".to_vec();
     assert!(verify(&signature, &facts, 1_618_884_475).is_err());
 }
@@ -97,18 +128,27 @@ fn the_vector_of_the_rfc_verifies() {
 /// RFC 9421 sections 2.1 and 2.2: the values of the examples.
 #[test]
 fn components_have_the_values_of_the_rfc() {
-    let facts = StaticFacts::new("POST", "WWW.Example.com:80", "/path?param=value&foo=bar&baz=bat%2Dman")
-        .with("x-ows-header", "   Leading and trailing whitespace.   ")
-        .with("cache-control", "max-age=60")
-        .with("cache-control", "   must-revalidate")
-        .with("x-empty-header", "");
+    let facts = StaticFacts::new(
+        "POST",
+        "WWW.Example.com:80",
+        "/path?param=value&foo=bar&baz=bat%2Dman",
+    )
+    .with("x-ows-header", "   Leading and trailing whitespace.   ")
+    .with("cache-control", "max-age=60")
+    .with("cache-control", "   must-revalidate")
+    .with("x-empty-header", "");
     let value = |name: &str| {
         let mut out = String::new();
-        component(name, &facts, &target(&facts), &mut out).map(|()| out).map_err(|reject| reject.reason)
+        component(name, &facts, &target(&facts), &mut out)
+            .map(|()| out)
+            .map_err(|reject| reject.reason)
     };
     for (name, expected) in [
         ("@method", "POST"),
-        ("@target-uri", "http://www.example.com/path?param=value&foo=bar&baz=bat%2Dman"),
+        (
+            "@target-uri",
+            "http://www.example.com/path?param=value&foo=bar&baz=bat%2Dman",
+        ),
         ("@authority", "www.example.com"),
         ("@scheme", "http"),
         ("@request-target", "/path?param=value&foo=bar&baz=bat%2Dman"),
@@ -143,7 +183,11 @@ fn a_good_signature_gives_identity_and_nonce() {
 fn a_nonce_claim_depends_on_provider_key_and_nonce() {
     let claim = |signature: &Signature, nonce: &str| {
         let params = format!("{POST_LIST};created={NOW};keyid=\"k1\";nonce=\"{nonce}\"");
-        verify(signature, &signed(post(), POST_BASE, &params), NOW).expect("verifies").nonce.expect("claimed").key
+        verify(signature, &signed(post(), POST_BASE, &params), NOW)
+            .expect("verifies")
+            .nonce
+            .expect("claimed")
+            .key
     };
     let one = provider(|_| {});
     let other = provider(|unit| unit.keys = UnitName::keys("shop", "other", "partners"));
@@ -165,7 +209,11 @@ fn nothing_that_is_covered_may_change() {
     other.authority = Some("evil.example".into());
     assert_eq!(reason(&signature, &other), "bad-signature");
     let mut other = good("");
-    other.headers[1].1 = format!("sig1={POST_LIST};created={};keyid=\"k1\";nonce=\"n-1\"", NOW + 1).into();
+    other.headers[1].1 = format!(
+        "sig1={POST_LIST};created={};keyid=\"k1\";nonce=\"n-1\"",
+        NOW + 1
+    )
+    .into();
     assert_eq!(reason(&signature, &other), "bad-signature");
 }
 
@@ -173,7 +221,9 @@ fn nothing_that_is_covered_may_change() {
 fn required_components_must_be_covered() {
     let signature = provider(|unit| unit.required_components.push("content-type".into()));
     assert_eq!(reason(&signature, &good("")), "bad-signature");
-    let params = format!("(\"@method\" \"@target-uri\" \"content-type\");created={NOW};keyid=\"k1\";nonce=\"n\"");
+    let params = format!(
+        "(\"@method\" \"@target-uri\" \"content-type\");created={NOW};keyid=\"k1\";nonce=\"n\""
+    );
     let base = format!("{POST_BASE}\"content-type\": application/json\n");
     assert_eq!(reason(&signature, &signed(post(), &base, &params)), "ok");
 }
@@ -181,7 +231,11 @@ fn required_components_must_be_covered() {
 #[test]
 fn the_window_of_created_is_kept_at_both_ends() {
     let signature = provider(|_| {});
-    let at = |wall_s: i64| verify(&signature, &good(""), wall_s).map(drop).map_err(|reject| reject.reason);
+    let at = |wall_s: i64| {
+        verify(&signature, &good(""), wall_s)
+            .map(drop)
+            .map_err(|reject| reject.reason)
+    };
     for (wall_s, expected) in [
         (NOW + 300, Ok(())),
         (NOW + 301, Err(RejectReason::SignatureExpired)),
@@ -198,19 +252,49 @@ fn the_window_of_created_is_kept_at_both_ends() {
 fn expires_is_kept_and_created_is_needed() {
     let signature = provider(|_| {});
     assert_eq!(reason(&signature, &good(&format!(";expires={NOW}"))), "ok");
-    assert_eq!(reason(&signature, &good(&format!(";expires={}", NOW - 1))), "signature-expired");
-    let without = signed(post(), POST_BASE, &format!("{POST_LIST};keyid=\"k1\";nonce=\"n\""));
+    assert_eq!(
+        reason(&signature, &good(&format!(";expires={}", NOW - 1))),
+        "signature-expired"
+    );
+    let without = signed(
+        post(),
+        POST_BASE,
+        &format!("{POST_LIST};keyid=\"k1\";nonce=\"n\""),
+    );
     assert_eq!(reason(&signature, &without), "bad-signature");
 }
 
 #[test]
 fn the_nonce_is_required_where_the_provider_says_so() {
-    let without = signed(post(), POST_BASE, &format!("{POST_LIST};created={NOW};keyid=\"k1\""));
+    let without = signed(
+        post(),
+        POST_BASE,
+        &format!("{POST_LIST};created={NOW};keyid=\"k1\""),
+    );
     assert_eq!(reason(&provider(|_| {}), &without), "nonce-missing");
-    let optional = provider(|unit| unit.nonce = Some(Nonce { required: false, scope: NonceScope::Local }));
-    assert!(verify(&optional, &without, NOW).expect("verifies").nonce.is_none());
-    assert!(verify(&optional, &good(""), NOW).expect("verifies").nonce.is_some());
-    let empty = signed(post(), POST_BASE, &format!("{POST_LIST};created={NOW};keyid=\"k1\";nonce=\"\""));
+    let optional = provider(|unit| {
+        unit.nonce = Some(Nonce {
+            required: false,
+            scope: NonceScope::Local,
+        })
+    });
+    assert!(
+        verify(&optional, &without, NOW)
+            .expect("verifies")
+            .nonce
+            .is_none()
+    );
+    assert!(
+        verify(&optional, &good(""), NOW)
+            .expect("verifies")
+            .nonce
+            .is_some()
+    );
+    let empty = signed(
+        post(),
+        POST_BASE,
+        &format!("{POST_LIST};created={NOW};keyid=\"k1\";nonce=\"\""),
+    );
     assert_eq!(reason(&provider(|_| {}), &empty), "bad-signature");
 }
 
@@ -219,7 +303,11 @@ fn alg_repeats_the_keys_algorithm_or_is_refused() {
     let signature = provider(|_| {});
     assert_eq!(reason(&signature, &good(";alg=\"hmac-sha256\"")), "ok");
     for alg in ["rsa-v1_5-sha256", "ed25519", "none", "HMAC-SHA256", ""] {
-        assert_eq!(reason(&signature, &good(&format!(";alg=\"{alg}\""))), "bad-signature", "{alg}");
+        assert_eq!(
+            reason(&signature, &good(&format!(";alg=\"{alg}\""))),
+            "bad-signature",
+            "{alg}"
+        );
     }
 }
 
@@ -230,12 +318,28 @@ fn what_comes_twice_or_is_not_understood_is_refused() {
         assert_eq!(reason(&signature, &good(extra)), "bad-signature", "{extra}");
     }
     assert_eq!(reason(&signature, &good(";tag=\"app\"")), "ok");
-    let twice = format!("(\"@method\" \"@target-uri\" \"@method\");created={NOW};keyid=\"k1\";nonce=\"n\"");
+    let twice =
+        format!("(\"@method\" \"@target-uri\" \"@method\");created={NOW};keyid=\"k1\";nonce=\"n\"");
     let base = format!("{POST_BASE}\"@method\": POST\n");
-    assert_eq!(reason(&signature, &signed(post(), &base, &twice)), "bad-signature");
-    for component in ["\"@method\";req", "\"@unknown\"", "\"Content-Type\"", "@method", "\"@query-param\";name=\"a\""] {
-        let params = format!("(\"@method\" \"@target-uri\" {component});created={NOW};keyid=\"k1\";nonce=\"n\"");
-        assert_eq!(reason(&signature, &signed(post(), POST_BASE, &params)), "bad-signature", "{component}");
+    assert_eq!(
+        reason(&signature, &signed(post(), &base, &twice)),
+        "bad-signature"
+    );
+    for component in [
+        "\"@method\";req",
+        "\"@unknown\"",
+        "\"Content-Type\"",
+        "@method",
+        "\"@query-param\";name=\"a\"",
+    ] {
+        let params = format!(
+            "(\"@method\" \"@target-uri\" {component});created={NOW};keyid=\"k1\";nonce=\"n\""
+        );
+        assert_eq!(
+            reason(&signature, &signed(post(), POST_BASE, &params)),
+            "bad-signature",
+            "{component}"
+        );
     }
 }
 
@@ -243,20 +347,40 @@ fn what_comes_twice_or_is_not_understood_is_refused() {
 fn labels_must_pair_and_strangers_are_passed_over() {
     let signature = provider(|_| {});
     let mut unpaired = good("");
-    unpaired.headers[2].1 = String::from_utf8_lossy(&unpaired.headers[2].1).replace("sig1", "sig2").into();
+    unpaired.headers[2].1 = String::from_utf8_lossy(&unpaired.headers[2].1)
+        .replace("sig1", "sig2")
+        .into();
     assert_eq!(reason(&signature, &unpaired), "bad-signature");
     let mut two = good("");
-    two.headers.insert(1, ("signature-input".into(), br#"proxy=("@method");created=1;keyid="theirs""#.to_vec()));
-    two.headers.insert(2, ("signature".into(), b"proxy=:AAAA:".to_vec()));
+    two.headers.insert(
+        1,
+        (
+            "signature-input".into(),
+            br#"proxy=("@method");created=1;keyid="theirs""#.to_vec(),
+        ),
+    );
+    two.headers
+        .insert(2, ("signature".into(), b"proxy=:AAAA:".to_vec()));
     assert_eq!(reason(&signature, &two), "ok");
     let mut repeated = good("");
     let input = repeated.headers[1].clone();
     repeated.headers.push(input);
     assert_eq!(reason(&signature, &repeated), "bad-signature");
-    let unknown = signed(post(), POST_BASE, &format!("{POST_LIST};created={NOW};keyid=\"k2\";nonce=\"n\""));
+    let unknown = signed(
+        post(),
+        POST_BASE,
+        &format!("{POST_LIST};created={NOW};keyid=\"k2\";nonce=\"n\""),
+    );
     assert_eq!(reason(&signature, &unknown), "bad-signature");
-    assert_eq!(reason(&signature, &post().with("signature", "sig1=:AAAA:")), "bad-signature");
-    let unusable = signed(post(), POST_BASE, &format!("{POST_LIST};created={NOW};keyid=\"short\";nonce=\"n\""));
+    assert_eq!(
+        reason(&signature, &post().with("signature", "sig1=:AAAA:")),
+        "bad-signature"
+    );
+    let unusable = signed(
+        post(),
+        POST_BASE,
+        &format!("{POST_LIST};created={NOW};keyid=\"short\";nonce=\"n\""),
+    );
     assert_eq!(reason(&signature, &unusable), "config-secret-not-usable");
 }
 
@@ -264,26 +388,46 @@ fn labels_must_pair_and_strangers_are_passed_over() {
 fn a_target_that_would_be_sent_otherwise_is_refused() {
     let signature = provider(|_| {});
     let facts = good("");
-    let target = Target { path: "/v1/other".into(), ..target(&facts) };
-    let reject = signature.verify("p", &Decider::default(), &facts, &target, NOW).map(drop).expect_err("refused");
+    let target = Target {
+        path: "/v1/other".into(),
+        ..target(&facts)
+    };
+    let reject = signature
+        .verify("p", &Decider::default(), &facts, &target, NOW)
+        .map(drop)
+        .expect_err("refused");
     assert_eq!(reject.reason, RejectReason::BadTarget);
 }
 
 #[test]
 fn a_covered_digest_is_checked_against_the_body_where_the_provider_buffers() {
     let digest = "sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:";
-    let params = format!("(\"@method\" \"@target-uri\" \"content-digest\");created={NOW};keyid=\"k1\";nonce=\"n\"");
+    let params = format!(
+        "(\"@method\" \"@target-uri\" \"content-digest\");created={NOW};keyid=\"k1\";nonce=\"n\""
+    );
     let sign = |digest: &str| {
         let facts = post().with("content-digest", digest);
-        signed(facts, &format!("{POST_BASE}\"content-digest\": {digest}\n"), &params)
+        signed(
+            facts,
+            &format!("{POST_BASE}\"content-digest\": {digest}\n"),
+            &params,
+        )
     };
-    let check = verify(&provider(|_| {}), &sign(digest), NOW).expect("verifies").digest.expect("to be checked");
+    let check = verify(&provider(|_| {}), &sign(digest), NOW)
+        .expect("verifies")
+        .digest
+        .expect("to be checked");
     assert_eq!(check.max_buffered, 1024);
     assert_eq!(check.verify(br#"{"hello": "world"}"#), Ok(()));
     assert!(check.verify(br#"{"hello": "other"}"#).is_err());
     assert_eq!(reason(&provider(|_| {}), &sign("md5=:AAAA:")), "bad-digest");
     let unbuffered = provider(|unit| unit.digest = unit::Digest::None);
-    assert!(verify(&unbuffered, &sign(digest), NOW).expect("verifies").digest.is_none());
+    assert!(
+        verify(&unbuffered, &sign(digest), NOW)
+            .expect("verifies")
+            .digest
+            .is_none()
+    );
 }
 
 #[test]
@@ -295,8 +439,12 @@ fn units_that_cannot_work_are_told_so() {
     };
     assert!(!broken(|_| {}));
     assert!(broken(|unit| unit.algorithms.clear()));
-    assert!(broken(|unit| unit.required_components.push("@status".into())));
-    assert!(broken(|unit| unit.required_components.push("Content-Type".into())));
+    assert!(broken(|unit| unit
+        .required_components
+        .push("@status".into())));
+    assert!(broken(|unit| unit
+        .required_components
+        .push("Content-Type".into())));
     assert!(broken(|unit| unit.max_age_ms = 0));
     assert!(broken(|unit| unit.max_age_ms = u64::MAX));
 }

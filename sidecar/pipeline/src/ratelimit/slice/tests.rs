@@ -6,7 +6,11 @@ use proptest::prelude::*;
 use super::*;
 
 fn numbers(requests: u64, per_ms: u64, burst: u64) -> unit::TokenBucket {
-    unit::TokenBucket { requests, per_ms, burst }
+    unit::TokenBucket {
+        requests,
+        per_ms,
+        burst,
+    }
 }
 
 fn terms(requests: u64, per_ms: u64, burst: u64) -> Terms {
@@ -37,7 +41,10 @@ struct World {
 
 impl World {
     fn new(terms: Terms, sidecars: usize) -> Self {
-        let sidecar = |index: usize| Sidecar { offset_us: 77_000_003 * index as u64, ..Sidecar::default() };
+        let sidecar = |index: usize| Sidecar {
+            offset_us: 77_000_003 * index as u64,
+            ..Sidecar::default()
+        };
         Self {
             terms,
             sidecars: (0..sidecars).map(sidecar).collect(),
@@ -63,12 +70,16 @@ impl World {
     /// Delivers what has arrived by `now_us`; the requests that waited take again.
     fn deliver(&mut self, now_us: u64, out_us: u64, back_us: Option<u64>) {
         for index in 0..self.sidecars.len() {
-            let Some((ask, reply, arrives)) = self.sidecars[index].flying else { continue };
+            let Some((ask, reply, arrives)) = self.sidecars[index].flying else {
+                continue;
+            };
             match arrives {
                 Some(arrives) if arrives <= now_us => {
                     let sidecar = &mut self.sidecars[index];
                     sidecar.flying = None;
-                    sidecar.lease.answered(&ask, &reply, arrives + sidecar.offset_us);
+                    sidecar
+                        .lease
+                        .answered(&ask, &reply, arrives + sidecar.offset_us);
                     for _ in 0..std::mem::take(&mut self.sidecars[index].waiting) {
                         self.request(index, arrives, out_us, back_us);
                     }
@@ -114,7 +125,12 @@ impl World {
         for number in 0..count {
             let now = 1_000_000 + number * time_us / count;
             self.deliver(now, 100, Some(100));
-            self.request((number % self.sidecars.len() as u64) as usize, now, 100, Some(100));
+            self.request(
+                (number % self.sidecars.len() as u64) as usize,
+                now,
+                100,
+                Some(100),
+            );
         }
         self.deliver(u64::MAX / 2, 100, Some(100));
     }
@@ -126,18 +142,29 @@ impl World {
 
 #[test]
 fn a_thousand_requests_over_two_sidecars_cost_at_most_fifty_commands() {
-    for (requests, per_ms, burst) in [(100, 1000, 100), (100, 1000, 200), (50, 1000, 50), (1000, 1000, 1000), (300, 60_000, 300), (5, 60_000, 5)] {
+    for (requests, per_ms, burst) in [
+        (100, 1000, 100),
+        (100, 1000, 200),
+        (50, 1000, 50),
+        (1000, 1000, 1000),
+        (300, 60_000, 300),
+        (5, 60_000, 5),
+    ] {
         for time_us in [20_000, 100_000, 500_000, 1_000_000, 2_000_000] {
             let terms = terms(requests, per_ms, burst);
             let mut world = World::new(terms, 2);
             world.run(1000, time_us);
             let ideal = (burst + requests * time_us / (per_ms * 1000)).min(1000);
-            let context = format!("{requests} in {per_ms} ms, burst {burst}, over {time_us} us: {} commands, {} of {ideal}", world.commands, world.total());
+            let context = format!(
+                "{requests} in {per_ms} ms, burst {burst}, over {time_us} us: {} commands, {} of {ideal}",
+                world.commands,
+                world.total()
+            );
             assert_eq!(world.total() + world.refused, 1000);
             assert!(world.commands <= 50, "{context}");
             assert!(world.total() <= ideal + ideal / 100 + 1, "{context}");
             // What is not admitted although it could be: leased by the other sidecar, or not yet asked for.
-            assert!(world.total() * 10 >= ideal * 7, "{context}");
+            assert!(world.total() * 100 >= ideal * 85, "{context}");
         }
     }
 }
@@ -147,14 +174,17 @@ fn an_even_demand_below_the_rate_is_all_admitted_with_few_commands() {
     let mut world = World::new(terms(100, 1000, 200), 2);
     world.run(1000, 12_000_000);
     assert_eq!(world.refused, 0);
-    assert!(world.commands <= 60, "{}", world.commands);
+    assert!(world.commands <= 50, "{}", world.commands);
 }
 
 #[test]
 fn a_key_with_little_demand_loses_no_token() {
     // Five a minute: each request leases its own token, so that all five are there whenever they are wanted.
     let mut world = World::new(terms(5, 60_000, 5), 2);
-    for (number, at_us) in [0, 100_000, 3_000_000, 3_050_000, 5_000_000].into_iter().enumerate() {
+    for (number, at_us) in [0, 100_000, 3_000_000, 3_050_000, 5_000_000]
+        .into_iter()
+        .enumerate()
+    {
         world.request(number % 2, 1_000_000 + at_us, 100, Some(100));
         world.deliver(1_000_000 + at_us + 200, 100, Some(100));
     }
@@ -186,12 +216,29 @@ fn a_refused_key_costs_no_command_per_request_and_is_admitted_in_time() {
 fn retry_after_says_when_the_store_will_grant() {
     let terms = terms(1, 10_000, 1);
     let mut lease = Lease::default();
-    let Taken::Ask(ask) = lease.take(&terms, 1, 5) else { panic!("first") };
+    let Taken::Ask(ask) = lease.take(&terms, 1, 5) else {
+        panic!("first")
+    };
     let (stored, _) = model(None, &ask.request(2), 0);
     let (_, reply) = model(stored, &ask.request(2), 4_000_000);
-    assert_eq!(reply, Reply { granted: 0, left: 0, retry_us: 6_000_000, reset_us: 6_000_000 });
+    assert_eq!(
+        reply,
+        Reply {
+            granted: 0,
+            left: 0,
+            retry_us: 6_000_000,
+            reset_us: 6_000_000
+        }
+    );
     lease.answered(&ask, &reply, 10);
-    assert_eq!(lease.take(&terms, 1, 1_000_010), Taken::Refuse { retry_after_us: 5_000_000, reset_us: 5_000_000, ask: None });
+    assert_eq!(
+        lease.take(&terms, 1, 1_000_010),
+        Taken::Refuse {
+            retry_after_us: 5_000_000,
+            reset_us: 5_000_000,
+            ask: None
+        }
+    );
     assert!(matches!(lease.take(&terms, 1, 6_000_010), Taken::Ask(_)));
 }
 
@@ -199,34 +246,87 @@ fn retry_after_says_when_the_store_will_grant() {
 fn a_slice_expires_by_the_clock_of_its_sidecar() {
     let terms = terms(100, 1000, 200);
     let mut lease = Lease::default();
-    let Taken::Ask(ask) = lease.take(&terms, 1, 0) else { panic!("first") };
-    let ask = Ask { want: 10, ttl_us: 50_000, ..ask };
-    lease.answered(&ask, &Reply { granted: 10, left: 0, retry_us: 0, reset_us: 0 }, 300);
-    assert!(matches!(lease.take(&terms, 1, 49_999), Taken::Admit { remaining: 9, .. }));
-    assert!(matches!(lease.take(&terms, 1, 50_000), Taken::Ask(_)), "the other nine are lost");
+    let Taken::Ask(ask) = lease.take(&terms, 1, 0) else {
+        panic!("first")
+    };
+    let ask = Ask {
+        want: 10,
+        ttl_us: 50_000,
+        ..ask
+    };
+    lease.answered(
+        &ask,
+        &Reply {
+            granted: 10,
+            left: 0,
+            retry_us: 0,
+            reset_us: 0,
+        },
+        300,
+    );
+    assert!(matches!(
+        lease.take(&terms, 1, 49_999),
+        Taken::Admit { remaining: 9, .. }
+    ));
+    assert!(
+        matches!(lease.take(&terms, 1, 50_000), Taken::Ask(_)),
+        "the other nine are lost"
+    );
 }
 
 #[test]
 fn other_numbers_end_a_slice() {
     let (old, new) = (terms(100, 1000, 200), terms(1, 1000, 1));
     let mut lease = Lease::default();
-    let Taken::Ask(ask) = lease.take(&old, 1, 0) else { panic!("first") };
+    let Taken::Ask(ask) = lease.take(&old, 1, 0) else {
+        panic!("first")
+    };
     let late = ask;
-    lease.answered(&Ask { ttl_us: 50_000, ..ask }, &Reply { granted: 10, left: 0, retry_us: 0, reset_us: 0 }, 300);
+    lease.answered(
+        &Ask {
+            ttl_us: 50_000,
+            ..ask
+        },
+        &Reply {
+            granted: 10,
+            left: 0,
+            retry_us: 0,
+            reset_us: 0,
+        },
+        300,
+    );
     assert!(matches!(lease.take(&new, 1, 400), Taken::Ask(_)));
-    lease.answered(&late, &Reply { granted: 10, left: 0, retry_us: 0, reset_us: 0 }, 500);
-    assert_eq!(lease.take(&new, 1, 600), Taken::Wait, "the answer was to other numbers");
+    lease.answered(
+        &late,
+        &Reply {
+            granted: 10,
+            left: 0,
+            retry_us: 0,
+            reset_us: 0,
+        },
+        500,
+    );
+    assert_eq!(
+        lease.take(&new, 1, 600),
+        Taken::Wait,
+        "the answer was to other numbers"
+    );
 }
 
 #[test]
 fn an_answer_that_never_comes_is_forgotten() {
     let terms = terms(100, 1000, 200);
     let mut lease = Lease::default();
-    let Taken::Ask(ask) = lease.take(&terms, 1, 0) else { panic!("first") };
+    let Taken::Ask(ask) = lease.take(&terms, 1, 0) else {
+        panic!("first")
+    };
     assert_eq!(lease.take(&terms, 1, 100), Taken::Wait);
     lease.lost(&ask);
     assert!(matches!(lease.take(&terms, 1, 200), Taken::Ask(_)));
-    assert!(matches!(lease.take(&terms, 1, 2_000_000), Taken::Ask(_)), "nobody ended the second");
+    assert!(
+        matches!(lease.take(&terms, 1, 2_000_000), Taken::Ask(_)),
+        "nobody ended the second"
+    );
 }
 
 #[test]
@@ -236,7 +336,10 @@ fn the_store_follows_a_change_of_the_numbers() {
     assert_eq!(stored.map(|stored| stored.debt / stored.token), Some(100));
     // A hundred tokens are owed: more than the new bucket holds, so it is empty and no emptier.
     let (_, reply) = model(stored, &new.strict(1, 0).request(2), 1000);
-    assert_eq!((reply.granted, reply.retry_us, reply.reset_us), (0, 20_000, 1_000_000));
+    assert_eq!(
+        (reply.granted, reply.retry_us, reply.reset_us),
+        (0, 20_000, 1_000_000)
+    );
 }
 
 #[test]
@@ -251,7 +354,15 @@ fn a_clock_that_goes_back_repays_nothing() {
 
 #[test]
 fn answers_that_are_none_are_told_apart() {
-    assert_eq!(Reply::read(&[4, 3, 0, 9]), Some(Reply { granted: 4, left: 3, retry_us: 0, reset_us: 9 }));
+    assert_eq!(
+        Reply::read(&[4, 3, 0, 9]),
+        Some(Reply {
+            granted: 4,
+            left: 3,
+            retry_us: 0,
+            reset_us: 9
+        })
+    );
     for other in [&[][..], &[1, 2, 3], &[1, 2, 3, 4, 5], &[-1, 0, 0, 0]] {
         assert_eq!(Reply::read(other), None);
     }
@@ -259,10 +370,19 @@ fn answers_that_are_none_are_told_apart() {
 
 #[test]
 fn the_script_takes_the_arguments_in_their_order() {
-    let ask = Ask { want: 5, ttl_us: 30_000, ..terms(100, 1000, 100).strict(2, 0) };
+    let ask = Ask {
+        want: 5,
+        ttl_us: 30_000,
+        ..terms(100, 1000, 100).strict(2, 0)
+    };
     // Token, rate, capacity; needed, want; divisor; hold: 30 ms less 1% of the second that the bucket takes to fill.
-    assert_eq!(ask.request(0).args(), [10_000, 1, 1_000_000, 2, 5, 2, 20_000]);
-    let highest = (1..10).filter(|index| LEASE_SCRIPT.contains(&format!("ARGV[{index}]"))).max();
+    assert_eq!(
+        ask.request(0).args(),
+        [10_000, 1, 1_000_000, 2, 5, 2, 20_000]
+    );
+    let highest = (1..10)
+        .filter(|index| LEASE_SCRIPT.contains(&format!("ARGV[{index}]")))
+        .max();
     assert_eq!(highest, Some(ask.request(0).args().len()));
 }
 

@@ -15,7 +15,7 @@ use crate::{
     resolve::{self, Resolved},
     scaling::HpaIntent,
     view::View,
-    world::{Change, Kind, Meta, ObjectId, PodKey, Read, Settings, World},
+    world::{Change, Kind, Meta, Object, ObjectId, PodKey, Read, Settings, World},
 };
 
 /// Something that is computed.
@@ -163,6 +163,12 @@ impl Engine {
         }
         self.recompute(stale, &mut delta);
         delta
+    }
+
+    /// What would be wrong with an object if it were stored now; nothing is changed. For admission.
+    pub fn judge(&self, candidate: &Object) -> Vec<Finding> {
+        let view = View::with_candidate(&self.world, candidate);
+        resolve::resolve(&view, &candidate.id()).findings
     }
 
     /// Replaces what a source itself has to say about an object or a file: fields nobody knows, files nobody can read.
@@ -531,7 +537,11 @@ impl Engine {
             return Vec::new();
         };
         let counts = |(name, _): &(&UnitName, &Hash)| {
-            let needs = || self.units.get(name).is_some_and(|unit| unit.needs.contains(&own));
+            let needs = || {
+                self.units
+                    .get(name)
+                    .is_some_and(|unit| unit.needs.contains(&own))
+            };
             name.kind().is_policy() && (**name == own || needs())
         };
         let units = state.units.iter().filter(counts);

@@ -14,7 +14,7 @@ use sluice_snapshot::{
 
 use crate::{
     finding::{Finding, FindingReason},
-    resolve::{api_route::conflicts, ports},
+    resolve::{api_route::conflicts, ports, seal},
     view::View,
     world::{ANY_HOST, Age, Claim, PodFacts, PodKey, SliceFacts},
 };
@@ -214,7 +214,10 @@ fn unit(
 ) -> Inbound {
     let port = |(port, routes): (&u16, &BTreeMap<Age, Arc<Claim>>)| InboundPort {
         port: *port,
-        routes: routes.values().map(|claim| route_use(claim)).collect(),
+        routes: routes
+            .values()
+            .filter_map(|claim| route_use(claim))
+            .collect(),
     };
     Inbound {
         namespace: group.namespace().to_owned(),
@@ -224,12 +227,21 @@ fn unit(
     }
 }
 
-fn route_use(claim: &Claim) -> RouteUse {
-    let hostnames = claim.hostnames.iter().filter(|host| *host != ANY_HOST);
-    RouteUse {
-        unit: UnitName::route(&claim.id.namespace, &claim.id.name),
-        hostnames: hostnames.cloned().collect(),
+/// Nothing where no request can carry any of its hostnames: without them it would answer to all.
+fn route_use(claim: &Claim) -> Option<RouteUse> {
+    let unit = UnitName::route(&claim.id.namespace, &claim.id.name);
+    if claim.hostnames.contains(ANY_HOST) {
+        return Some(RouteUse {
+            unit,
+            hostnames: Vec::new(),
+        });
     }
+    let hostnames = claim
+        .hostnames
+        .iter()
+        .filter(|host| seal::hostname(host).is_ok());
+    let hostnames: Vec<String> = hostnames.cloned().collect();
+    (!hostnames.is_empty()).then_some(RouteUse { unit, hostnames })
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
 /// A recording view of the world.
 pub struct View<'w> {
     world: &'w World,
+    candidate: Option<&'w Object>,
     reads: RefCell<BTreeSet<Read>>,
 }
 
@@ -52,7 +53,16 @@ impl<'w> View<'w> {
     pub fn new(world: &'w World) -> Self {
         Self {
             world,
+            candidate: None,
             reads: RefCell::default(),
+        }
+    }
+
+    /// A view that sees `candidate` in the place of the object of its name. Indexes show the world as it is.
+    pub fn with_candidate(world: &'w World, candidate: &'w Object) -> Self {
+        Self {
+            candidate: Some(candidate),
+            ..Self::new(world)
         }
     }
 
@@ -62,7 +72,8 @@ impl<'w> View<'w> {
     }
 
     fn object(&self, id: ObjectId) -> Option<&'w Object> {
-        let object = self.world.object(&id);
+        let candidate = self.candidate.filter(|candidate| candidate.id() == id);
+        let object = candidate.or_else(|| self.world.object(&id));
         self.reads.borrow_mut().insert(Read::Object(id));
         object
     }

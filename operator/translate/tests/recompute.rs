@@ -27,15 +27,20 @@ struct Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    (0..11_usize, 0..2_usize, 0..4_usize, any::<u32>(), prop::bool::weighted(0.25)).prop_map(
-        |(kind, namespace, name, variant, delete)| Step {
+    (
+        0..11_usize,
+        0..2_usize,
+        0..4_usize,
+        any::<u32>(),
+        prop::bool::weighted(0.25),
+    )
+        .prop_map(|(kind, namespace, name, variant, delete)| Step {
             kind,
             namespace,
             name,
             variant,
             delete,
-        },
-    )
+        })
 }
 
 fn typed<T: DeserializeOwned>(value: Value) -> T {
@@ -55,7 +60,9 @@ impl Step {
             "creationTimestamp": format!("2026-01-0{day}T00:00:00Z"),
         });
         if self.pick(1, &[true, false, false]) {
-            meta.as_object_mut().expect("object").remove("creationTimestamp");
+            meta.as_object_mut()
+                .expect("object")
+                .remove("creationTimestamp");
         }
         meta
     }
@@ -121,7 +128,12 @@ impl Step {
             json!({"anyOf": [{"allOf": ["keys"]}], "providers": [{"name": "keys", "type": "APIKey",
                 "apiKey": {"secretRef": {"name": "k0"}}}]}),
         ];
-        let hostnames = [json!([]), json!(["a.example"]), json!(["a.example", "b.example"]), json!(["b.example"])];
+        let hostnames = [
+            json!([]),
+            json!(["a.example"]),
+            json!(["a.example", "b.example"]),
+            json!(["b.example"]),
+        ];
         let parents = [
             json!([{"kind": "Service", "name": service}]),
             json!([{"kind": "Service", "name": service, "port": 80}]),
@@ -164,15 +176,19 @@ impl Step {
     }
 
     fn shard_set(&self) -> ShardSet {
-        let shard = |name: &str, service: &str| {
-            json!({"name": name, "members": [{"name": "a", "role": "Primary", "backendRef": {"name": service, "port": 80}}]})
-        };
+        let shard = |name: &str, service: &str| json!({"name": name, "members": [{"name": "a", "role": "Primary", "backendRef": {"name": service, "port": 80}}]});
         let key = [
             json!({"type": "Header", "header": {"name": "X-Tenant"}}),
             json!({"type": "PathParameter", "pathParameter": {"name": "tenant"}}),
         ];
-        let placement = [json!([{"slots": "0-16383", "shard": "a"}]), json!([{"slots": "0-99", "shard": "b"}])];
-        let status = [Value::Null, json!({"epoch": 3, "placement": [{"slots": "0-16383", "shard": "b"}]})];
+        let placement = [
+            json!([{"slots": "0-16383", "shard": "a"}]),
+            json!([{"slots": "0-99", "shard": "b"}]),
+        ];
+        let status = [
+            Value::Null,
+            json!({"epoch": 3, "placement": [{"slots": "0-16383", "shard": "b"}]}),
+        ];
         typed(json!({
             "apiVersion": "sluice.dev/v1alpha1", "kind": "ShardSet", "metadata": self.meta("s0", json!({})),
             "spec": {
@@ -186,7 +202,12 @@ impl Step {
     }
 
     fn service(&self) -> Service {
-        let selectors = [json!({"app": "orders"}), json!({"app": "stock"}), json!({"tier": "web"}), Value::Null];
+        let selectors = [
+            json!({"app": "orders"}),
+            json!({"app": "stock"}),
+            json!({"tier": "web"}),
+            Value::Null,
+        ];
         let target = [json!(8080), json!(9090), json!("web")];
         typed(json!({
             "metadata": self.meta(SERVICES[self.name % 2], json!({})),
@@ -221,7 +242,12 @@ impl Step {
 
     /// Pods whose labels move.
     fn pod(&self) -> Pod {
-        let labels = [json!({"app": "orders"}), json!({"app": "stock"}), json!({"app": "orders", "tier": "web"}), json!({})];
+        let labels = [
+            json!({"app": "orders"}),
+            json!({"app": "stock"}),
+            json!({"app": "orders", "tier": "web"}),
+            json!({}),
+        ];
         typed(json!({
             "metadata": self.meta(&format!("x{}", self.name % 3), self.pick(2, &labels)),
             "spec": {"containers": [{"name": "app", "ports": [{"name": "web", "containerPort": self.pick(3, &[8080, 9090])}]}]},
@@ -230,7 +256,10 @@ impl Step {
     }
 
     fn hpa(&self) -> HorizontalPodAutoscaler {
-        let owners = [json!([]), json!([{"apiVersion": "sluice.dev/v1alpha1", "kind": "ApiRoute", "name": "r0", "uid": "r0"}])];
+        let owners = [
+            json!([]),
+            json!([{"apiVersion": "sluice.dev/v1alpha1", "kind": "ApiRoute", "name": "r0", "uid": "r0"}]),
+        ];
         let mut meta = self.meta(self.pick(3, &["mine", "sluice-orders"]), json!({}));
         meta["ownerReferences"] = self.pick(2, &owners);
         typed(json!({
@@ -240,7 +269,8 @@ impl Step {
     }
 
     fn config(&self) -> SluiceConfig {
-        let stores = json!([{"name": "default", "type": "Redis", "redis": {"addresses": ["redis:6379"]}}]);
+        let stores =
+            json!([{"name": "default", "type": "Redis", "redis": {"addresses": ["redis:6379"]}}]);
         let corp = json!([{"name": "corp", "type": "APIKey", "apiKey": {"secretSelector": {"matchLabels": {"team": "a"}}}}]);
         typed(json!({
             "apiVersion": "config.sluice.dev/v1alpha1", "kind": "SluiceConfig",
@@ -273,7 +303,11 @@ fn agree(steps: &[Step], batch: usize, pods: Pods) -> Result<(), TestCaseError> 
             && delta.findings_changed.is_empty()
             && delta.children_changed.is_empty();
         let same = support::render(&engine) == before;
-        prop_assert!(!silent || same, "a change that the delta does not tell of: {:?}", chunk);
+        prop_assert!(
+            !silent || same,
+            "a change that the delta does not tell of: {:?}",
+            chunk
+        );
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ pub mod config;
 pub mod ports;
 pub mod rate_limit_policy;
 mod report;
-mod seal;
+pub(crate) mod seal;
 pub mod secrets;
 pub mod service;
 pub mod shard_set;

@@ -4,8 +4,9 @@ use sluice_pipeline::compile_unit;
 use sluice_snapshot::{
     ConfigError, ConfigReason, MAX_UNIT_BYTES, Unit, UnitName,
     unit::{
-        LimitPolicy, Route, ShardMap,
+        Inbound, LimitPolicy, Route, ShardMap,
         auth::{Method, Provider},
+        inbound::{InboundPort, RouteUse},
         route::{Action, HeaderEdits, Match, PathMatch, Rule, Target, Timeouts, WeightedTarget},
     },
 };
@@ -22,6 +23,26 @@ fn flaw(name: &UnitName, unit: &Unit) -> Option<ConfigError> {
         let what = format!("its configuration takes {bytes} bytes of at most {MAX_UNIT_BYTES}");
         ConfigError::new(ConfigReason::TooLarge, what)
     })
+}
+
+/// Whether a table may list a hostname. One that no request can carry must not take the whole table down.
+pub(crate) fn hostname(host: &str) -> Result<(), ConfigError> {
+    let probe = Inbound {
+        namespace: String::new(),
+        services: Vec::new(),
+        trust_domain: String::new(),
+        ports: vec![InboundPort {
+            port: 1,
+            routes: vec![RouteUse {
+                unit: UnitName::route("-", "-"),
+                hostnames: vec![host.to_owned()],
+            }],
+        }],
+    };
+    match flaw(&UnitName::inbound("-", "-"), &Unit::Inbound(probe)) {
+        None => Ok(()),
+        Some(error) => Err(error),
+    }
 }
 
 /// A route. Only what is wrong denies: a provider, a rule, or where not even its matches can be told the whole route.

@@ -1,7 +1,5 @@
 //! Backends, one for each port of a Service, and endpoints, one unit for each EndpointSlice.
 
-use std::collections::BTreeMap;
-
 use sluice_snapshot::{
     Unit, UnitName,
     unit::{
@@ -10,7 +8,7 @@ use sluice_snapshot::{
     },
 };
 
-use super::Resolved;
+use super::{Resolved, report::Report, seal};
 use crate::{
     view::View,
     world::{ServiceFacts, ServicePort, SliceFacts},
@@ -26,17 +24,15 @@ pub(super) fn backends(view: &View<'_>, service: &ServiceFacts) -> Resolved {
         .iter()
         .map(|slice| UnitName::endpoints(namespace, slice))
         .collect();
-    let units = service.ports.iter().map(|port| {
-        let unit = backend(service, port, endpoints.clone());
-        (
-            UnitName::backend(namespace, name, port.port),
-            Unit::Backend(unit),
-        )
-    });
-    Resolved {
-        units: units.collect(),
-        ..Resolved::default()
+    let mut report = Report::of(&service.id);
+    let mut resolved = Resolved::default();
+    for port in &service.ports {
+        let unit = Unit::Backend(backend(service, port, endpoints.clone()));
+        let name = UnitName::backend(namespace, name, port.port);
+        seal::other(name, unit, &mut resolved, &mut report);
     }
+    resolved.findings = report.into_findings();
+    resolved
 }
 
 fn backend(service: &ServiceFacts, port: &ServicePort, endpoints: Vec<UnitName>) -> Backend {
@@ -72,8 +68,9 @@ pub(super) fn endpoints(slice: &SliceFacts) -> Resolved {
         ports: slice.ports.clone(),
         endpoints,
     };
-    Resolved {
-        units: BTreeMap::from([(name, Unit::Endpoints(unit))]),
-        ..Resolved::default()
-    }
+    let mut report = Report::of(&slice.id);
+    let mut resolved = Resolved::default();
+    seal::other(name, Unit::Endpoints(unit), &mut resolved, &mut report);
+    resolved.findings = report.into_findings();
+    resolved
 }

@@ -182,14 +182,19 @@ impl From<&Service> for ServiceFacts {
     }
 }
 
+/// A port that one can listen on.
+fn port_number(number: i32) -> Option<u16> {
+    u16::try_from(number).ok().filter(|number| *number != 0)
+}
+
 fn service_port(port: &k8s_openapi::api::core::v1::ServicePort) -> Option<ServicePort> {
     if !matches!(port.protocol.as_deref(), None | Some("TCP")) {
         return None;
     }
-    let number = u16::try_from(port.port).ok()?;
+    let number = port_number(port.port)?;
     let target = match &port.target_port {
         None | Some(IntOrString::Int(0)) => TargetPort::Number(number),
-        Some(IntOrString::Int(target)) => TargetPort::Number(u16::try_from(*target).ok()?),
+        Some(IntOrString::Int(target)) => TargetPort::Number(port_number(*target)?),
         Some(IntOrString::String(name)) => TargetPort::Name(name.clone()),
     };
     Some(ServicePort {
@@ -239,7 +244,7 @@ impl From<&EndpointSlice> for SliceFacts {
             ports: ports
                 .filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")))
                 .filter_map(|port| {
-                    let number = port.port.and_then(|number| u16::try_from(number).ok())?;
+                    let number = port.port.and_then(port_number)?;
                     Some((port.name.clone().unwrap_or_default(), number))
                 })
                 .collect(),
@@ -260,7 +265,8 @@ fn endpoint(namespace: &str, one: &k8s_openapi::api::discovery::v1::Endpoint) ->
         address: one
             .addresses
             .first()
-            .and_then(|address| address.parse().ok()),
+            .and_then(|address| address.parse().ok())
+            .filter(|address: &IpAddr| !address.is_unspecified() && !address.is_multicast()),
         ready,
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),
@@ -395,7 +401,7 @@ impl From<&Pod> for PodFacts {
                 .flat_map(|container| container.ports.iter().flatten())
                 .filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")))
                 .filter_map(|port| {
-                    let number = u16::try_from(port.container_port).ok()?;
+                    let number = port_number(port.container_port)?;
                     Some((port.name.clone()?, number))
                 })
                 .collect(),

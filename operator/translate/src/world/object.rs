@@ -197,11 +197,16 @@ impl Undecodable {
 fn known_meta(meta: Meta, raw: Option<&Value>, last: Option<&Meta>) -> Meta {
     let written = raw.and_then(|raw| raw.get("metadata")).cloned();
     let written = written.and_then(|value| serde_json::from_value::<ObjectMeta>(value).ok());
-    let written = written.map(|written| Meta::from(&written)).unwrap_or_default();
+    let written = written
+        .map(|written| Meta::from(&written))
+        .unwrap_or_default();
     let last = last.cloned().unwrap_or_default();
     let uids = [meta.uid, written.uid, last.uid];
     Meta {
-        uid: uids.into_iter().find(|uid| !uid.is_empty()).unwrap_or_default(),
+        uid: uids
+            .into_iter()
+            .find(|uid| !uid.is_empty())
+            .unwrap_or_default(),
         created: meta.created.or(written.created).or(last.created),
         generation: meta.generation.max(written.generation),
     }

@@ -91,14 +91,22 @@ impl Case {
         let rest: Rest = read(&folder.join("world.yaml"));
         let parsed = manifest::parse("in.yaml", &text);
         let file = ObjectId::new(Kind::File, "", "in.yaml");
-        let mut found: Vec<Finding> =
-            parsed.findings.iter().map(|finding| of_manifest(&file, finding)).collect();
+        let mut found: Vec<Finding> = parsed
+            .findings
+            .iter()
+            .map(|finding| of_manifest(&file, finding))
+            .collect();
         let mut objects: BTreeMap<ObjectId, Object> = BTreeMap::new();
         for located in parsed.objects {
             let object = object(located.object, &rest);
             if objects.contains_key(&object.id()) {
                 let what = format!("line {}: declares again {}", located.line, object.id());
-                found.push(Finding::new(&file, FindingReason::DuplicateObject, None, &what));
+                found.push(Finding::new(
+                    &file,
+                    FindingReason::DuplicateObject,
+                    None,
+                    &what,
+                ));
             } else {
                 objects.insert(object.id(), object);
             }
@@ -170,7 +178,13 @@ fn object(object: ManifestObject, rest: &Rest) -> Object {
 
 fn inflated(route: ApiRoute, inflate: &[Inflate]) -> ApiRoute {
     let mut value = serde_json::to_value(&route).expect("encodes");
-    for Inflate { namespace, name, pointer, bytes } in inflate {
+    for Inflate {
+        namespace,
+        name,
+        pointer,
+        bytes,
+    } in inflate
+    {
         let meta = &route.metadata;
         if meta.namespace.as_ref() == Some(namespace) && meta.name.as_ref() == Some(name) {
             *value.pointer_mut(pointer).expect("pointer") = json!("x".repeat(*bytes));
@@ -187,7 +201,12 @@ fn of_manifest(file: &ObjectId, finding: &ManifestFinding) -> Finding {
         (false, _) => FindingReason::SchemaViolation,
     };
     let path = Some(finding.path.as_str()).filter(|path| !path.is_empty());
-    Finding::new(file, reason, path, &format!("line {}: {}", finding.line, finding.message))
+    Finding::new(
+        file,
+        reason,
+        path,
+        &format!("line {}: {}", finding.line, finding.message),
+    )
 }
 
 /// Everything an engine says, as YAML: units redacted, endpoints and secrets too.
@@ -197,7 +216,11 @@ pub fn render(engine: &Engine) -> String {
         .map(|group| {
             let units = engine.group_units(group).expect("a group has a list");
             let units: Vec<&str> = units.keys().map(|name| name.as_str()).collect();
-            let pods: Vec<String> = engine.pods_of(group).into_iter().map(|pod| pod.name).collect();
+            let pods: Vec<String> = engine
+                .pods_of(group)
+                .into_iter()
+                .map(|pod| pod.name)
+                .collect();
             (group.to_string(), json!({"pods": pods, "units": units}))
         })
         .collect();
@@ -205,6 +228,7 @@ pub fn render(engine: &Engine) -> String {
         .units()
         .map(|(name, encoded)| {
             let unit = sluice_snapshot::Unit::decode(name, &encoded.body).expect("decodes");
+            sluice_pipeline::compile_unit(name, &unit).expect("what leaves compiles");
             (name.as_str(), unit.redacted())
         })
         .collect();
@@ -248,6 +272,10 @@ pub fn render(engine: &Engine) -> String {
 
 /// A time so many seconds after the first day.
 pub fn time(seconds: i64) -> Time {
-    serde_json::from_value(json!(format!("2026-01-01T00:{:02}:{:02}Z", seconds / 60 % 60, seconds % 60)))
-        .expect("a time")
+    serde_json::from_value(json!(format!(
+        "2026-01-01T00:{:02}:{:02}Z",
+        seconds / 60 % 60,
+        seconds % 60
+    )))
+    .expect("a time")
 }

@@ -91,6 +91,11 @@ fn serving(
     let claim = Arc::new(Claim::of(facts));
     let mut resolved = Resolved::default();
     parents(view, facts, spec, report);
+    for (index, host) in spec.hostnames.iter().enumerate() {
+        if let Err(error) = seal::hostname(&host.to_ascii_lowercase()) {
+            report.error(&format!("spec.hostnames[{index}]"), &error);
+        }
+    }
     keys(view, facts, spec, &mut resolved, report);
     let common = rules::Common {
         view,

@@ -7,6 +7,7 @@ mod core;
 mod decode;
 mod finding;
 mod object;
+mod outline;
 mod tree;
 
 use serde_json::Value;
@@ -18,6 +19,7 @@ use crate::{
 use decode::decode;
 pub use finding::ManifestFinding;
 pub use object::{Located, ManifestObject};
+pub use outline::{Outline, Outlines, outlines};
 use tree::{Document, Node};
 
 /// Text above this size is refused unread, in bytes.

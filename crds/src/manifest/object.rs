@@ -13,7 +13,7 @@ use k8s_openapi::{
 use crate::{ApiRoute, RateLimitPolicy, ShardSet, SluiceConfig, validation::Violation};
 
 /// The namespace of an object that names none, as kubectl has it.
-const DEFAULT_NAMESPACE: &str = "default";
+pub(super) const DEFAULT_NAMESPACE: &str = "default";
 
 /// An object and where it came from.
 #[derive(Clone, Debug, PartialEq)]

@@ -128,12 +128,17 @@ impl Document {
 
     /// A member of the document's root.
     pub(super) fn get(&self, name: &str) -> Option<&Node> {
-        match &self.root.value {
-            Node::Map(members) => members
-                .iter()
-                .find(|(key, _)| key.value == name)
-                .map(|(_, node)| &node.value),
-            Node::Seq(_) | Node::Leaf(_) => None,
+        self.root.value.get(name)
+    }
+
+    /// A text somewhere below the root.
+    pub(super) fn text(&self, path: &[&str]) -> Option<&str> {
+        let found = path
+            .iter()
+            .try_fold(&self.root.value, |node, name| node.get(name));
+        match found? {
+            Node::Leaf(Value::String(text)) => Some(text),
+            _ => None,
         }
     }
 
@@ -199,6 +204,16 @@ fn step<'a, 'p>(
 }
 
 impl Node {
+    fn get(&self, name: &str) -> Option<&Self> {
+        match self {
+            Self::Map(members) => members
+                .iter()
+                .find(|(key, _)| key.value == name)
+                .map(|(_, node)| &node.value),
+            Self::Seq(_) | Self::Leaf(_) => None,
+        }
+    }
+
     fn to_value(&self) -> Value {
         match self {
             Self::Map(members) => Value::Object(

@@ -1,4 +1,4 @@
-//! Follows a sidecar's access log and says, for the request just answered, which object and rule decided.
+//! Follows a sidecar's access log and says, for a request just answered, which object and rule decided.
 
 use std::{
     fs::File,
@@ -25,16 +25,13 @@ impl AccessLog {
         Self { file, offset: 0 }
     }
 
-    /// Passes over what was written so far, such as the demo's own questions whether the sidecar is up.
-    pub(crate) fn skip(&mut self) {
-        self.offset = std::fs::metadata(&self.file).map_or(self.offset, |data| data.len());
-    }
-
-    /// Who decided the one request since the last call; `None` if no line of it appears within a second.
-    pub(crate) async fn decision(&mut self) -> Option<String> {
+    /// Who decided the request from this address; `None` if no line of it appears within a second. Lines before
+    /// it are passed over, so a request can be asked about once, and in the order of sending.
+    pub(crate) async fn decision(&mut self, peer: &str) -> Option<String> {
         for _ in 0..LOOKS {
-            if let Some(decided) = self.read().iter().rev().find_map(decided) {
-                return Some(decided);
+            let line = self.read().into_iter().find(|line| line["peer"] == peer);
+            if let Some(line) = line {
+                return Some(decided(&line));
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -60,9 +57,8 @@ impl AccessLog {
     }
 }
 
-/// Who decided, from a line of the access log; `None` for any other line.
-fn decided(line: &Value) -> Option<String> {
-    line.get("status")?;
+/// Who decided, from a line of the access log.
+fn decided(line: &Value) -> String {
     let word = |name: &str| line[name].as_str();
     let refused = word("reason").map(|reason| match word("decided_by") {
         Some(by) => {
@@ -78,7 +74,7 @@ fn decided(line: &Value) -> Option<String> {
         }
         Some(text)
     };
-    refused.or_else(served).or_else(|| Some("nobody".into()))
+    refused.or_else(served).unwrap_or_else(|| "no route".into())
 }
 
 #[cfg(test)]
@@ -91,38 +87,37 @@ mod tests {
     async fn each_request_finds_its_own_line_once_it_is_whole() {
         let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
         let mut log = AccessLog::new(file.path().to_owned());
-        let line = |status, more| {
+        let line = |peer: &str, more: &str| {
             format!(
-                "{{\"status\":{status},\"route\":\"shop/orders\",\"rule\":\"catalog\"{more}}}\n"
+                "{{\"peer\":\"{peer}\",\"route\":\"shop/orders\",\"rule\":\"catalog\"{more}}}\n"
             )
         };
         let shard = ",\"shard\":{\"set\":\"shop/orders\",\"shard\":\"s0\"}";
+        let other = line("[::1]:0", "");
         write!(
             file,
-            "starting\n{{\"level\":\"INFO\"}}\n{}",
-            line(200, shard)
+            "starting\n{{\"level\":\"INFO\"}}\n{other}{}",
+            line("[::1]:1", shard)
         )
         .expect("written");
         assert_eq!(
-            log.decision().await.expect("there"),
+            log.decision("[::1]:1").await.expect("there"),
             "ApiRoute shop/orders/catalog, ShardSet shop/orders"
         );
-        let second = line(
-            429,
+        let third = line(
+            "[::1]:3",
             ",\"reason\":\"limit-exceeded\",\"decided_by\":\"shop/per-client/per-client\",\
              \"decided_by_kind\":\"RateLimitPolicy\"",
         );
-        let (begin, end) = second.split_at(20);
-        write!(file, "{}{begin}", line(200, "")).expect("written");
+        let (begin, end) = third.split_at(20);
+        write!(file, "{}{begin}", line("[::1]:2", "")).expect("written");
         assert_eq!(log.read().len(), 1, "half a line is none");
         assert!(log.read().is_empty());
         write!(file, "{end}").expect("written");
         assert_eq!(
-            log.decision().await.expect("there"),
+            log.decision("[::1]:3").await.expect("there"),
             "RateLimitPolicy shop/per-client/per-client: limit-exceeded"
         );
-        write!(file, "{}", line(500, "")).expect("written");
-        log.skip();
-        assert!(log.read().is_empty(), "passed over");
+        assert_eq!(log.decision("[::1]:3").await, None, "asked about once");
     }
 }

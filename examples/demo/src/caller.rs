@@ -77,6 +77,8 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// Where the request came from, a connection of its own: the access log calls the request by it.
+    pub(crate) peer: String,
 }
 
 impl Answer {
@@ -123,6 +125,7 @@ async fn exchange(ask: &Ask) -> Result<Answer> {
         .connect(ask.to)
         .await
         .with_context(|| format!("cannot connect to {}", ask.to))?;
+    let peer = stream.local_addr()?.to_string();
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // Ends with the connection, which ends with `sender`; its errors come out of `send_request` too.
     tokio::spawn(connection);
@@ -146,6 +149,7 @@ async fn exchange(ask: &Ask) -> Result<Answer> {
         status: head.status.as_u16(),
         headers: head.headers,
         body,
+        peer,
     })
 }
 

@@ -254,11 +254,6 @@ impl Platform {
             })
             .await?;
         }
-        for sidecar in self.pods.iter_mut().filter_map(|pod| pod.sidecar.as_mut()) {
-            // The line of the last question above comes after its answer.
-            sidecar.log.decision().await;
-            sidecar.log.skip();
-        }
         Ok(())
     }
 

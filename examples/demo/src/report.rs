@@ -96,11 +96,6 @@ pub(crate) fn back(answer: &Answer) -> String {
     if let Some(location) = answer.header("location") {
         words.push(format!("to {location}"));
     }
-    if answer.status >= 400
-        && let Some(title) = answer.json()["title"].as_str()
-    {
-        words.push(title.to_owned());
-    }
     if let Some(seconds) = answer.header("retry-after") {
         words.push(format!("retry after {seconds} s"));
     }
@@ -125,13 +120,12 @@ mod tests {
     fn an_answer_is_told_in_a_few_words() {
         let mut answer = Answer {
             status: 429,
-            body: r#"{"title": "Too Many Requests"}"#.into(),
             ..Answer::default()
         };
         answer
             .headers
             .insert("retry-after", HeaderValue::from_static("3"));
-        assert_eq!(back(&answer), "429, Too Many Requests, retry after 3 s");
+        assert_eq!(back(&answer), "429, retry after 3 s");
     }
 
     #[test]

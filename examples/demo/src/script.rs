@@ -260,7 +260,7 @@ impl Stage<'_> {
                 vec!["an answer".into()],
             ),
         };
-        let decided = self.decided(at).await?;
+        let decided = self.decided(at, &answer).await?;
         self.report.row(Row {
             who,
             sent: report::sent(&ask),
@@ -278,10 +278,9 @@ impl Stage<'_> {
         for turn in 0..BURST as usize {
             let (at, ask) = (at[turn % at.len()], &asks[turn % asks.len()]);
             let answer = caller::send(ask).await?;
-            let decided = self.decided(at).await?;
             match answer.status {
                 200 => admitted += 1,
-                _ if refused.is_none() => refused = Some((answer, decided)),
+                _ if refused.is_none() => refused = Some((answer, at)),
                 _ => {}
             }
         }
@@ -302,9 +301,10 @@ impl Stage<'_> {
             decided: None,
             surprises,
         });
-        let Some((answer, decided)) = refused else {
+        let Some((answer, at)) = refused else {
             return Ok(());
         };
+        let decided = self.decided(at, &answer).await?;
         let expect = Expect::status(429)
             .header("ratelimit")
             .header("ratelimit-policy")
@@ -319,9 +319,9 @@ impl Stage<'_> {
         Ok(())
     }
 
-    async fn decided(&mut self, at: &Door) -> Result<Option<String>> {
+    async fn decided(&mut self, at: &Door, answer: &Answer) -> Result<Option<String>> {
         match &mut self.platform.pod(&at.pod)?.sidecar {
-            Some(sidecar) => Ok(sidecar.log.decision().await),
+            Some(sidecar) => Ok(sidecar.log.decision(&answer.peer).await),
             None => Ok(None),
         }
     }

@@ -1,12 +1,17 @@
 //! The control plane of Sluice: sources in, config streams and status out. Translation itself is `sluice_translate` and
 //! pure; here is all the I/O around it.
 
+pub mod children;
 pub mod cli;
 pub mod coalesce;
 pub mod engine;
 pub mod identity;
+pub mod leader;
+pub mod moves;
 pub mod run;
 pub mod sinks;
 pub mod sources;
 pub mod state_dir;
+pub mod status;
 pub mod stream;
+pub mod webhook;

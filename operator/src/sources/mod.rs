@@ -4,6 +4,8 @@
 pub mod directory;
 mod files;
 mod generations;
+pub mod kubernetes;
 
 pub use crate::engine::Inlet;
 pub use directory::Directory;
+pub use kubernetes::Kubernetes;

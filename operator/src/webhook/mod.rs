@@ -1,0 +1,155 @@
+//! The webhooks that the API server calls over TLS: `/validate` for our kinds, `/inject` for Pods. What they answer is
+//! decided in [`validate`] and [`inject`]; here is the way in: bounded bodies, bounded time, bounded connections.
+
+pub mod ca_bundle;
+pub mod inject;
+pub mod review;
+pub mod server;
+pub mod validate;
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, State},
+    http::StatusCode,
+    routing::post,
+};
+use prometheus::{IntCounterVec, Opts, Registry};
+use serde_json::{Value, json};
+use sluice_crds::{SluiceConfig, sluice_config::Injection as InjectionConfig};
+use sluice_translate::{View, world::Settings};
+use tokio::sync::watch;
+
+use crate::engine::Handle;
+use inject::Injection;
+use review::Review;
+use validate::Verdict;
+
+/// The largest review that is read, in bytes: an object and its former self, each at most what etcd stores.
+const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
+
+/// The webhooks' metrics.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    reviews: IntCounterVec,
+}
+
+impl Metrics {
+    /// Makes and registers them.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let opts = Opts::new("sluice_operator_webhook_reviews_total", "Reviews that were answered");
+        let reviews = IntCounterVec::new(opts, &["webhook", "answer"])?;
+        registry.register(Box::new(reviews.clone()))?;
+        Ok(Self { reviews })
+    }
+
+    fn count(&self, webhook: &str, answer: &str) {
+        self.reviews.with_label_values(&[webhook, answer]).inc();
+    }
+}
+
+/// What of an injected container is given by flags.
+#[derive(Debug, Clone)]
+pub struct Sidecar {
+    /// The image.
+    pub image: String,
+    /// `host:port` of the stream server, as pods reach it.
+    pub operator: String,
+    /// The name in the server's certificate.
+    pub operator_name: String,
+}
+
+/// What the webhooks work with.
+pub struct Hooks {
+    engine: Handle,
+    settings: Settings,
+    sidecar: Sidecar,
+    roots: watch::Receiver<Arc<str>>,
+    metrics: Metrics,
+}
+
+impl Hooks {
+    /// Webhooks that check against `engine`'s world and inject `sidecar` with the roots in force.
+    pub fn new(
+        engine: Handle,
+        settings: Settings,
+        sidecar: Sidecar,
+        roots: watch::Receiver<Arc<str>>,
+        metrics: Metrics,
+    ) -> Arc<Self> {
+        Arc::new(Self { engine, settings, sidecar, roots, metrics })
+    }
+
+    /// What is injected now.
+    async fn injection(&self) -> Injection {
+        let config = self.engine.read(|engine| View::new(engine.world()).config()).await;
+        let config = config.ok().flatten();
+        let Sidecar { image, operator, operator_name } = self.sidecar.clone();
+        let roots = self.roots.borrow().to_string();
+        let configured = config.as_deref().and_then(of_config);
+        let InjectionConfig { data_threads, resources, log_level } = configured.unwrap_or_default();
+        Injection {
+            image,
+            operator,
+            operator_name,
+            roots,
+            data_threads,
+            log_level: log_level.map(|level| level.as_str().to_owned()),
+            resources: resources.map(|resources| json!(resources)),
+        }
+    }
+}
+
+fn of_config(config: &SluiceConfig) -> Option<InjectionConfig> {
+    config.injection.clone()
+}
+
+/// The two paths.
+pub fn routes(hooks: Arc<Hooks>) -> Router {
+    Router::new()
+        .route("/validate", post(validating))
+        .route("/inject", post(injecting))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(hooks)
+}
+
+type Answer = Result<Json<Value>, (StatusCode, String)>;
+
+fn unreadable(error: review::ReviewError) -> (StatusCode, String) {
+    (StatusCode::BAD_REQUEST, error.to_string())
+}
+
+async fn validating(State(hooks): State<Arc<Hooks>>, body: Bytes) -> Answer {
+    let review = Review::read(&body).map_err(unreadable)?;
+    let verdict = validate::judge(&hooks.engine, &hooks.settings, &review).await;
+    Ok(Json(match verdict {
+        Verdict::Allowed(warnings) => {
+            hooks.metrics.count("validate", "allowed");
+            review.allowed(&warnings)
+        }
+        Verdict::Denied(message) => {
+            hooks.metrics.count("validate", "denied");
+            review.denied(422, "Invalid", &message)
+        }
+    }))
+}
+
+async fn injecting(State(hooks): State<Arc<Hooks>>, body: Bytes) -> Answer {
+    let review = Review::read(&body).map_err(unreadable)?;
+    Ok(Json(match inject::inject(&review.object, &hooks.injection().await) {
+        Ok(patch) if patch.0.is_empty() => {
+            hooks.metrics.count("inject", "unchanged");
+            review.allowed(&[])
+        }
+        Ok(patch) => {
+            hooks.metrics.count("inject", "injected");
+            review.patched(&patch)
+        }
+        Err(error) => {
+            hooks.metrics.count("inject", "denied");
+            review.denied(422, "Invalid", &error.to_string())
+        }
+    }))
+}

@@ -188,6 +188,7 @@ mod tests {
     #[test]
     fn of_several_lifetimes_the_least_counts_and_nonsense_is_zero() {
         assert_eq!(response("max-age=60, max-age=5").max_age, Some(5));
+        assert_eq!(response("max-age=5, max-age=60").max_age, Some(5));
         for nonsense in [
             "max-age",
             "max-age=",

@@ -220,6 +220,18 @@ mod tests {
     }
 
     #[test]
+    fn an_interval_that_is_no_whole_number_is_rounded_against_the_caller() {
+        for (requests, per_ms) in [(3, 1), (7, 1000), (999_983, 1000), (1, 1)] {
+            let tokens = bucket(requests, per_ms, 1).interval_ns * requests;
+            let per_ns = per_ms * 1_000_000;
+            assert!(
+                (per_ns..per_ns + requests).contains(&tokens),
+                "{requests} in {per_ms} ms"
+            );
+        }
+    }
+
+    #[test]
     fn a_cost_above_the_burst_is_never_admitted() {
         let bucket = bucket(1, 1000, 3);
         assert_eq!(

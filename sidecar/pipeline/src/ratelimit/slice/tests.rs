@@ -275,6 +275,21 @@ fn a_slice_expires_by_the_clock_of_its_sidecar() {
 }
 
 #[test]
+fn a_slice_is_charged_as_if_it_were_spent_at_its_end() {
+    let terms = terms(100, 1000, 100);
+    let slice = Ask {
+        want: 25,
+        ttl_us: 500_000,
+        ..terms.strict(1, 0)
+    };
+    let (stored, reply) = model(None, &slice.request(2), 1_000_000);
+    assert_eq!(reply.granted, 25);
+    // 490 ms later, when the bucket would long be full again: the slice is not spent yet, so 100 more would be too many.
+    let (_, reply) = model(stored, &terms.strict(76, 0).request(2), 1_490_000);
+    assert_eq!((reply.granted, reply.left), (0, 75));
+}
+
+#[test]
 fn other_numbers_end_a_slice() {
     let (old, new) = (terms(100, 1000, 200), terms(1, 1000, 1));
     let mut lease = Lease::default();
@@ -429,6 +444,35 @@ proptest! {
                 let overshoot = (u128::from(burst) * u128::from(ppm)).div_ceil(1_000_000).max(rate(shift_us) + 1);
                 let bound = u128::from(burst) + overshoot + rate(u128::from(end - start)) + 1;
                 prop_assert!((last - first + 1) as u128 <= bound, "{} in {} us, bound {bound}", last - first + 1, end - start);
+            }
+        }
+    }
+
+    /// The bound of the module, without mercy: every slice is spent at the worst time of its life for every window.
+    #[test]
+    fn whenever_slices_are_spent_no_window_admits_too_much(
+        requests in 1u64..2000, per_ms in prop_oneof![Just(1000u64), Just(60_000), 1u64..10_000],
+        burst in 1u64..300, ppm in prop_oneof![Just(0u32), Just(10_000), 0u32..200_000],
+        calls in proptest::collection::vec((0u64..400_000, 0u64..100, 0u64..MAX_TTL_US), 1..80),
+    ) {
+        let terms = Terms::new(&numbers(requests, per_ms, burst), ppm).expect("numbers");
+        let (mut stored, mut now, mut slices) = (None, 7_000_000, Vec::<(u64, u64, u64)>::new());
+        for (wait, more, ttl_us) in calls {
+            now += wait;
+            let ask = Ask { want: 1 + more, ttl_us, ..terms.strict(1, 0) };
+            let (next, reply) = model(stored, &ask.request(2), now);
+            stored = next;
+            let end = if reply.granted > 1 { now + ttl_us } else { now };
+            slices.push((now, end, reply.granted));
+        }
+        for (_, start, _) in &slices {
+            for (end, _, _) in slices.iter().filter(|(end, _, _)| end >= start) {
+                let spent = slices.iter().filter(|(granted, expires, _)| granted <= end && expires >= start);
+                let sum: u128 = spent.map(|(_, _, tokens)| u128::from(*tokens)).sum();
+                let overshoot = u128::from(burst) * u128::from(ppm) / 1_000_000;
+                let dripped = u128::from(end - start) * u128::from(requests) / (u128::from(per_ms) * 1000);
+                // One for what the two divisions cut off.
+                prop_assert!(sum <= u128::from(burst) + overshoot + dripped + 1);
             }
         }
     }

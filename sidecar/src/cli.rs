@@ -1,8 +1,9 @@
 //! The command line: what is local to the machine is an argument here, what is policy comes over the stream.
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Arg, Args, Command, FromArgMatches, ValueEnum};
+use clap_complete::Shell;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,26 +28,42 @@ Exit codes:
 Until the first configuration is applied every request is answered 503; once it is, a port without a
 route passes bytes as they are.";
 
-/// The sidecar: enforces what the operator compiled from ApiRoutes, RateLimitPolicies and ShardSets.
-#[derive(Debug, Parser)]
-#[command(name = "sluice-sidecar", version, after_long_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub struct Cli {
-    /// Something else than serving.
-    #[command(subcommand)]
-    pub command: Option<Command>,
-    /// Serving: there unless something else is asked for.
-    #[command(flatten)]
-    pub serve: Option<ServeArgs>,
+/// What is asked for.
+#[derive(Debug)]
+pub enum Cli {
+    /// A completion script for a shell.
+    Completion(Shell),
+    /// Serving.
+    Serve(ServeArgs),
 }
 
-/// Other things to do.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Prints a completion script for a shell.
-    Completion {
-        /// The shell.
-        shell: clap_complete::Shell,
-    },
+impl Cli {
+    /// Reads the process's arguments; prints help or what is wrong with them, and ends the process.
+    pub fn parse() -> Self {
+        Self::read(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    fn read(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
+        let matches = command().try_get_matches_from(line)?;
+        let shell = matches.subcommand_matches("completion").and_then(|matches| matches.get_one::<Shell>("shell"));
+        match shell {
+            Some(shell) => Ok(Self::Completion(*shell)),
+            None => ServeArgs::from_arg_matches(&matches).map(Self::Serve),
+        }
+    }
+}
+
+/// The whole command line.
+pub fn command() -> Command {
+    let shell = Arg::new("shell").help("The shell").required(true).value_parser(clap::value_parser!(Shell));
+    let completion = Command::new("completion").about("Prints a completion script for a shell").arg(shell);
+    ServeArgs::augment_args(Command::new("sluice-sidecar"))
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("The sidecar: enforces what the operator compiled from ApiRoutes, RateLimitPolicies and ShardSets")
+        .after_long_help(EXAMPLES)
+        .subcommand(completion)
+        .args_conflicts_with_subcommands(true)
+        .subcommand_negates_reqs(true)
 }
 
 /// How to serve.
@@ -192,8 +209,6 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     const LEAST: [&str; 9] = [
@@ -210,8 +225,8 @@ mod tests {
 
     #[test]
     fn the_least_command_line_has_the_documented_defaults() {
-        Cli::command().debug_assert();
-        let serve = Cli::try_parse_from(LEAST).expect("parses").serve.expect("serves");
+        command().debug_assert();
+        let Ok(Cli::Serve(serve)) = Cli::read(LEAST) else { panic!("parses") };
         assert_eq!(serve.inbound[0].listen.port(), 8080);
         assert_eq!(serve.admin.to_string(), "127.0.0.1:15000");
         assert_eq!(serve.metrics.to_string(), "0.0.0.0:15020");
@@ -223,9 +238,9 @@ mod tests {
     fn the_debug_endpoint_is_refused_anywhere_but_on_loopback() {
         for address in ["0.0.0.0:15000", "10.1.2.3:15000", "nonsense"] {
             let line = LEAST.into_iter().chain(["--admin", address]);
-            assert!(Cli::try_parse_from(line).is_err(), "{address}");
+            assert!(Cli::read(line).is_err(), "{address}");
         }
-        assert!(Cli::try_parse_from(LEAST.into_iter().chain(["--admin", "[::1]:15000"])).is_ok());
+        assert!(Cli::read(LEAST.into_iter().chain(["--admin", "[::1]:15000"])).is_ok());
     }
 
     #[test]
@@ -246,7 +261,8 @@ mod tests {
 
     #[test]
     fn completion_needs_no_other_argument() {
-        let cli = Cli::try_parse_from(["sluice-sidecar", "completion", "bash"]).expect("parses");
-        assert!(matches!(cli.command, Some(Command::Completion { .. })));
+        let cli = Cli::read(["sluice-sidecar", "completion", "bash"]).expect("parses");
+        assert!(matches!(cli, Cli::Completion(Shell::Bash)));
+        assert!(Cli::read(["sluice-sidecar"]).is_err(), "serving needs its arguments");
     }
 }

@@ -1,9 +1,8 @@
 //! Wiring: arguments to sockets, threads and tasks, and their end. The main thread is the control thread.
 
-use std::{io, process::ExitCode, sync::Arc, time::Duration};
+use std::{io::{self, Write}, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
-use clap::{CommandFactory, Parser};
 use prometheus::Registry;
 use sluice_process::{Pages, Shutdown, build, log::Format};
 use tokio::{
@@ -13,7 +12,7 @@ use tokio::{
 
 use crate::{
     admin,
-    cli::{AccessLog as LogTo, Cli, Command, ControlArgs, LogFormat, ServeArgs},
+    cli::{self, AccessLog as LogTo, Cli, ControlArgs, LogFormat, ServeArgs},
     control::{self, RootsSource, Settings},
     data::{self, Drained, Plan},
     log::{AccessLog, Writer},
@@ -32,13 +31,14 @@ const WATCH: Duration = Duration::from_millis(100);
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
     match Cli::parse() {
-        Cli { command: Some(Command::Completion { shell }), .. } => {
-            clap_complete::generate(shell, &mut Cli::command(), "sluice-sidecar", &mut io::stdout());
+        Cli::Completion(shell) => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut cli::command(), "sluice-sidecar", &mut script);
+            // Whoever reads only the beginning closes the pipe.
+            let _ = io::stdout().write_all(&script);
             ExitCode::SUCCESS
         }
-        Cli { command: None, serve: Some(args) } => serve(&args),
-        // clap demands the arguments of serving where there is no command.
-        Cli { command: None, serve: None } => ExitCode::from(2),
+        Cli::Serve(args) => serve(&args),
     }
 }
 

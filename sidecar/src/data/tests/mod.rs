@@ -1,1 +1,12 @@
-//! The data plane over real sockets: clients, sidecar threads and a strict origin, on loopback.
+//! The data plane over real sockets: raw clients, two data threads, a strict origin, on loopback. Nothing is mocked but
+//! the operator: a test installs its snapshot itself.
+
+mod cache;
+mod client;
+mod lifecycle;
+mod origin;
+mod phases;
+mod rig;
+mod routing;
+mod shards;
+mod upstream;

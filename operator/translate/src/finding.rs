@@ -245,12 +245,24 @@ impl Finding {
         let place = path.map(|path| format!("{path}: ")).unwrap_or_default();
         // Some compilers draw their errors over several lines; a condition is one.
         let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
+        let what = clipped(&what);
         Self {
             object: object.reference(),
             reason,
             path: path.map(str::to_owned),
             message: format!("{place}{what}; {}", reason.hint()),
         }
+    }
+}
+
+/// The longest explanation, in characters: it may quote what a user wrote.
+const LONGEST: usize = 1_000;
+
+/// The start of a text that may be of any length.
+pub(crate) fn clipped(text: &str) -> String {
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -266,6 +278,15 @@ mod tests {
         let hints: BTreeSet<_> = FindingReason::ALL.map(FindingReason::hint).into();
         assert_eq!(names.len(), FindingReason::ALL.len());
         assert_eq!(hints.len(), FindingReason::ALL.len());
+    }
+
+    #[test]
+    fn an_explanation_is_one_line_of_bounded_length() {
+        let id = ObjectId::new(crate::world::Kind::ApiRoute, "shop", "orders");
+        let what = format!("a\n   b {}", "é".repeat(5_000));
+        let message = Finding::new(&id, FindingReason::Invalid, None, &what).message;
+        assert!(message.starts_with("a b é") && message.ends_with("...; correct the value"));
+        assert!(message.chars().count() < 1_100);
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl Step {
         match (self.delete, object) {
             (true, object) => Change::Delete(object.id()),
             (false, Object::ApiRoute(_) | Object::RateLimitPolicy(_) | Object::ShardSet(_))
-                if self.variant % 13 == 0 =>
+                if self.variant.is_multiple_of(13) =>
             {
                 self.undecodable()
             }

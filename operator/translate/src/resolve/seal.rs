@@ -12,11 +12,15 @@ use sluice_snapshot::{
 };
 
 use super::{Resolved, report::Report};
+use crate::finding::clipped;
 
 /// Why a unit may not leave.
 fn flaw(name: &UnitName, unit: &Unit) -> Option<ConfigError> {
     if let Err(error) = compile_unit(name, unit) {
-        return Some(ConfigError::new(ConfigReason::Invalid, error.reason));
+        return Some(ConfigError::new(
+            ConfigReason::Invalid,
+            clipped(&error.reason),
+        ));
     }
     let bytes = unit.encode().len();
     (bytes > MAX_UNIT_BYTES).then(|| {

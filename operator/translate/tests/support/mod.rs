@@ -2,7 +2,11 @@
 
 #![allow(dead_code)] // each test binary uses its part
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    fs,
+    path::Path,
+};
 
 use aws_lc_rs::hmac;
 use k8s_openapi::{
@@ -99,16 +103,13 @@ impl Case {
         let mut objects: BTreeMap<ObjectId, Object> = BTreeMap::new();
         for located in parsed.objects {
             let object = object(located.object, &rest);
-            if objects.contains_key(&object.id()) {
-                let what = format!("line {}: declares again {}", located.line, object.id());
-                found.push(Finding::new(
-                    &file,
-                    FindingReason::DuplicateObject,
-                    None,
-                    &what,
-                ));
-            } else {
-                objects.insert(object.id(), object);
+            match objects.entry(object.id()) {
+                Entry::Vacant(place) => drop(place.insert(object)),
+                Entry::Occupied(_) => {
+                    let what = format!("line {}: declares again {}", located.line, object.id());
+                    let reason = FindingReason::DuplicateObject;
+                    found.push(Finding::new(&file, reason, None, &what));
+                }
             }
         }
         let mut objects: Vec<Object> = objects.into_values().collect();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aws_lc_rs::hmac;
 use sluice_crds::common::SecretKeys;
 use sluice_snapshot::{
-    ConfigError, ConfigReason, Hash, SecretBytes, Unit, UnitName,
+    ConfigError, ConfigReason, Hash, MAX_UNIT_BYTES, SecretBytes, Unit, UnitName,
     unit::{
         Keys,
         secret::{Purpose, Secret},
@@ -108,6 +108,9 @@ fn usable(settings: &Settings, secret: &SecretFacts, purpose: Purpose) -> Result
         salt,
     };
     let body = Unit::Secret(unit.clone()).encode();
+    if body.len() > MAX_UNIT_BYTES {
+        return Err(format!("{} is too large to be sent", secret.id));
+    }
     let hash = Hash::keyed(&settings.hash_key, &body);
     let name = UnitName::secret(&secret.id.namespace, &secret.id.name, hash.as_str());
     Ok(Usable {

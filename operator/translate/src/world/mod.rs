@@ -157,14 +157,7 @@ impl World {
                 namespace: id.namespace.clone(),
                 name: id.name.clone(),
             }]),
-            Kind::Service => {
-                let pods = self.membership.pods_in(&id.namespace).cloned();
-                let named = self
-                    .slices_by_pod
-                    .keys()
-                    .filter(|key| key.namespace == id.namespace);
-                pods.chain(named.cloned()).collect()
-            }
+            Kind::Service => self.membership.pods_in(&id.namespace).cloned().collect(),
             Kind::EndpointSlice => {
                 let before = old.map(pods_named).unwrap_or_default();
                 let after = new.map(pods_named).unwrap_or_default();

@@ -80,7 +80,9 @@ fn elders(view: &View<'_>, claim: &Claim) -> BTreeMap<Age, (Arc<Claim>, Clash)> 
         for service in ports::sharing_pods(view, namespace, parent) {
             for host in &claim.hostnames {
                 for rival in view.routes_of_host(namespace, &service, host) {
-                    if rival.age >= claim.age || found.contains_key(&rival.age) {
+                    // A candidate of admission may meet its own stored form, which has an age already.
+                    let itself = rival.id == claim.id;
+                    if itself || rival.age >= claim.age || found.contains_key(&rival.age) {
                         continue;
                     }
                     if let Some(place) = meet(view, claim, parent, &rival, &service) {

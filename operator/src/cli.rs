@@ -21,7 +21,11 @@ Examples:
 Environment:
   SLUICE_LOG     which log events: info, debug, sluice_operator::stream=debug,info, ...
   POD_NAMESPACE  the operator's own namespace, unless --namespace says it
+  POD_NAME       how this replica signs the Lease and Events; the host's name without it
   KUBECONFIG     the cluster to talk to, outside a pod";
+
+/// The sidecar of the same version.
+const DEFAULT_SIDECAR_IMAGE: &str = concat!("sluice-sidecar:", env!("CARGO_PKG_VERSION"));
 
 /// The control plane of Sluice: compiles ApiRoutes, RateLimitPolicies and ShardSets, and streams the result to sidecars.
 ///
@@ -58,6 +62,18 @@ pub struct Args {
     /// Where the API server calls the validating and the injecting webhook; off without it
     #[arg(long, value_name = "ADDR", conflicts_with = "manifests")]
     pub webhook: Option<SocketAddr>,
+
+    /// The image of the sidecar that the injecting webhook puts into Pods
+    #[arg(long, value_name = "IMAGE", env = "SLUICE_SIDECAR_IMAGE", default_value = DEFAULT_SIDECAR_IMAGE)]
+    pub sidecar_image: String,
+
+    /// Where injected sidecars find the config stream; the operator's name and port 8443 by default
+    #[arg(long, value_name = "HOST:PORT")]
+    pub sidecar_operator: Option<String>,
+
+    /// How long the leader's Lease lasts, in seconds: as long may nobody lead after a leader has vanished
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(3..=600))]
+    pub lease_seconds: u64,
 
     /// The operator's own namespace: Lease, Secret sluice-ca, and the Secrets that SluiceConfig names
     #[arg(

@@ -2,6 +2,8 @@
 //!
 //! Every part that both modes share is made in [`Core`]; a mode adds its sources, its tokens, its CA store and its sinks.
 
+mod cluster;
+
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
@@ -13,6 +15,7 @@ use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    children::Scalers,
     cli::{self, Args, Command},
     engine,
     identity::{
@@ -21,9 +24,15 @@ use crate::{
         join::JoinTokens,
         rotation::{self, CaStore},
     },
-    sinks::{StatusFiles, StatusSink},
+    leader::Leadership,
+    moves,
+    sinks::StatusFiles,
     sources::directory::{self, Directory, Places},
     state_dir::StateDir,
+    status::{
+        self, FileStatuses, Statuses,
+        events::{Announcer, LoggedEvents},
+    },
     stream::{self, Published, SessionTable},
 };
 
@@ -52,10 +61,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
     let tasks = Tasks::new(shutdown);
     tracing::info!(build = build::describe(), "starting");
-    if args.manifests.is_empty() {
-        anyhow::bail!("cluster mode is not wired yet: give --manifests DIR and --state-dir DIR");
+    match args.manifests.is_empty() {
+        // A signal ends the wait for a leader to make the CA, too.
+        true => tokio::select! {
+            started = cluster::start(&args, &tasks) => started?,
+            () = tasks.shutdown().begun() => {}
+        },
+        false => drop(start_files(&args, &tasks).await?),
     }
-    start_files(&args, &tasks).await?;
     tasks.finish(GRACE).await
 }
 
@@ -82,6 +95,7 @@ pub struct Core {
 /// A core whose engine does not run yet, so that sources can be added.
 pub struct Prepared {
     core: Core,
+    settings: Settings,
     actor: engine::Actor,
     listener: TcpListener,
     listening: Condition,
@@ -119,7 +133,7 @@ impl Prepared {
         let published = Arc::new(Published::default());
         let table = SessionTable::new();
         let (engine, actor) = engine::new(engine::Wiring {
-            settings,
+            settings: settings.clone(),
             published: published.clone(),
             table: table.clone(),
             authority: authority.clone(),
@@ -139,10 +153,16 @@ impl Prepared {
                 table,
                 engine,
             },
+            settings,
             actor,
             listener,
             listening,
         })
+    }
+
+    /// What holds for the life of the process.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// What is made so far; sources take their inlets from it.
@@ -159,6 +179,7 @@ impl Prepared {
     ) -> anyhow::Result<Core> {
         let Self {
             core,
+            settings: _,
             actor,
             listener,
             listening,
@@ -227,13 +248,57 @@ async fn start_files(args: &Args, tasks: &Tasks) -> anyhow::Result<Core> {
     let shutdown = tasks.shutdown().clone();
     let core = prepared.start(tokens, ca_files, || true)?;
     tasks.spawn_critical("directory", source.run(shutdown));
-    let sink: Arc<dyn StatusSink> = Arc::new(StatusFiles::new(state, written));
-    start_leader_work(&core, sink);
+    let statuses = FileStatuses::new(state.clone(), StatusFiles::new(state, written));
+    let leader = LeaderWork {
+        statuses: Arc::new(statuses),
+        announcer: Arc::new(LoggedEvents),
+        scalers: Arc::new(Scalers::of_files()),
+        leadership: Leadership::alone(),
+    };
+    leader.start(&core)?;
     Ok(core)
 }
 
-/// What only the leader does; in file mode there is no other.
-fn start_leader_work(_core: &Core, _sink: Arc<dyn StatusSink>) {}
+/// What only the leader does, in both modes; in file mode there is no other.
+struct LeaderWork {
+    statuses: Arc<dyn Statuses>,
+    announcer: Arc<dyn Announcer>,
+    scalers: Arc<Scalers>,
+    leadership: Leadership,
+}
+
+impl LeaderWork {
+    /// Statuses, and moves of shard slots.
+    fn start(self, core: &Core) -> anyhow::Result<()> {
+        let Self {
+            statuses,
+            announcer,
+            scalers,
+            leadership,
+        } = self;
+        let shutdown = core.tasks.shutdown().clone();
+        let driver = moves::Driver::new(
+            core.engine.clone(),
+            core.table.clone(),
+            statuses.clone(),
+            leadership.clone(),
+            moves::Metrics::register(&core.registry)?,
+        );
+        core.tasks
+            .spawn_critical("moves", driver.run(shutdown.clone()));
+        let keeper = status::Keeper::new(status::keeper::Wiring {
+            engine: core.engine.clone(),
+            table: core.table.clone(),
+            statuses,
+            announcer,
+            scalers,
+            leadership,
+            metrics: status::Metrics::register(&core.registry)?,
+        });
+        core.tasks.spawn_critical("status", keeper.run(shutdown));
+        Ok(())
+    }
+}
 
 /// Every pod has its join token, from the moment it is published.
 async fn keep_join_tokens(

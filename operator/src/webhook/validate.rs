@@ -1,21 +1,15 @@
 //! The validating webhook: denies only what no other object can mend, by the same `resolve` that translation uses. What
 //! does not resolve yet is a warning: translation denies it anyway, and the other object may be on its way.
 
-use std::collections::BTreeSet;
-
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sluice_crds::{ApiRoute, GROUP, RateLimitPolicy, ShardSet};
 use sluice_translate::{
-    Change, Condition, Finding, FindingReason, Kind, Object, ObjectId, View, World, resolve,
-    world::{Index, Read, Settings},
+    Change, Condition, Finding, FindingReason, Object, View, World, resolve, world::Settings,
 };
 
 use super::review::{Operation, Review};
 use crate::engine::Handle;
-
-/// Rounds in which objects that others refer to are fetched: a route, its shard set, that set's Services, their slices.
-const ROUNDS: usize = 4;
 
 /// The answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,13 +31,11 @@ pub async fn judge(engine: &Handle, settings: &Settings, review: &Review) -> Ver
         }
         Subject::Object(object) => *object,
     };
-    let id = object.id();
-    let alone = Look::at(settings, std::slice::from_ref(&object), &id);
-    let faults: Vec<_> = alone.about(&id).filter(|finding| finding.reason.is_own_fault()).map(text).collect();
-    if !faults.is_empty() {
-        return Verdict::Denied(faults.join("; "));
+    let faults: Vec<_> = faults(settings, &object).iter().map(text).collect();
+    match faults.is_empty() {
+        true => Verdict::Allowed(warnings(engine, object).await),
+        false => Verdict::Denied(faults.join("; ")),
     }
-    Verdict::Allowed(warnings(engine, settings, object, alone.reads).await)
 }
 
 /// What is asked about.
@@ -88,112 +80,29 @@ where
     Ok(Object::from(&serde_json::from_value::<K>(object)?))
 }
 
-/// One resolution in a world of a few objects.
-struct Look {
-    findings: Vec<Finding>,
-    reads: BTreeSet<Read>,
+/// What is wrong with the object by itself: in a world where there is nothing else.
+fn faults(settings: &Settings, object: &Object) -> Vec<Finding> {
+    let mut world = World::new(settings.clone());
+    world.apply(Change::Upsert(object.clone()));
+    let mut findings = resolve(&View::new(&world), &object.id()).findings;
+    let reference = object.id().reference();
+    findings.retain(|finding| finding.object == reference && finding.reason.is_own_fault());
+    findings
 }
 
-impl Look {
-    fn at(settings: &Settings, objects: &[Object], id: &ObjectId) -> Self {
-        let mut world = World::new(settings.clone());
-        for object in objects {
-            world.apply(Change::Upsert(object.clone()));
-        }
-        let view = View::new(&world);
-        let findings = resolve(&view, id).findings;
-        Self { findings, reads: view.into_reads() }
-    }
-
-    fn about(&self, id: &ObjectId) -> impl Iterator<Item = &Finding> {
-        let reference = id.reference();
-        self.findings.iter().filter(move |finding| finding.object == reference)
-    }
+/// What does not resolve among the objects that there are. An engine that is gone knows none.
+async fn warnings(engine: &Handle, object: Object) -> Vec<String> {
+    let reference = object.id().reference();
+    let judged = engine.read(move |engine| engine.judge(&object)).await.unwrap_or_default();
+    let is_reference = |finding: &&Finding| {
+        finding.object == reference
+            && (finding.reason.condition() == Condition::ResolvedRefs || finding.reason == FindingReason::Conflicted)
+    };
+    judged.iter().filter(is_reference).map(text).collect()
 }
 
 fn text(finding: &Finding) -> String {
     format!("{}: {}", finding.reason.as_str(), finding.message)
-}
-
-/// What does not resolve among the objects that there are. A cluster that cannot be asked gives none.
-async fn warnings(engine: &Handle, settings: &Settings, object: Object, mut reads: BTreeSet<Read>) -> Vec<String> {
-    let id = object.id();
-    let mut objects = vec![object];
-    let mut findings = Vec::new();
-    for _ in 0..ROUNDS {
-        let asked = reads.clone();
-        let Ok(found) = engine.read(move |engine| fetch(engine.world(), &asked)).await else {
-            return Vec::new();
-        };
-        let known: BTreeSet<_> = objects.iter().map(Object::id).collect();
-        objects.extend(found.into_iter().filter(|object| !known.contains(&object.id())));
-        let look = Look::at(settings, &objects, &id);
-        findings = look.about(&id).cloned().collect();
-        if look.reads == reads {
-            break;
-        }
-        reads = look.reads;
-    }
-    let is_reference = |finding: &&Finding| {
-        finding.reason.condition() == Condition::ResolvedRefs || finding.reason == FindingReason::Conflicted
-    };
-    findings.iter().filter(is_reference).map(text).collect()
-}
-
-/// The objects behind what was read.
-fn fetch(world: &World, reads: &BTreeSet<Read>) -> Vec<Object> {
-    let view = View::new(world);
-    let mut objects = Vec::new();
-    for read in reads {
-        match read {
-            Read::Object(id) => objects.extend(object(&view, id)),
-            Read::By(index, key) => objects.extend(indexed(&view, *index, key)),
-        }
-    }
-    objects
-}
-
-fn object(view: &View<'_>, id: &ObjectId) -> Option<Object> {
-    let (namespace, name) = (&*id.namespace, &*id.name);
-    match id.kind {
-        Kind::ApiRoute => view.route(namespace, name).map(Object::ApiRoute),
-        Kind::RateLimitPolicy => view.policy(namespace, name).map(Object::RateLimitPolicy),
-        Kind::ShardSet => view.shard_set(namespace, name).map(Object::ShardSet),
-        Kind::Service => view.service(namespace, name).map(Object::Service),
-        Kind::EndpointSlice => view.slice(namespace, name).map(Object::EndpointSlice),
-        Kind::Secret => view.secret(namespace, name).map(Object::Secret),
-        Kind::Config => view.config().map(Object::Config),
-        Kind::Pod | Kind::HorizontalPodAutoscaler | Kind::Fleet | Kind::File => None,
-    }
-}
-
-/// A key is `<namespace>/<value>`. Indexes that no reference depends on are left out.
-fn indexed(view: &View<'_>, index: Index, key: &str) -> Vec<Object> {
-    let Some((namespace, value)) = key.split_once('/') else {
-        return Vec::new();
-    };
-    let routes = |ids: Vec<ObjectId>| ids.iter().filter_map(|id| object(view, id)).collect();
-    match index {
-        Index::RouteByParent => {
-            routes(view.routes_of_parent(namespace, value).iter().map(|claim| claim.id.clone()).collect())
-        }
-        Index::RouteByHost => match value.split_once('/') {
-            Some((service, host)) => {
-                routes(view.routes_of_host(namespace, service, host).iter().map(|claim| claim.id.clone()).collect())
-            }
-            None => Vec::new(),
-        },
-        Index::SecretByUse => view.secrets_for(namespace, value).into_iter().map(Object::Secret).collect(),
-        Index::SliceByService | Index::PortsByService => {
-            let names = view.slices_of(namespace, value);
-            names.iter().filter_map(|name| view.slice(namespace, name)).map(Object::EndpointSlice).collect()
-        }
-        Index::RouteByScaleTarget
-        | Index::PolicyByTarget
-        | Index::HpaByTarget
-        | Index::GroupByService
-        | Index::PodPortsByService => Vec::new(),
-    }
 }
 
 #[cfg(test)]
@@ -228,17 +137,14 @@ mod tests {
         Review { uid: "u".into(), operation, kind, object, old_object }
     }
 
-    fn faults(object: &Value) -> Vec<FindingReason> {
-        let object = decode::<ApiRoute>(object).expect("decodes");
-        let id = object.id();
-        let look = Look::at(&settings(), &[object], &id);
-        look.about(&id).map(|finding| finding.reason).filter(|reason| reason.is_own_fault()).collect()
+    fn reasons(object: Result<Object, serde_json::Error>) -> Vec<FindingReason> {
+        faults(&settings(), &object.expect("decodes")).iter().map(|finding| finding.reason).collect()
     }
 
     #[test]
     fn only_what_nobody_else_can_mend_is_a_fault() {
-        assert_eq!(faults(&route("/v1/(?<id>[0-9]+)")), [], "its Service does not exist, and may yet");
-        assert_eq!(faults(&route("/v1/(")), [FindingReason::Invalid]);
+        assert_eq!(reasons(decode::<ApiRoute>(&route("/v1/(?<id>[0-9]+)"))), [], "its Service does not exist, and may yet");
+        assert_eq!(reasons(decode::<ApiRoute>(&route("/v1/("))), [FindingReason::Invalid]);
     }
 
     #[test]
@@ -272,13 +178,7 @@ mod tests {
                 "status": {"epoch": 3, "placement": [{"slots": "0-16383", "shard": "s0"}]},
             })
         };
-        let faults = |object: &Value| {
-            let object = decode::<ShardSet>(object).expect("decodes");
-            let id = object.id();
-            let look = Look::at(&settings(), &[object], &id);
-            look.about(&id).filter(|finding| finding.reason.is_own_fault()).count()
-        };
-        assert_eq!(faults(&set("0-16383")), 0);
-        assert!(faults(&set("0-16000")) > 0);
+        assert_eq!(reasons(decode::<ShardSet>(&set("0-16383"))), []);
+        assert_eq!(reasons(decode::<ShardSet>(&set("0-16000"))), [FindingReason::SlotsUncovered]);
     }
 }

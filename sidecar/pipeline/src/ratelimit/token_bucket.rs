@@ -119,9 +119,12 @@ impl Bucket {
         self.burst
     }
 
-    /// Seconds that an empty bucket takes to fill, rounded up.
+    /// Seconds that an empty bucket takes to fill, rounded up; not for the part of a nanosecond by which each interval
+    /// was rounded up, so that 30 in 10 s says 10.
     pub fn fill_s(&self) -> u64 {
-        self.capacity_ns.div_ceil(1_000_000_000)
+        self.capacity_ns
+            .saturating_sub(self.burst - 1)
+            .div_ceil(1_000_000_000)
     }
 
     /// The state of a bucket from which `cost` was taken by mistake, for instance for a request that another limit then
@@ -323,6 +326,28 @@ mod tests {
                 self.tokens -= token * u128::from(cost);
             }
             admitted
+        }
+    }
+
+    #[test]
+    fn the_time_to_fill_is_told_in_whole_seconds_of_the_policy() {
+        for (requests, per_ms, burst, seconds) in [
+            (30, 10_000, 30, 10),
+            (7, 1_000, 7, 1),
+            (3, 1_000, 4, 2),
+            (1, 60_000, 1, 60),
+        ] {
+            let bucket = Bucket::new(&unit::TokenBucket {
+                requests,
+                per_ms,
+                burst,
+            })
+            .expect("sound numbers");
+            assert_eq!(
+                bucket.fill_s(),
+                seconds,
+                "{requests} in {per_ms} ms, burst {burst}"
+            );
         }
     }
 

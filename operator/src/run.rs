@@ -1,6 +1,7 @@
 //! Wiring: which parts run in which mode, and how they end. It decides nothing else.
 //!
-//! Every part that both modes share is made in [`Core`]; a mode adds its sources, its tokens, its CA store and its sinks.
+//! [`Process`] is what every process has, [`Core`] what both modes share; a mode adds its sources, its tokens, its CA store
+//! and its sinks.
 
 mod cluster;
 
@@ -57,43 +58,87 @@ pub fn main(args: Args) -> anyhow::Result<()> {
 }
 
 /// Runs until a signal, or until a critical task ends.
-pub async fn run(args: Args) -> anyhow::Result<()> {
-    let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
-    let tasks = Tasks::new(shutdown);
+async fn run(args: Args) -> anyhow::Result<()> {
+    let process = Process::start(&args).await?;
+    let tasks = process.tasks.clone();
     tracing::info!(build = build::describe(), "starting");
     match args.manifests.is_empty() {
         // A signal ends the wait for a leader to make the CA, too.
         true => tokio::select! {
-            started = cluster::start(&args, &tasks) => started?,
+            started = cluster::start(&args, process) => started?,
             () = tasks.shutdown().begun() => {}
         },
-        false => drop(start_files(&args, &tasks).await?),
+        false => start_files(&args, process).await?,
     }
     tasks.finish(GRACE).await
 }
 
+/// What every process has: signals, health, metrics. It answers while there is no CA yet.
+struct Process {
+    tasks: Tasks,
+    registry: Registry,
+    readiness: Readiness,
+    clock: Clock,
+    /// The stream is served.
+    listening: Condition,
+    /// The first state is published.
+    world: Condition,
+}
+
+impl Process {
+    async fn start(args: &Args) -> anyhow::Result<Self> {
+        let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
+        let registry = Registry::new();
+        build::register(&registry, "sluice_operator")?;
+        let readiness = Readiness::default();
+        let process = Self {
+            tasks: Tasks::new(shutdown),
+            registry,
+            clock: Clock::start(),
+            listening: readiness.condition("listeners"),
+            world: readiness.condition("world"),
+            readiness,
+        };
+        process.serve_health(args).await?;
+        Ok(process)
+    }
+
+    /// Health and metrics answer to the very end, so that `/readyz` can say "shutting down".
+    async fn serve_health(&self, args: &Args) -> anyhow::Result<()> {
+        let listener = bind(args.health, "--health").await?;
+        let pages = Pages::default()
+            .health(self.readiness.clone())
+            .metrics(self.registry.clone());
+        let running = self.readiness.condition("running");
+        running.met();
+        let shutdown = self.tasks.shutdown().clone();
+        tokio::spawn(async move {
+            shutdown.begun().await;
+            running.unmet("shutting down");
+        });
+        // Ends with the process.
+        tokio::spawn(pages.serve(listener, CancellationToken::new()));
+        Ok(())
+    }
+}
+
 /// What both modes share, running.
-pub struct Core {
-    /// Background tasks, and the signal that ends them.
-    pub tasks: Tasks,
-    /// All metrics.
-    pub registry: Registry,
-    /// What must hold for `/readyz`.
-    pub readiness: Readiness,
-    /// Wall and monotonic clock.
-    pub clock: Clock,
+struct Core {
+    tasks: Tasks,
+    registry: Registry,
+    clock: Clock,
     /// The CA in force.
-    pub authority: Arc<Authority>,
+    authority: Arc<Authority>,
     /// What every group must hold.
-    pub published: Arc<Published>,
+    published: Arc<Published>,
     /// Who holds what.
-    pub table: Arc<SessionTable>,
+    table: Arc<SessionTable>,
     /// Access to translation.
-    pub engine: engine::Handle,
+    engine: engine::Handle,
 }
 
 /// A core whose engine does not run yet, so that sources can be added.
-pub struct Prepared {
+struct Prepared {
     core: Core,
     settings: Settings,
     actor: engine::Actor,
@@ -102,32 +147,31 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Binds the listeners and makes what both modes share. `pods` says where pods come from; `material` is the CA.
-    pub async fn new(
+    /// Binds the stream's listener and makes what both modes share. `pods` says where pods come from.
+    async fn new(
         args: &Args,
-        tasks: &Tasks,
+        process: Process,
         material: CaMaterial,
         pods: Pods,
     ) -> anyhow::Result<Self> {
-        let clock = Clock::start();
-        let registry = Registry::new();
-        build::register(&registry, "sluice_operator")?;
-        let readiness = Readiness::default();
-        let listening = readiness.condition("listeners");
-        let world = readiness.condition("world");
+        let Process {
+            tasks,
+            registry,
+            readiness: _,
+            clock,
+            listening,
+            world,
+        } = process;
         let listener = bind(args.listen, "--listen").await?;
-        serve_health(args, tasks, &readiness, &registry).await?;
-
         let settings = Settings {
             hash_key: hmac::Key::new(hmac::HMAC_SHA256, material.hash_key.expose()),
             operator_namespace: args.namespace.clone(),
             pods,
         };
-        let trust_domain = engine::DEFAULT_TRUST_DOMAIN;
         let authority = Arc::new(Authority::new(
             material,
             &args.operator_name,
-            trust_domain,
+            engine::DEFAULT_TRUST_DOMAIN,
             clock.wall_s(),
         )?);
         let published = Arc::new(Published::default());
@@ -144,9 +188,8 @@ impl Prepared {
         });
         Ok(Self {
             core: Core {
-                tasks: tasks.clone(),
+                tasks,
                 registry,
-                readiness,
                 clock,
                 authority,
                 published,
@@ -161,17 +204,17 @@ impl Prepared {
     }
 
     /// What holds for the life of the process.
-    pub fn settings(&self) -> &Settings {
+    fn settings(&self) -> &Settings {
         &self.settings
     }
 
     /// What is made so far; sources take their inlets from it.
-    pub fn core(&self) -> &Core {
+    fn core(&self) -> &Core {
         &self.core
     }
 
     /// Starts the engine, the stream, and the care of the CA. `leads` says whether this replica writes at that moment.
-    pub fn start(
+    fn start(
         self,
         tokens: Arc<dyn Tokens>,
         ca_store: Arc<dyn CaStore>,
@@ -213,17 +256,18 @@ impl Prepared {
 }
 
 /// File mode: directories of manifests, join tokens, the state directory.
-async fn start_files(args: &Args, tasks: &Tasks) -> anyhow::Result<Core> {
+async fn start_files(args: &Args, process: Process) -> anyhow::Result<()> {
     let state_dir = args
         .state_dir
         .as_deref()
         .context("--state-dir is missing")?;
     let state = Arc::new(StateDir::open(state_dir)?);
     let ca_files = Arc::new(CaFiles::new(state.clone()));
-    let material = rotation::load_or_make(ca_files.as_ref(), true, Clock::start().wall_s())
+    let material = rotation::load_or_make(ca_files.as_ref(), true, process.clock.wall_s())
         .await?
         .context("the state directory lost the CA while it was made")?;
-    let prepared = Prepared::new(args, tasks, material, Pods::FromSlices).await?;
+    let tasks = process.tasks.clone();
+    let prepared = Prepared::new(args, process, material, Pods::FromSlices).await?;
 
     let written = Arc::new(Notify::new());
     let core = prepared.core();
@@ -255,8 +299,7 @@ async fn start_files(args: &Args, tasks: &Tasks) -> anyhow::Result<Core> {
         scalers: Arc::new(Scalers::of_files()),
         leadership: Leadership::alone(),
     };
-    leader.start(&core)?;
-    Ok(core)
+    leader.start(&core)
 }
 
 /// What only the leader does, in both modes; in file mode there is no other.
@@ -319,29 +362,6 @@ async fn keep_join_tokens(
             changed = changes.changed() => changed.context("nothing publishes pods any more")?,
         }
     }
-}
-
-/// Health and metrics answer to the very end, so that `/readyz` can say "shutting down".
-async fn serve_health(
-    args: &Args,
-    tasks: &Tasks,
-    readiness: &Readiness,
-    registry: &Registry,
-) -> anyhow::Result<()> {
-    let listener = bind(args.health, "--health").await?;
-    let pages = Pages::default()
-        .health(readiness.clone())
-        .metrics(registry.clone());
-    let running = readiness.condition("running");
-    running.met();
-    let shutdown = tasks.shutdown().clone();
-    tokio::spawn(async move {
-        shutdown.begun().await;
-        running.unmet("shutting down");
-    });
-    // Ends with the process. Its accept loop has no way to end by itself.
-    tokio::spawn(pages.serve(listener, CancellationToken::new()));
-    Ok(())
 }
 
 async fn bind(address: std::net::SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {

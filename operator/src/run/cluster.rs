@@ -6,11 +6,11 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use aws_lc_rs::rand;
 use kube::Client;
-use sluice_process::{Clock, Tasks};
+use sluice_process::Clock;
 use sluice_snapshot::hash::hex;
 use sluice_translate::world::Pods;
 
-use super::{Core, LeaderWork, Prepared, bind};
+use super::{Core, LeaderWork, Prepared, Process, bind};
 use crate::{
     children::{Scalers, ca_secret::CaSecret, hpa},
     cli::Args,
@@ -34,7 +34,8 @@ const CA_INTERVAL: Duration = Duration::from_millis(500);
 const STREAM_PORT: u16 = 8443;
 
 /// Starts everything, and returns when it runs.
-pub(super) async fn start(args: &Args, tasks: &Tasks) -> anyhow::Result<()> {
+pub(super) async fn start(args: &Args, process: Process) -> anyhow::Result<()> {
+    let tasks = &process.tasks.clone();
     let client = client().await?;
     let identity = identity()?;
     let (elector, leadership) = Elector::new(
@@ -47,14 +48,13 @@ pub(super) async fn start(args: &Args, tasks: &Tasks) -> anyhow::Result<()> {
     );
     let shutdown = tasks.shutdown().clone();
     tasks.spawn_critical("leader", elector.run(shutdown.clone()));
-
-    let ca = Arc::new(CaSecret::new(client.clone(), &args.namespace, leadership.clone()));
-    let material = authority_material(ca.as_ref(), &leadership).await;
-    let prepared = Prepared::new(args, tasks, material, Pods::FromPods).await?;
-    let core = prepared.core();
-    let leads = core.readiness.condition("leader");
+    let leads = process.readiness.condition("leader");
     tasks.spawn_critical("readiness of the leader", leadership.clone().show(leads, shutdown.clone()));
 
+    let ca = Arc::new(CaSecret::new(client.clone(), &args.namespace, leadership.clone()));
+    let material = authority_material(ca.as_ref(), &leadership, process.clock).await;
+    let prepared = Prepared::new(args, process, material, Pods::FromPods).await?;
+    let core = prepared.core();
     let known = Arc::new(Known::default());
     let metrics = kubernetes::Metrics::register(&core.registry)?;
     let source = Kubernetes::new(client.clone(), &core.engine, known.clone(), metrics);
@@ -122,8 +122,7 @@ fn identity() -> anyhow::Result<String> {
 }
 
 /// The CA: made by the leader, waited for by the others. An API server that does not answer yet is waited for, too.
-async fn authority_material(ca: &dyn CaStore, leadership: &Leadership) -> CaMaterial {
-    let clock = Clock::start();
+async fn authority_material(ca: &dyn CaStore, leadership: &Leadership, clock: Clock) -> CaMaterial {
     loop {
         match rotation::load_or_make(ca, leadership.is_held(), clock.wall_s()).await {
             Ok(Some(material)) => return material,

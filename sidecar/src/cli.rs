@@ -34,7 +34,7 @@ pub enum Cli {
     /// A completion script for a shell.
     Completion(Shell),
     /// Serving.
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
 }
 
 impl Cli {
@@ -48,7 +48,7 @@ impl Cli {
         let shell = matches.subcommand_matches("completion").and_then(|matches| matches.get_one::<Shell>("shell"));
         match shell {
             Some(shell) => Ok(Self::Completion(*shell)),
-            None => ServeArgs::from_arg_matches(&matches).map(Self::Serve),
+            None => ServeArgs::from_arg_matches(&matches).map(|args| Self::Serve(Box::new(args))),
         }
     }
 }

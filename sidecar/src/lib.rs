@@ -25,4 +25,5 @@ pub mod shards;
 pub mod shared;
 pub mod store;
 pub mod store_api;
+mod supervise;
 pub mod tokens;

@@ -161,6 +161,11 @@ impl ThreadTally {
         self.panics.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Requests that panicked.
+    pub fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
+    }
+
     /// A connection was accepted.
     pub fn accepted(&self) {
         self.connections.fetch_add(1, Ordering::Relaxed);
@@ -378,7 +383,7 @@ impl Collector for Exporter {
         families.extend([
             family("sluice_requests_in_flight", "Requests that run.", MetricType::GAUGE, vec![gauge(sum(ThreadTally::in_flight))]),
             plain("sluice_connections_total", "Connections that were accepted.", sum(|t| t.connections.load(Ordering::Relaxed))),
-            plain("sluice_panics_total", "Requests that ended in a panic.", sum(|t| t.panics.load(Ordering::Relaxed))),
+            plain("sluice_panics_total", "Requests that ended in a panic.", sum(ThreadTally::panics)),
             plain("sluice_access_log_dropped_total", "Access log lines that were dropped.", self.log.dropped()),
             family("sluice_upstream_failures_total", "Tries without an answer.", MetricType::COUNTER, failures.to_vec()),
             family("sluice_cache_bytes", "Memory that stored answers take.", MetricType::GAUGE, vec![gauge(self.shared.cache.bytes())]),

@@ -3,7 +3,7 @@
 use std::{io::{self, Write}, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
-use prometheus::Registry;
+use prometheus::{IntCounterVec, Opts, Registry};
 use sluice_process::{Pages, Shutdown, build, log::Format};
 use tokio::{
     net::TcpListener,
@@ -18,7 +18,7 @@ use crate::{
     log::{AccessLog, Writer},
     metrics::Exporter,
     shared::{Inbox, Shared, SharedLimits},
-    store,
+    store, supervise,
 };
 
 /// The environment variable with the first roots, where no file is named.
@@ -138,7 +138,8 @@ async fn run(args: &ServeArgs, settings: Settings) -> anyhow::Result<Drained> {
     failed.map_or(drained, Err)
 }
 
-/// The control side and the store task. Either is restarted when it panics; the future ends with what cannot be mended.
+/// The control side and the store task. Either is started again when it panics; the future ends with what cannot be
+/// mended.
 fn control(
     shared: &Arc<Shared>,
     inbox: Inbox,
@@ -146,11 +147,23 @@ fn control(
     registry: &Registry,
 ) -> anyhow::Result<impl Future<Output = anyhow::Error> + use<>> {
     let Inbox { settled, store_calls } = inbox;
+    let restarts = IntCounterVec::new(
+        Opts::new("sluice_control_restarts_total", "Tasks of the control thread that panicked and were started again."),
+        &["task"],
+    )?;
+    registry.register(Box::new(restarts.clone()))?;
+    let metrics = store::Metrics::register(registry)?;
+    let (of_stores, counter) = (Arc::clone(shared), restarts.with_label_values(&["stores"]));
+    spawn_local(async move {
+        let start = |calls| store::serve(Arc::clone(&of_stores), calls, metrics.clone());
+        supervise::keep("stores", counter, store_calls, start).await;
+    });
     let metrics = Arc::new(control::Metrics::register(registry)?);
-    spawn_local(store::serve(Arc::clone(shared), store_calls, store::Metrics::register(registry)?));
-    let stream = control::run(settings, Arc::clone(shared) as Arc<dyn control::DataPlane>, metrics, settled);
+    let (shared, counter) = (Arc::clone(shared), restarts.with_label_values(&["stream"]));
     Ok(async move {
-        match stream.await {
+        let plane = || Arc::clone(&shared) as Arc<dyn control::DataPlane>;
+        let start = |settled| control::run(settings.clone(), plane(), Arc::clone(&metrics), settled);
+        match supervise::keep("stream", counter, settled, start).await {
             Ok(()) => anyhow!("the control side ended"),
             Err(error) => error.into(),
         }

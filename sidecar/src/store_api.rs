@@ -73,7 +73,9 @@ pub enum StoreError {
 }
 
 /// Takes one answer. Dropped unanswered it answers [`StoreError::Overloaded`], so that nobody waits for ever.
-pub struct Reply<T>(Option<Box<dyn FnOnce(Result<T, StoreError>) + Send>>);
+pub struct Reply<T>(Option<Take<T>>);
+
+type Take<T> = Box<dyn FnOnce(Result<T, StoreError>) + Send>;
 
 impl<T> Reply<T> {
     /// A reply that is handed to `take`, on the store task's thread: it must be short and must not block.

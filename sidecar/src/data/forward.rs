@@ -43,11 +43,10 @@ pub struct Forwarding<'r> {
     pub deadline_ms: u64,
 }
 
-/// Sends the request, and waits for the head of the answer.
+/// Sends the request, and waits for the head of the answer. The request is taken out of its place once it is sent.
 pub async fn ask(
     settle: &mut Settle,
-    mut parts: Parts,
-    body: RequestBody,
+    request: &mut Option<Request<RequestBody>>,
     forwarding: Forwarding<'_>,
 ) -> Result<(http::response::Parts, Passing), Reject> {
     let Forwarding { place, target, rule, meter, deadline_ms } = forwarding;
@@ -58,29 +57,29 @@ pub async fn ask(
         Place::Forward { backend, endpoint, shard } => (Towards::Backend(backend, endpoint), shard),
         Place::Redirect { .. } => return Err(Reject::new(RejectReason::Internal).detail("a redirect has no upstream")),
     };
-    let decider = rule.decider();
-    prepare(settle, &mut parts, target, &towards).map_err(|reject| reject.by(decider.clone()))?;
+    prepare(settle, request, target, &towards).map_err(|reject| reject.by(rule.decider()))?;
     let now_ms = settle.thread.clock().now_ms();
     let try_deadline_ms = deadline_ms.min(now_ms + rule.timeouts.backend_request_ms);
-    let sent = send(settle, Request::from_parts(parts, body), &towards, &shard, try_deadline_ms).await;
+    let sent = send(settle, request, &towards, &shard, try_deadline_ms).await;
     settle.upstream_us = Some(settle.thread.clock().now_us().saturating_sub(settle.began_us));
     settle.bytes_in = settle.bytes_in.max(meter.bytes());
-    let Answered { response, lease } = sent.map_err(|error| refusal(settle, error, meter, decider))?;
+    let Answered { response, lease } = sent.map_err(|error| refusal(settle, &error, meter, rule.decider()))?;
     Ok(received(response, lease, shard))
 }
 
 /// The port had a route and has none any more: the request passes to the application without any policy.
-pub async fn unrouted(settle: &mut Settle, mut parts: Parts, body: Incoming) -> Result<Response<Body>, Reject> {
+pub async fn unrouted(settle: &mut Settle, parts: Parts, body: Incoming) -> Result<Response<Body>, Reject> {
     let meter = Meter::new(u64::MAX);
     let body = if body.is_end_stream() { RequestBody::Empty } else { RequestBody::Stream(body, Rc::clone(&meter)) };
     let towards = Towards::App(settle.connection.inbound.app);
     let facts = RequestFacts::new(&parts, settle.connection.peer.ip());
     let (raw_path, query) = (facts.path().to_owned(), facts.query().map(str::to_owned));
     let target = Target { path: raw_path.clone(), raw_path, query };
-    prepare(settle, &mut parts, &target, &towards)?;
+    let mut request = Some(Request::from_parts(parts, body));
+    prepare(settle, &mut request, &target, &towards)?;
     let deadline_ms = settle.thread.clock().now_ms() + UNROUTED_MS;
-    let sent = send(settle, Request::from_parts(parts, body), &towards, &None, deadline_ms).await;
-    let Answered { response, lease } = sent.map_err(|error| refusal(settle, error, &meter, Decider::default()))?;
+    let sent = send(settle, &mut request, &towards, &None, deadline_ms).await;
+    let Answered { response, lease } = sent.map_err(|error| refusal(settle, &error, &meter, Decider::default()))?;
     let (head, passing) = received(response, lease, None);
     Ok(Response::from_parts(head, Body::passing(passing)))
 }
@@ -100,11 +99,18 @@ impl Towards {
 }
 
 /// Makes of the client's head the head for the next hop.
-fn prepare(settle: &mut Settle, parts: &mut Parts, target: &Target, towards: &Towards) -> Result<(), Reject> {
+fn prepare(
+    settle: &mut Settle,
+    request: &mut Option<Request<RequestBody>>,
+    target: &Target,
+    towards: &Towards,
+) -> Result<(), Reject> {
+    let (mut parts, body) = request.take().ok_or_else(|| Reject::new(RejectReason::Internal))?.into_parts();
     let peer = settle.connection.peer.ip();
-    let authority = RequestFacts::new(parts, peer).authority().map(str::to_owned);
+    let rewritten = parts.uri.authority().is_some() || towards.protocol() == BackendProtocol::H2c;
+    let authority = if rewritten { RequestFacts::new(&parts, peer).authority().map(str::to_owned) } else { None };
     headers::remove_hop_by_hop_of_request(&mut parts.headers);
-    if is_http2(parts) {
+    if is_http2(&parts) {
         headers::join_cookies(&mut parts.headers);
     }
     let via = match towards {
@@ -113,8 +119,9 @@ fn prepare(settle: &mut Settle, parts: &mut Parts, target: &Target, towards: &To
     };
     headers::add_hop(&mut parts.headers, via, peer);
     settle.trace = Some(headers::trace(&mut parts.headers, &settle.thread.dice));
-    set_target(parts, target, authority, towards.protocol())?;
-    set_version(parts, towards.protocol());
+    set_target(&mut parts, target, authority, towards.protocol())?;
+    set_version(&mut parts, towards.protocol());
+    *request = Some(Request::from_parts(parts, body));
     Ok(())
 }
 
@@ -155,7 +162,7 @@ fn set_target(
 /// Tries the upstream; where nothing was sent, another endpoint of it.
 async fn send(
     settle: &mut Settle,
-    mut request: Request<RequestBody>,
+    request: &mut Option<Request<RequestBody>>,
     towards: &Towards,
     shard: &Option<OnShard>,
     deadline_ms: u64,
@@ -174,20 +181,20 @@ async fn send(
             },
             shard: shard.as_ref().map(|shard| shard.seen.clone()),
         });
-        let failed = match thread.pool.send(address, towards.protocol(), request, deadline_ms).await {
+        let error = match thread.pool.send(address, towards.protocol(), request, deadline_ms).await {
             Ok(answered) => return Ok(answered),
-            Err(failed) => failed,
+            Err(error) => error,
         };
-        match (failed, towards) {
-            ((UpstreamError::Connect(..) | UpstreamError::ConnectTimeout(_), Some(unsent)), Towards::Backend(backend, _))
-                if tries < MAX_TRIES =>
+        match towards {
+            // Still in its place: not a byte was sent.
+            Towards::Backend(backend, _)
+                if request.is_some() && tries < MAX_TRIES && !matches!(error, UpstreamError::Timeout(_)) =>
             {
                 tries += 1;
                 thread.tally.upstream(UpstreamFailure::Retried);
-                request = unsent;
                 address = another(backend, address, thread.dice.roll32());
             }
-            ((error, _), _) => return Err(error),
+            _ => return Err(error),
         }
     }
 }
@@ -204,16 +211,16 @@ fn another(backend: &Backend, failed: SocketAddr, random: u32) -> SocketAddr {
 }
 
 /// What a failed try means for the client.
-fn refusal(settle: &Settle, error: UpstreamError, meter: &Meter, decider: Decider) -> Reject {
+fn refusal(settle: &Settle, error: &UpstreamError, meter: &Meter, decider: Decider) -> Reject {
     let tally = &settle.thread.tally;
-    let reason = match &error {
+    let reason = match error {
         _ if meter.too_large() => RejectReason::BodyTooLarge,
         _ if meter.broken() => RejectReason::BadRequest,
         UpstreamError::Connect(..) | UpstreamError::ConnectTimeout(_) => {
             tally.upstream(UpstreamFailure::Connect);
             RejectReason::UpstreamConnect
         }
-        UpstreamError::Broken(..) => {
+        UpstreamError::Broken(..) | UpstreamError::Taken(_) => {
             tally.upstream(UpstreamFailure::Reset);
             RejectReason::UpstreamReset
         }

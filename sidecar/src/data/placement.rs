@@ -72,19 +72,28 @@ pub async fn place<F: Facts>(
     asked: &Asked<'_, F>,
 ) -> Result<Place, Reject> {
     let random = thread.dice.roll32();
-    let mut next = match step(thread, force, matched, asked, random)? {
-        Step::Placed(place) => return Ok(place),
-        Step::Again(newer) => newer,
-        Step::Wait(hold) => hold.wait(thread, force).await?,
-    };
+    match step(thread, force, matched, asked, random)? {
+        Step::Placed(place) => Ok(place),
+        // Rare, and large: not in every request's future.
+        later => Box::pin(place_later(thread, Arc::clone(force), matched.rule, asked, random, later)).await,
+    }
+}
+
+async fn place_later<F: Facts>(
+    thread: &Rc<Thread>,
+    mut force: Arc<InForce>,
+    rule: &Rule,
+    asked: &Asked<'_, F>,
+    random: u32,
+    mut step_taken: Step,
+) -> Result<Place, Reject> {
     loop {
-        let force = next;
-        let matched = again(&force, matched.rule, asked)?;
-        next = match step(thread, &force, matched, asked, random)? {
+        force = match step_taken {
             Step::Placed(place) => return Ok(place),
             Step::Again(newer) => newer,
             Step::Wait(hold) => hold.wait(thread, &force).await?,
         };
+        step_taken = step(thread, &force, again(&force, rule, asked)?, asked, random)?;
     }
 }
 

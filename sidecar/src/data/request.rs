@@ -45,11 +45,7 @@ pub async fn handle(
 ) -> Result<Response<Body>, Infallible> {
     let (parts, body) = request.into_parts();
     let mut settle = Settle::begin(&thread, &connection, &parts);
-    let result = AssertUnwindSafe(phases(&mut settle, parts, body)).catch_unwind().await;
-    let result = result.unwrap_or_else(|_panic| {
-        thread.tally.panicked();
-        Err(Reject::new(RejectReason::Internal).detail("panicked; the sidecar's log has the place"))
-    });
+    let result = survive(&thread, phases(&mut settle, parts, body)).await;
     let response = result.unwrap_or_else(|reject| {
         let rule = settle.matched.as_ref().map(|(_, rule)| rule.as_ref());
         let response = answer::refusal(&reject, rule);
@@ -57,6 +53,20 @@ pub async fn handle(
         response
     });
     Ok(answer::finish(settle, response))
+}
+
+/// Ends a panic with this request. Not an `async fn`: that would hold the work twice.
+fn survive<T>(
+    thread: &Rc<Thread>,
+    work: impl Future<Output = Result<T, Reject>>,
+) -> impl Future<Output = Result<T, Reject>> {
+    let thread = Rc::clone(thread);
+    AssertUnwindSafe(work).catch_unwind().map(move |result| {
+        result.unwrap_or_else(|_panic| {
+            thread.tally.panicked();
+            Err(Reject::new(RejectReason::Internal).detail("panicked; the sidecar's log has the place"))
+        })
+    })
 }
 
 /// Every phase, in order. What refuses, returns.
@@ -69,7 +79,7 @@ async fn phases(settle: &mut Settle, mut parts: Parts, body: Incoming) -> Result
 
     let Some(table) = force.program.table(port) else {
         // The port had a route when the connection was accepted. What is on its way passes as it is.
-        return forward::unrouted(settle, parts, body).await;
+        return Box::pin(forward::unrouted(settle, parts, body)).await;
     };
 
     let facts = RequestFacts::new(&parts, peer);
@@ -93,7 +103,7 @@ async fn phases(settle: &mut Settle, mut parts: Parts, body: Incoming) -> Result
     settle.enter(Phase::Authenticate);
     let digest = match &rule.auth {
         None => None,
-        Some(_) => authenticate(settle, rule, &facts, &target).await?,
+        Some(_) => Box::pin(authenticate(settle, rule, &facts, &target)).await?,
     };
 
     settle.enter(Phase::LimitByIdentity);
@@ -102,7 +112,7 @@ async fn phases(settle: &mut Settle, mut parts: Parts, body: Incoming) -> Result
     settle.enter(Phase::VerifyBody);
     let meter = Meter::new(route.limits.max_body);
     let body = match &digest {
-        Some(check) => RequestBody::Full(verified(settle, check, body, &meter, deadline_ms).await?),
+        Some(check) => RequestBody::Full(Box::pin(verified(settle, check, body, &meter, deadline_ms)).await?),
         None if body.is_end_stream() => RequestBody::Empty,
         None => RequestBody::Stream(body, Rc::clone(&meter)),
     };
@@ -110,7 +120,7 @@ async fn phases(settle: &mut Settle, mut parts: Parts, body: Incoming) -> Result
     settle.enter(Phase::CacheLookup);
     let miss = match &rule.cache {
         None => None,
-        Some(rules) => match cache::look(settle, rule, rules, &parts, &target, deadline_ms).await? {
+        Some(rules) => match Box::pin(cache::look(settle, rule, rules, &parts, &target, deadline_ms)).await? {
             Looked::Answer(response) => return Ok(*response),
             Looked::Fetch(miss) => Some(miss),
         },
@@ -129,8 +139,9 @@ async fn phases(settle: &mut Settle, mut parts: Parts, body: Incoming) -> Result
 
     settle.enter(Phase::Upstream);
     let invalidation = cache::Invalidation::of(settle, &parts);
+    let mut request = Some(Request::from_parts(parts, body));
     let forwarding = Forwarding { place, target: &target, rule, meter: &meter, deadline_ms };
-    let (head, mut passing) = forward::ask(settle, parts, body, forwarding).await?;
+    let (head, mut passing) = forward::ask(settle, &mut request, forwarding).await?;
 
     settle.enter(Phase::CacheStore);
     if let Some(invalidation) = invalidation {
@@ -152,7 +163,7 @@ async fn limit(settle: &mut Settle, rule: &Rule, when: When, facts: &RequestFact
         return Ok(());
     }
     let (thread, force) = (Rc::clone(&settle.thread), std::sync::Arc::clone(&settle.force));
-    let charged = limits::charge(&thread.shared, &force.program, &charges).await;
+    let charged = Box::pin(limits::charge(&thread.shared, &force.program, &charges)).await;
     settle.verdicts.extend(charged.verdicts);
     charged.reject.map_or(Ok(()), Err)
 }
@@ -236,4 +247,39 @@ async fn verified(
 /// The version that the client spoke.
 pub fn is_http2(parts: &Parts) -> bool {
     parts.version == Version::HTTP_2
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_process::Shutdown;
+
+    use super::*;
+    use crate::{data::Plan, log::AccessLog, shared::{Shared, SharedLimits}};
+
+    #[test]
+    fn the_way_of_a_request_is_small_to_move() {
+        fn size<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+            std::mem::size_of::<F>()
+        }
+        // The engine moves it once per request: what is rare is boxed.
+        let bytes = size(handle);
+        assert!(bytes <= 4 << 10, "{bytes} bytes");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_500_of_one_request_and_counted() {
+        let (shared, _inbox) = Shared::new(SharedLimits::default());
+        let plan = Plan {
+            inbound: Vec::new(),
+            threads: 1,
+            drain_timeout: std::time::Duration::ZERO,
+            log: AccessLog::off(),
+            shutdown: Shutdown::default(),
+        };
+        let thread = Thread::new(shared, &plan);
+        let reject = survive(&thread, async { panic!("on purpose") }).await.map(|()| "passed").expect_err("refused");
+        assert_eq!(reject.reason.describe().status, 500);
+        assert_eq!(thread.tally.panics(), 1);
+        assert_eq!(survive(&thread, async { Ok("goes on") }).await, Ok("goes on"));
+    }
 }

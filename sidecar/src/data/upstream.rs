@@ -5,6 +5,7 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     net::SocketAddr,
+    pin::pin,
     rc::Rc,
     time::Duration,
 };
@@ -46,6 +47,9 @@ pub enum UpstreamError {
     /// It did not answer in time.
     #[error("{0} did not answer in time")]
     Timeout(SocketAddr),
+    /// The request was sent before: a fault of the caller.
+    #[error("the request to {0} was sent before")]
+    Taken(SocketAddr),
 }
 
 /// The connections of one data thread. Cheap to clone.
@@ -79,12 +83,6 @@ pub struct Answered {
     pub lease: Option<Lease>,
 }
 
-/// A request that failed, with the request where not a byte of it was sent.
-struct Failed {
-    error: UpstreamError,
-    unsent: Option<Request<RequestBody>>,
-}
-
 impl Pool {
     /// No connections yet.
     pub fn new(clock: Clock, ticker: Ticker) -> Self {
@@ -92,32 +90,30 @@ impl Pool {
         Self(Rc::new(Inner { clock, ticker, idle, multiplexed }))
     }
 
-    /// Sends a request and waits for the head of its answer, until `deadline_ms` on the monotonic clock.
+    /// Sends a request and waits for the head of its answer, until `deadline_ms` on the monotonic clock. The request is
+    /// still in its place after a failure in which not a byte of it was sent.
     pub async fn send(
         &self,
         address: SocketAddr,
         protocol: BackendProtocol,
-        request: Request<RequestBody>,
+        request: &mut Option<Request<RequestBody>>,
         deadline_ms: u64,
-    ) -> Result<Answered, (UpstreamError, Option<Request<RequestBody>>)> {
-        let exchange = async {
+    ) -> Result<Answered, UpstreamError> {
+        let exchange = pin!(async {
             match protocol {
                 BackendProtocol::Http1 => self.send_http1(address, request, deadline_ms).await,
-                BackendProtocol::H2c => self.send_http2(address, request, deadline_ms).await,
+                BackendProtocol::H2c => Box::pin(self.send_http2(address, request, deadline_ms)).await,
             }
-        };
-        match self.0.ticker.within(deadline_ms, exchange).await {
-            Ok(result) => result.map_err(|Failed { error, unsent }| (error, unsent)),
-            Err(_) => Err((UpstreamError::Timeout(address), None)),
-        }
+        });
+        self.0.ticker.within(deadline_ms, exchange).await.unwrap_or(Err(UpstreamError::Timeout(address)))
     }
 
     async fn send_http1(
         &self,
         address: SocketAddr,
-        mut request: Request<RequestBody>,
+        request: &mut Option<Request<RequestBody>>,
         deadline_ms: u64,
-    ) -> Result<Answered, Failed> {
+    ) -> Result<Answered, UpstreamError> {
         while let Some(Idle { sender, since_ms }) = self.take(address) {
             if !sender.is_ready() {
                 // Its task may not yet have seen that the last body ended. One that still sends a body is of no use.
@@ -127,45 +123,42 @@ impl Pool {
                 }
             }
             let stale = self.0.clock.now_ms().saturating_sub(since_ms) >= STALE_AFTER_MS;
-            let spare = if stale { spare(&request) } else { None };
+            let spare = if stale { request.as_ref().and_then(spare) } else { None };
             let lease = Lease { pool: self.clone(), address, sender };
             match (lease.send(request).await, spare) {
                 (Ok(answered), _) => return Ok(answered),
-                // It closed in between. Only the copy of an idempotent request is sent a second time.
-                (Err(Failed { unsent: Some(unsent), .. }), _) => request = unsent,
-                (Err(Failed { error: UpstreamError::Broken(_, cause), .. }), Some(spare)) if broke_before_answer(&cause) => {
-                    request = spare;
+                // It closed in between, and nothing was sent.
+                (Err(_), _) if request.is_some() => {}
+                // Something was. Only the copy of an idempotent request is sent a second time.
+                (Err(UpstreamError::Broken(_, cause)), Some(spare)) if broke_before_answer(&cause) => {
+                    *request = Some(*spare);
                     break;
                 }
-                (Err(failed), _) => return Err(failed),
+                (Err(error), _) => return Err(error),
             }
         }
-        match self.connect_http1(address, deadline_ms).await {
-            Ok(lease) => lease.send(request).await,
-            Err(error) => Err(Failed { error, unsent: Some(request) }),
-        }
+        let lease = Box::pin(self.connect_http1(address, deadline_ms)).await?;
+        lease.send(request).await
     }
 
     async fn send_http2(
         &self,
         address: SocketAddr,
-        request: Request<RequestBody>,
+        request: &mut Option<Request<RequestBody>>,
         deadline_ms: u64,
-    ) -> Result<Answered, Failed> {
+    ) -> Result<Answered, UpstreamError> {
         let known = self.0.multiplexed.borrow().get(&address).filter(|sender| !sender.is_closed()).cloned();
         let mut sender = match known {
             Some(sender) => sender,
-            None => match self.connect_http2(address, deadline_ms).await {
-                Ok(sender) => sender,
-                Err(error) => return Err(Failed { error, unsent: Some(request) }),
-            },
+            None => self.connect_http2(address, deadline_ms).await?,
         };
-        match sender.try_send_request(request).await {
+        let Some(taken) = request.take() else { return Err(UpstreamError::Taken(address)) };
+        match sender.try_send_request(taken).await {
             Ok(response) => Ok(Answered { response, lease: None }),
             Err(mut failed) => {
-                let unsent = failed.take_message();
+                *request = failed.take_message();
                 self.0.multiplexed.borrow_mut().remove(&address);
-                Err(Failed { error: UpstreamError::Broken(address, failed.into_error()), unsent })
+                Err(UpstreamError::Broken(address, failed.into_error()))
             }
         }
     }
@@ -236,12 +229,13 @@ impl Pool {
 }
 
 impl Lease {
-    async fn send(mut self, request: Request<RequestBody>) -> Result<Answered, Failed> {
-        match self.sender.try_send_request(request).await {
+    async fn send(mut self, request: &mut Option<Request<RequestBody>>) -> Result<Answered, UpstreamError> {
+        let Some(taken) = request.take() else { return Err(UpstreamError::Taken(self.address)) };
+        match self.sender.try_send_request(taken).await {
             Ok(response) => Ok(Answered { response, lease: Some(self) }),
             Err(mut failed) => {
-                let unsent = failed.take_message();
-                Err(Failed { error: UpstreamError::Broken(self.address, failed.into_error()), unsent })
+                *request = failed.take_message();
+                Err(UpstreamError::Broken(self.address, failed.into_error()))
             }
         }
     }
@@ -272,7 +266,7 @@ fn broke_before_answer(error: &hyper::Error) -> bool {
 }
 
 /// A copy of a request that may be sent twice (RFC 9110 section 9.2.2).
-fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+fn spare(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
     let idempotent = [Method::GET, Method::HEAD, Method::PUT, Method::DELETE, Method::OPTIONS, Method::TRACE];
     if !idempotent.contains(request.method()) {
         return None;
@@ -282,7 +276,7 @@ fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     copy.method_mut().clone_from(request.method());
     copy.uri_mut().clone_from(request.uri());
     copy.headers_mut().clone_from(request.headers());
-    Some(copy)
+    Some(Box::new(copy))
 }
 
 /// Closes idle connections in the background, for as long as the thread lives.

@@ -42,3 +42,17 @@ async fn draining_lets_requests_end_and_closes_what_is_idle() {
     let drained = tokio::time::timeout(Duration::from_secs(8), drained).await.expect("before the drain timeout");
     assert_eq!(drained.expect("no panic"), Some(Drained::Whole));
 }
+
+#[tokio::test]
+async fn a_client_that_goes_away_is_settled_and_logged() {
+    let origin = Origin::start(|_, _| Reply::Silence).await;
+    let rig = Rig::with(origin.address, vec![rule("all", "/")], Vec::new());
+    let mut client = rig.client().await;
+    client.write(b"GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+    origin.wait_for(1).await;
+    assert_eq!(rig.shared.metrics.in_flight(), 1);
+    drop(client);
+    let line = rig.lines(1).await.remove(0);
+    assert_eq!((&line["status"], &line["aborted"], &line["rule"]), (&499.into(), &true.into(), &"all".into()));
+    assert_eq!(rig.shared.metrics.in_flight(), 0);
+}

@@ -9,4 +9,5 @@ mod phases;
 mod rig;
 mod routing;
 mod shards;
+mod signed;
 mod upstream;

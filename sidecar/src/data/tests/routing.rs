@@ -156,3 +156,32 @@ async fn without_a_snapshot_everything_is_refused_and_a_port_without_route_passe
     rig.install(&[(&[], route("orders", vec![rule("all", "/")]))], Vec::new());
     assert!(client.is_closed().await);
 }
+
+#[tokio::test]
+async fn what_could_be_read_in_two_ways_is_refused() {
+    let origin = Origin::start(|_, _| Reply::ok("")).await;
+    let rig = Rig::with(origin.address, vec![rule("all", "/")], Vec::new());
+    for request in [
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        "CONNECT a:80 HTTP/1.1\r\nhost: a:80\r\n\r\n",
+        "GET /%00 HTTP/1.1\r\nhost: a\r\n\r\n",
+        "GET /a\\b HTTP/1.1\r\nhost: a\r\n\r\n",
+    ] {
+        let mut client = rig.client().await;
+        client.write(request.as_bytes()).await;
+        let answer = client.answer("GET").await;
+        assert!((400..500).contains(&answer.status), "{request:?} {answer:?}");
+    }
+    assert!(origin.seen().is_empty());
+    // RFC 9112 section 6.1: the length is void beside an encoding, and the connection ends.
+    let mut client = rig.client().await;
+    client.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let answer = client.answer("POST").await;
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    assert!(client.is_closed().await);
+    let targets: Vec<_> = origin.seen().into_iter().map(|seen| seen.target).collect();
+    assert_eq!(targets, ["/"]);
+}

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use super::{
     origin::{Origin, Reply},
-    rig::{Rig, backend, backend_name, route, rule, to},
+    rig::{Rig, backend, backend_name, backend_of, route, rule, to},
 };
-use sluice_snapshot::unit::route::{Target, Timeouts};
+use sluice_snapshot::unit::{
+    backend::BackendProtocol,
+    route::{Target, Timeouts},
+};
 
 #[tokio::test]
 async fn a_stale_connection_costs_an_idempotent_request_nothing() {
@@ -88,4 +91,30 @@ async fn a_body_streams_and_ends_at_the_routes_limit() {
     let untold = client.answer("POST").await;
     assert_eq!((untold.status, untold.problem()), (413, "body-too-large"));
     assert_eq!(origin.seen().len(), 1, "no upstream received a complete body");
+}
+
+#[tokio::test]
+async fn a_backend_that_speaks_http2_is_spoken_to_in_http2() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let address = listener.local_addr().expect("bound");
+    let origin = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("accepts");
+        let service = hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async move {
+            let uri = request.uri().to_string();
+            Ok::<_, std::convert::Infallible>(http::Response::new(http_body_util::Full::new(bytes::Bytes::from(uri))))
+        });
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let executor = hyper_util::rt::TokioExecutor::new();
+        // One connection: every request must come over it.
+        drop(hyper::server::conn::http2::Builder::new(executor).serve_connection(io, service).await);
+    });
+    let mut rules = vec![rule("all", "/")];
+    rules[0].action = to(Target::Backend(backend_name("grpc")));
+    let rig = Rig::with(address, rules, backend_of("grpc", &[address], BackendProtocol::H2c));
+    let mut client = rig.client().await;
+    for _ in 0..3 {
+        let answer = client.send("POST", "/x?y", &[], "body").await;
+        assert_eq!((answer.status, answer.body.as_str()), (200, "http://a.example/x?y"));
+    }
+    origin.abort();
 }

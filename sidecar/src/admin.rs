@@ -2,9 +2,16 @@
 
 use std::{convert::Infallible, io, net::IpAddr, sync::Arc, time::Duration};
 
-use http::{Method, Request, Response, StatusCode, header::{CONTENT_TYPE, HOST}};
+use http::{
+    Method, Request, Response, StatusCode,
+    header::{CONTENT_TYPE, HOST},
+};
 use http_body_util::Full;
-use hyper::{body::{Bytes, Incoming}, server::conn::http1, service::service_fn};
+use hyper::{
+    body::{Bytes, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use sluice_pipeline::program::Content;
@@ -19,7 +26,11 @@ const CONNECTION_LIFETIME: Duration = Duration::from_secs(10);
 const PAGES: &str = "GET /config\nGET /version\nGET /readyz\nPOST /drain\n";
 
 /// Serves for as long as the process lives, inside a `LocalSet`.
-pub async fn serve(listener: TcpListener, shared: Arc<Shared>, shutdown: Shutdown) -> io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    shutdown: Shutdown,
+) -> io::Result<()> {
     loop {
         let (stream, _) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -47,19 +58,29 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, shutdown: Shutdow
 
 fn answer<B>(request: &Request<B>, shared: &Shared, shutdown: &Shutdown) -> Page {
     // A web page in somebody's browser must not drain a sidecar that a port-forward leads to.
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let host = request
+        .headers()
+        .get(HOST)
+        .and_then(|host| host.to_str().ok());
     if !host.is_some_and(is_local) {
-        return Page::text(403, "the Host of this endpoint is localhost or a loopback address\n");
+        return Page::text(
+            403,
+            "the Host of this endpoint is localhost or a loopback address\n",
+        );
     }
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/config") => Page::json(&config(shared)),
-        (&Method::GET, "/version") => Page::json(&json!({"version": build::VERSION, "commit": build::COMMIT})),
+        (&Method::GET, "/version") => {
+            Page::json(&json!({"version": build::VERSION, "commit": build::COMMIT}))
+        }
         (&Method::GET, "/readyz") => ready(shared),
         (&Method::POST, "/drain") => {
             shutdown.begin("asked for at the debug endpoint");
             Page::text(202, "draining\n")
         }
-        (_, "/config" | "/version" | "/readyz" | "/drain") => Page::text(405, format!("there are:\n{PAGES}")),
+        (_, "/config" | "/version" | "/readyz" | "/drain") => {
+            Page::text(405, format!("there are:\n{PAGES}"))
+        }
         _ => Page::text(404, format!("no such page; there are:\n{PAGES}")),
     }
 }
@@ -69,7 +90,10 @@ fn is_local(host: &str) -> bool {
         Some(rest) => rest.split(']').next().unwrap_or(rest),
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
     };
-    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    name == "localhost"
+        || name
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 fn ready(shared: &Shared) -> Page {
@@ -77,7 +101,10 @@ fn ready(shared: &Shared) -> Page {
     if unmet.is_empty() {
         return Page::text(200, "ok\n");
     }
-    let lines: String = unmet.iter().map(|(name, why)| format!("{name}: {why}\n")).collect();
+    let lines: String = unmet
+        .iter()
+        .map(|(name, why)| format!("{name}: {why}\n"))
+        .collect();
     Page::text(503, lines)
 }
 
@@ -100,10 +127,17 @@ fn config(shared: &Shared) -> serde_json::Value {
 }
 
 fn response(page: Page) -> Response<Full<Bytes>> {
-    let Page { status, content_type, body } = page;
+    let Page {
+        status,
+        content_type,
+        body,
+    } = page;
     let mut response = Response::new(Full::new(body));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
     response
 }
 
@@ -112,13 +146,21 @@ mod tests {
     use std::collections::BTreeMap;
 
     use sluice_pipeline::{Program, UnitSet, program::Held};
-    use sluice_snapshot::{Hash, SecretBytes, Unit, UnitName, unit::{Secret, secret::Purpose}};
+    use sluice_snapshot::{
+        Hash, SecretBytes, Unit, UnitName,
+        unit::{Secret, secret::Purpose},
+    };
 
     use super::*;
     use crate::{control::DataPlane, shared::SharedLimits};
 
     fn ask(method: Method, path: &str, host: &str, shared: &Shared, shutdown: &Shutdown) -> Page {
-        let request = Request::builder().method(method).uri(path).header(HOST, host).body(()).expect("a request");
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, host)
+            .body(())
+            .expect("a request");
         answer(&request, shared, shutdown)
     }
 
@@ -129,29 +171,61 @@ mod tests {
             purpose: Purpose::SignatureKeys,
             subject: "alice".into(),
             attributes: BTreeMap::new(),
-            entries: BTreeMap::from([("k1".into(), SecretBytes::new(b"0123456789abcdef0123456789abcdef".to_vec()))]),
+            entries: BTreeMap::from([(
+                "k1".into(),
+                SecretBytes::new(b"0123456789abcdef0123456789abcdef".to_vec()),
+            )]),
             salt: None,
         });
-        let held = Held { hash: Hash::of(b"x"), content: Content::Unit(Arc::new(secret)) };
-        let set = UnitSet { units: BTreeMap::from([(UnitName::secret("shop", "alice", "00"), held)]) };
+        let held = Held {
+            hash: Hash::of(b"x"),
+            content: Content::Unit(Arc::new(secret)),
+        };
+        let set = UnitSet {
+            units: BTreeMap::from([(UnitName::secret("shop", "alice", "00"), held)]),
+        };
         let program = Program::compile(&set, None).expect("compiles");
         shared.install(program, &set);
         let shutdown = Shutdown::default();
-        let page = ask(Method::GET, "/config", "127.0.0.1:15000", &shared, &shutdown);
+        let page = ask(
+            Method::GET,
+            "/config",
+            "127.0.0.1:15000",
+            &shared,
+            &shutdown,
+        );
         let text = String::from_utf8(page.body.to_vec()).expect("text");
-        assert!(page.status == 200 && text.contains("32 secret bytes"), "{text}");
-        assert!(!text.contains("0123456789abcdef") && !text.contains("3031323334353637"), "{text}");
+        assert!(
+            page.status == 200 && text.contains("32 secret bytes"),
+            "{text}"
+        );
+        assert!(
+            !text.contains("0123456789abcdef") && !text.contains("3031323334353637"),
+            "{text}"
+        );
     }
 
     #[test]
     fn draining_is_asked_for_with_post_and_never_by_a_web_page() {
         let (shared, _inbox) = Shared::new(SharedLimits::default());
         let shutdown = Shutdown::default();
-        assert_eq!(ask(Method::GET, "/drain", "localhost:15000", &shared, &shutdown).status, 405);
-        assert_eq!(ask(Method::POST, "/drain", "evil.example", &shared, &shutdown).status, 403);
+        assert_eq!(
+            ask(Method::GET, "/drain", "localhost:15000", &shared, &shutdown).status,
+            405
+        );
+        assert_eq!(
+            ask(Method::POST, "/drain", "evil.example", &shared, &shutdown).status,
+            403
+        );
         assert!(!shutdown.has_begun());
-        assert_eq!(ask(Method::GET, "/readyz", "[::1]:15000", &shared, &shutdown).status, 503);
-        assert_eq!(ask(Method::POST, "/drain", "localhost", &shared, &shutdown).status, 202);
+        assert_eq!(
+            ask(Method::GET, "/readyz", "[::1]:15000", &shared, &shutdown).status,
+            503
+        );
+        assert_eq!(
+            ask(Method::POST, "/drain", "localhost", &shared, &shutdown).status,
+            202
+        );
         assert!(shutdown.has_begun());
     }
 }

@@ -104,7 +104,11 @@ impl Fetching {
         }
         let (over, receiver) = watch::channel(());
         fetching.insert(key.full, receiver);
-        Turn::Fetch(Self { shared: Arc::clone(shared), key: key.full, _over: over })
+        Turn::Fetch(Self {
+            shared: Arc::clone(shared),
+            key: key.full,
+            _over: over,
+        })
     }
 }
 
@@ -139,10 +143,15 @@ impl CacheStore {
         choose: impl FnOnce(&[Arc<Entry>]) -> (T, Option<usize>),
     ) -> (T, Option<Arc<Entry>>) {
         let shard = read(&self.shards[index(&key.uri)]);
-        let variants = shard.entries.get(&key.uri).and_then(|keys| keys.get(&key.full));
+        let variants = shard
+            .entries
+            .get(&key.uri)
+            .and_then(|keys| keys.get(&key.full));
         let variants = variants.map_or(&[][..], Vec::as_slice);
         let (said, chosen) = choose(variants);
-        let entry = chosen.and_then(|chosen| variants.get(chosen)).map(Arc::clone);
+        let entry = chosen
+            .and_then(|chosen| variants.get(chosen))
+            .map(Arc::clone);
         if let Some(entry) = &entry {
             entry.used.store(true, Ordering::Relaxed);
         }
@@ -151,8 +160,17 @@ impl CacheStore {
 
     /// Stores an answer, in the place of one for the same header values. One that is too large is left out.
     pub fn put(&self, key: PrimaryKey, account: Account<'_>, new: NewEntry) {
-        let NewEntry { stored, status, headers, body } = new;
-        let fields: usize = stored.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let NewEntry {
+            stored,
+            status,
+            headers,
+            body,
+        } = new;
+        let fields: usize = stored
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
         // Once in `stored`, once in `headers`.
         let size = OVERHEAD + body.len() as u64 + 2 * fields as u64;
         if size > account.max_bytes || size > self.max_bytes {
@@ -163,31 +181,58 @@ impl CacheStore {
         let home = index(&key.uri);
         {
             let mut shard = write(&self.shards[home]);
-            let variants = shard.entries.entry(key.uri).or_default().entry(key.full).or_default();
-            let mut gone: Vec<_> = variants.extract_if(.., |other| other.stored.vary == stored.vary).collect();
+            let variants = shard
+                .entries
+                .entry(key.uri)
+                .or_default()
+                .entry(key.full)
+                .or_default();
+            let mut gone: Vec<_> = variants
+                .extract_if(.., |other| other.stored.vary == stored.vary)
+                .collect();
             if variants.len() >= MAX_VARIANTS {
                 gone.push(variants.remove(0));
             }
             let used = AtomicBool::new(false);
             let usage = Arc::clone(&usage);
-            variants.push(Arc::new(Entry { stored, status, headers, body, id, size, usage: Arc::clone(&usage), used }));
+            variants.push(Arc::new(Entry {
+                stored,
+                status,
+                headers,
+                body,
+                id,
+                size,
+                usage: Arc::clone(&usage),
+                used,
+            }));
             shard.clock.push_back((key, id));
             usage.fetch_add(size, Ordering::Relaxed);
             self.bytes.fetch_add(size, Ordering::Relaxed);
             gone.iter().for_each(|entry| self.uncount(entry));
         }
-        self.shrink(home, account.max_bytes, &usage, |entry| Arc::ptr_eq(&entry.usage, &usage));
+        self.shrink(home, account.max_bytes, &usage, |entry| {
+            Arc::ptr_eq(&entry.usage, &usage)
+        });
         self.shrink(home, self.max_bytes, &self.bytes, |_| true);
     }
 
     /// Forgets all answers of a URI.
     pub fn invalidate(&self, uri: &UriKey) {
         let gone = write(&self.shards[index(uri)]).entries.remove(uri);
-        gone.iter().flat_map(HashMap::values).flatten().for_each(|entry| self.uncount(entry));
+        gone.iter()
+            .flat_map(HashMap::values)
+            .flatten()
+            .for_each(|entry| self.uncount(entry));
     }
 
     /// Evicts until `bytes` is at most `max`, beginning in the shard that grew.
-    fn shrink(&self, home: usize, max: u64, bytes: &AtomicU64, of_interest: impl Fn(&Entry) -> bool) {
+    fn shrink(
+        &self,
+        home: usize,
+        max: u64,
+        bytes: &AtomicU64,
+        of_interest: impl Fn(&Entry) -> bool,
+    ) {
         for step in 0..SHARDS {
             if bytes.load(Ordering::Relaxed) <= max {
                 return;
@@ -263,7 +308,10 @@ mod tests {
     use super::*;
 
     fn key(number: u8) -> PrimaryKey {
-        PrimaryKey { uri: UriKey([number; 16]), full: [number; 32] }
+        PrimaryKey {
+            uri: UriKey([number; 16]),
+            full: [number; 32],
+        }
     }
 
     fn entry(vary: &str, body: usize) -> NewEntry {
@@ -287,7 +335,10 @@ mod tests {
     }
 
     fn account(max_bytes: u64) -> Account<'static> {
-        Account { rule: "shop/orders/read", max_bytes }
+        Account {
+            rule: "shop/orders/read",
+            max_bytes,
+        }
     }
 
     fn count(cache: &CacheStore, key: &PrimaryKey) -> usize {
@@ -312,12 +363,23 @@ mod tests {
         let room = account(4 * (OVERHEAD + 1000));
         for number in 0..100 {
             cache.put(key(number), room, entry("", 1000));
-            let used = cache.find(&key(0), |variants| ((), (!variants.is_empty()).then_some(0))).1;
+            let used = cache
+                .find(&key(0), |variants| {
+                    ((), (!variants.is_empty()).then_some(0))
+                })
+                .1;
             assert!(used.is_some(), "the answer in use, after {number}");
             assert!(cache.bytes() <= room.max_bytes);
         }
         // Another rule is not touched.
-        cache.put(key(200), Account { rule: "other", max_bytes: 1 << 20 }, entry("", 1000));
+        cache.put(
+            key(200),
+            Account {
+                rule: "other",
+                max_bytes: 1 << 20,
+            },
+            entry("", 1000),
+        );
         cache.put(key(201), room, entry("", 1000));
         assert_eq!(count(&cache, &key(200)), 1);
     }
@@ -327,7 +389,14 @@ mod tests {
         let cache = CacheStore::new(3 * (OVERHEAD + 100));
         for number in 0..50 {
             let rule = format!("rule-{number}");
-            cache.put(key(number), Account { rule: &rule, max_bytes: 1 << 20 }, entry("", 100));
+            cache.put(
+                key(number),
+                Account {
+                    rule: &rule,
+                    max_bytes: 1 << 20,
+                },
+                entry("", 100),
+            );
             assert!(cache.bytes() <= 3 * (OVERHEAD + 100));
         }
         cache.put(key(60), account(1 << 20), entry("", 10_000));

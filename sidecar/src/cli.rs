@@ -43,9 +43,13 @@ impl Cli {
         Self::read(std::env::args_os()).unwrap_or_else(|error| error.exit())
     }
 
-    fn read(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
+    fn read(
+        line: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<Self, clap::Error> {
         let matches = command().try_get_matches_from(line)?;
-        let shell = matches.subcommand_matches("completion").and_then(|matches| matches.get_one::<Shell>("shell"));
+        let shell = matches
+            .subcommand_matches("completion")
+            .and_then(|matches| matches.get_one::<Shell>("shell"));
         match shell {
             Some(shell) => Ok(Self::Completion(*shell)),
             None => ServeArgs::from_arg_matches(&matches).map(|args| Self::Serve(Box::new(args))),
@@ -55,8 +59,13 @@ impl Cli {
 
 /// The whole command line.
 pub fn command() -> Command {
-    let shell = Arg::new("shell").help("The shell").required(true).value_parser(clap::value_parser!(Shell));
-    let completion = Command::new("completion").about("Prints a completion script for a shell").arg(shell);
+    let shell = Arg::new("shell")
+        .help("The shell")
+        .required(true)
+        .value_parser(clap::value_parser!(Shell));
+    let completion = Command::new("completion")
+        .about("Prints a completion script for a shell")
+        .arg(shell);
     ServeArgs::augment_args(Command::new("sluice-sidecar"))
         .version(env!("CARGO_PKG_VERSION"))
         .about("The sidecar: enforces what the operator compiled from ApiRoutes, RateLimitPolicies and ShardSets")
@@ -112,7 +121,11 @@ pub struct ControlArgs {
     pub operator: String,
 
     /// Name that the operator's certificate must bear, whatever address is dialled.
-    #[arg(long, value_name = "NAME", default_value = "sluice-operator.sluice-system.svc")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "sluice-operator.sluice-system.svc"
+    )]
     pub operator_name: String,
 
     /// File with the token that proves who this pod is; read again for every connection.
@@ -156,9 +169,16 @@ impl FromStr for Inbound {
 
     fn from_str(text: &str) -> Result<Self, InboundError> {
         let (listen, app) = text.split_once('=').ok_or(InboundError::Shape)?;
-        let address = |side: &str| side.parse::<SocketAddr>().map_err(|_| InboundError::Address(side.into()));
+        let address = |side: &str| {
+            side.parse::<SocketAddr>()
+                .map_err(|_| InboundError::Address(side.into()))
+        };
         let (listen, app) = (address(listen)?, address(app)?);
-        if listen == app { Err(InboundError::Same) } else { Ok(Self { listen, app }) }
+        if listen == app {
+            Err(InboundError::Same)
+        } else {
+            Ok(Self { listen, app })
+        }
     }
 }
 
@@ -181,7 +201,9 @@ pub enum AccessLog {
 }
 
 fn loopback(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr = text.parse().map_err(|_| "expected an address and port, like 127.0.0.1:15000".to_owned())?;
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|_| "expected an address and port, like 127.0.0.1:15000".to_owned())?;
     if address.ip().is_loopback() {
         Ok(address)
     } else {
@@ -197,14 +219,29 @@ fn duration(text: &str) -> Result<Duration, String> {
     while !rest.is_empty() {
         let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let (number, after) = rest.split_at(digits);
-        let letters = after.len() - after.trim_start_matches(|c: char| c.is_ascii_alphabetic()).len();
+        let letters = after.len()
+            - after
+                .trim_start_matches(|c: char| c.is_ascii_alphabetic())
+                .len();
         let (unit, after) = after.split_at(letters);
-        let index = UNITS.iter().position(|(name, _)| *name == unit).filter(|index| *index >= next).ok_or_else(malformed)?;
-        let value: u64 = number.parse().ok().filter(|_| digits <= 5).ok_or_else(malformed)?;
+        let index = UNITS
+            .iter()
+            .position(|(name, _)| *name == unit)
+            .filter(|index| *index >= next)
+            .ok_or_else(malformed)?;
+        let value: u64 = number
+            .parse()
+            .ok()
+            .filter(|_| digits <= 5)
+            .ok_or_else(malformed)?;
         total += value * UNITS[index].1;
         (rest, next) = (after, index + 1);
     }
-    if text.is_empty() { Err(malformed()) } else { Ok(Duration::from_millis(total)) }
+    if text.is_empty() {
+        Err(malformed())
+    } else {
+        Ok(Duration::from_millis(total))
+    }
 }
 
 #[cfg(test)]
@@ -226,11 +263,16 @@ mod tests {
     #[test]
     fn the_least_command_line_has_the_documented_defaults() {
         command().debug_assert();
-        let Ok(Cli::Serve(serve)) = Cli::read(LEAST) else { panic!("parses") };
+        let Ok(Cli::Serve(serve)) = Cli::read(LEAST) else {
+            panic!("parses")
+        };
         assert_eq!(serve.inbound[0].listen.port(), 8080);
         assert_eq!(serve.admin.to_string(), "127.0.0.1:15000");
         assert_eq!(serve.metrics.to_string(), "0.0.0.0:15020");
-        assert_eq!(serve.control.operator_name, "sluice-operator.sluice-system.svc");
+        assert_eq!(
+            serve.control.operator_name,
+            "sluice-operator.sluice-system.svc"
+        );
         assert_eq!(serve.data_threads, 1);
     }
 
@@ -246,8 +288,14 @@ mod tests {
     #[test]
     fn mappings_are_two_different_addresses() {
         assert_eq!("10.1.2.3:8080".parse::<Inbound>(), Err(InboundError::Shape));
-        assert_eq!("a:1=10.1.2.3:1".parse::<Inbound>(), Err(InboundError::Address("a:1".into())));
-        assert_eq!("10.1.2.3:1=10.1.2.3:1".parse::<Inbound>(), Err(InboundError::Same));
+        assert_eq!(
+            "a:1=10.1.2.3:1".parse::<Inbound>(),
+            Err(InboundError::Address("a:1".into()))
+        );
+        assert_eq!(
+            "10.1.2.3:1=10.1.2.3:1".parse::<Inbound>(),
+            Err(InboundError::Same)
+        );
     }
 
     #[test]
@@ -263,6 +311,9 @@ mod tests {
     fn completion_needs_no_other_argument() {
         let cli = Cli::read(["sluice-sidecar", "completion", "bash"]).expect("parses");
         assert!(matches!(cli, Cli::Completion(Shell::Bash)));
-        assert!(Cli::read(["sluice-sidecar"]).is_err(), "serving needs its arguments");
+        assert!(
+            Cli::read(["sluice-sidecar"]).is_err(),
+            "serving needs its arguments"
+        );
     }
 }

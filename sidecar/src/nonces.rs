@@ -37,14 +37,21 @@ struct Shard {
 impl Nonces {
     /// A set of at most `max` nonces.
     pub fn new(max: usize) -> Self {
-        Self { shards: Default::default(), max_per_shard: max.div_ceil(SHARDS) }
+        Self {
+            shards: Default::default(),
+            max_per_shard: max.div_ceil(SHARDS),
+        }
     }
 
     /// Remembers `key` for `ttl_ms`.
     pub fn claim(&self, key: [u8; 32], ttl_ms: u64, now_ms: u64) -> Seen {
         // Keys are hashes: any byte spreads them evenly.
-        let mut shard = self.shards[usize::from(key[31]) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(&(until, expired)) = shard.order.first().filter(|(until, _)| *until <= now_ms) {
+        let mut shard = self.shards[usize::from(key[31]) % SHARDS]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        while let Some(&(until, expired)) =
+            shard.order.first().filter(|(until, _)| *until <= now_ms)
+        {
             shard.order.remove(&(until, expired));
             shard.until.remove(&expired);
         }

@@ -1,6 +1,11 @@
 //! Wiring: arguments to sockets, threads and tasks, and their end. The main thread is the control thread.
 
-use std::{io::{self, Write}, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, anyhow};
 use prometheus::{IntCounterVec, Opts, Registry};
@@ -54,7 +59,9 @@ fn serve(args: &ServeArgs) -> ExitCode {
     match start(args) {
         Ok(Drained::Whole) => ExitCode::SUCCESS,
         Ok(Drained::CutOff) => {
-            tracing::warn!("requests were still running at the end of --drain-timeout and were cut off");
+            tracing::warn!(
+                "requests were still running at the end of --drain-timeout and were cut off"
+            );
             ExitCode::from(CUT_OFF)
         }
         Err(error) => {
@@ -70,20 +77,38 @@ fn start(args: &ServeArgs) -> anyhow::Result<Drained> {
         .install_default()
         .map_err(|_| anyhow!("the TLS provider was installed twice"))?;
     let settings = settings(&args.control)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("no runtime")?;
     LocalSet::new().block_on(&runtime, run(args, settings))
 }
 
 fn settings(args: &ControlArgs) -> anyhow::Result<Settings> {
-    let ControlArgs { operator, operator_name, token_file, roots, state_dir } = args.clone();
+    let ControlArgs {
+        operator,
+        operator_name,
+        token_file,
+        roots,
+        state_dir,
+    } = args.clone();
     let roots = match (roots, std::env::var(ROOTS_VARIABLE)) {
         (Some(file), _) => RootsSource::File(file),
         (None, Ok(pem)) => RootsSource::Pem(pem),
         (None, Err(_)) => {
-            return Err(anyhow!("neither --roots nor {ROOTS_VARIABLE} is given: the operator could not be recognised"));
+            return Err(anyhow!(
+                "neither --roots nor {ROOTS_VARIABLE} is given: the operator could not be recognised"
+            ));
         }
     };
-    Ok(Settings { operator, operator_name, token_file, roots, state_dir, build: build::describe() })
+    Ok(Settings {
+        operator,
+        operator_name,
+        token_file,
+        roots,
+        state_dir,
+        build: build::describe(),
+    })
 }
 
 /// Runs until shutdown is asked for, or a data thread or the control side gives up.
@@ -107,7 +132,9 @@ async fn run(args: &ServeArgs, settings: Settings) -> anyhow::Result<Drained> {
     listening.met();
     tracing::info!(listening = ?threads.listening, build = build::describe(), "serving");
 
-    let pages_of = Pages::default().health(shared.readiness.clone()).metrics(registry.clone());
+    let pages_of = Pages::default()
+        .health(shared.readiness.clone())
+        .metrics(registry.clone());
     // Answered to the very end, so that /readyz can say that this pod drains.
     spawn_local(pages_of.serve(pages, Default::default()));
     spawn_local(admin::serve(debug, Arc::clone(&shared), shutdown.clone()));
@@ -129,7 +156,9 @@ async fn run(args: &ServeArgs, settings: Settings) -> anyhow::Result<Drained> {
     while !threads.all_ended() {
         tokio::time::sleep(WATCH / 5).await;
     }
-    let drained = threads.join().ok_or_else(|| anyhow!("a data thread panicked"));
+    let drained = threads
+        .join()
+        .ok_or_else(|| anyhow!("a data thread panicked"));
     // The registry's exporter has an end of the log too.
     drop((registry, control));
     if let Some(writer) = writer {
@@ -146,9 +175,15 @@ fn control(
     settings: Settings,
     registry: &Registry,
 ) -> anyhow::Result<impl Future<Output = anyhow::Error> + use<>> {
-    let Inbox { settled, store_calls } = inbox;
+    let Inbox {
+        settled,
+        store_calls,
+    } = inbox;
     let restarts = IntCounterVec::new(
-        Opts::new("sluice_control_restarts_total", "Tasks of the control thread that panicked and were started again."),
+        Opts::new(
+            "sluice_control_restarts_total",
+            "Tasks of the control thread that panicked and were started again.",
+        ),
         &["task"],
     )?;
     registry.register(Box::new(restarts.clone()))?;
@@ -162,7 +197,8 @@ fn control(
     let (shared, counter) = (Arc::clone(shared), restarts.with_label_values(&["stream"]));
     Ok(async move {
         let plane = || Arc::clone(&shared) as Arc<dyn control::DataPlane>;
-        let start = |settled| control::run(settings.clone(), plane(), Arc::clone(&metrics), settled);
+        let start =
+            |settled| control::run(settings.clone(), plane(), Arc::clone(&metrics), settled);
         match supervise::keep("stream", counter, settled, start).await {
             Ok(()) => anyhow!("the control side ended"),
             Err(error) => error.into(),
@@ -181,12 +217,15 @@ fn access_log(to: LogTo) -> anyhow::Result<(AccessLog, Option<Writer>)> {
     match to {
         LogTo::Off => Ok((AccessLog::off(), None)),
         LogTo::Stdout => {
-            let (log, writer) = AccessLog::start(io::stdout()).context("no thread for the access log")?;
+            let (log, writer) =
+                AccessLog::start(io::stdout()).context("no thread for the access log")?;
             Ok((log, Some(writer)))
         }
     }
 }
 
 async fn bind(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}; is another sidecar there?"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}; is another sidecar there?"))
 }

@@ -60,7 +60,13 @@ impl Flights {
     /// No maps, and where settled holds are announced.
     pub fn new() -> (Self, mpsc::Receiver<stream::Settled>) {
         let (settled, receiver) = mpsc::channel(MAX_PENDING);
-        (Self { maps: RwLock::default(), settled }, receiver)
+        (
+            Self {
+                maps: RwLock::default(),
+                settled,
+            },
+            receiver,
+        )
     }
 
     /// Counts a request on a slot. The caller must then look at the program in force and choose again where its map has
@@ -70,7 +76,10 @@ impl Flights {
         map.slots[usize::from(slot % SLOTS)].fetch_add(1, Ordering::SeqCst);
         // Before the caller's look at the program; pairs with the fence in `observe`.
         fence(Ordering::SeqCst);
-        Flight { map, slot: slot % SLOTS }
+        Flight {
+            map,
+            slot: slot % SLOTS,
+        }
     }
 
     /// Takes note of the holds of a program that has just been put in force.
@@ -100,7 +109,12 @@ impl Flights {
     }
 
     fn map(&self, unit: &UnitName) -> Arc<MapFlights> {
-        if let Some(map) = self.maps.read().unwrap_or_else(PoisonError::into_inner).get(unit) {
+        if let Some(map) = self
+            .maps
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(unit)
+        {
             return Arc::clone(map);
         }
         let mut maps = self.maps.write().unwrap_or_else(PoisonError::into_inner);
@@ -125,7 +139,13 @@ impl MapFlights {
         let mut hold = self.lock();
         // The same hold in a later program: its time goes on.
         if hold.as_ref().is_none_or(|current| current.hash != *hash) {
-            *hold = Some(Hold { epoch, hash: hash.clone(), ranges: ranges.to_vec(), since_ms: now_ms, reported: false });
+            *hold = Some(Hold {
+                epoch,
+                hash: hash.clone(),
+                ranges: ranges.to_vec(),
+                since_ms: now_ms,
+                reported: false,
+            });
         }
         self.holding.store(true, Ordering::SeqCst);
         drop(hold);
@@ -141,18 +161,32 @@ impl MapFlights {
     /// Announces the hold once no request is left on its slots.
     fn check(&self) {
         let mut guard = self.lock();
-        let Some(hold) = guard.as_mut().filter(|hold| !hold.reported) else { return };
-        let busy = hold.ranges.iter().flat_map(|range| range.first..=range.last).any(|slot| {
-            self.slots.get(usize::from(slot)).is_some_and(|count| count.load(Ordering::SeqCst) > 0)
-        });
+        let Some(hold) = guard.as_mut().filter(|hold| !hold.reported) else {
+            return;
+        };
+        let busy = hold
+            .ranges
+            .iter()
+            .flat_map(|range| range.first..=range.last)
+            .any(|slot| {
+                self.slots
+                    .get(usize::from(slot))
+                    .is_some_and(|count| count.load(Ordering::SeqCst) > 0)
+            });
         if busy {
             return;
         }
-        let message = stream::Settled { unit: self.unit.to_string(), epoch: hold.epoch, hash: hold.hash.to_string() };
+        let message = stream::Settled {
+            unit: self.unit.to_string(),
+            epoch: hold.epoch,
+            hash: hold.hash.to_string(),
+        };
         match self.settled.try_send(message) {
             Ok(()) => hold.reported = true,
             // Not reported, so the move aborts after its pause: late, never wrong.
-            Err(error) => tracing::warn!(unit = %self.unit, %error, "a settled hold could not be announced"),
+            Err(error) => {
+                tracing::warn!(unit = %self.unit, %error, "a settled hold could not be announced")
+            }
         }
     }
 }
@@ -182,7 +216,10 @@ mod tests {
             epoch,
             key: Vec::new(),
             slots: Vec::new(),
-            hold: hold.iter().map(|&(first, last)| Held { first, last }).collect(),
+            hold: hold
+                .iter()
+                .map(|&(first, last)| Held { first, last })
+                .collect(),
             max_pause_ms: 500,
             pins: Vec::new(),
             shards: Vec::new(),
@@ -191,8 +228,13 @@ mod tests {
         };
         let unit = Unit::ShardMap(map);
         let hash = Hash::of(&unit.encode());
-        let held = program::Held { hash, content: Content::Unit(Arc::new(unit)) };
-        UnitSet { units: BTreeMap::from([(UnitName::shard_map("shop", "orders"), held)]) }
+        let held = program::Held {
+            hash,
+            content: Content::Unit(Arc::new(unit)),
+        };
+        UnitSet {
+            units: BTreeMap::from([(UnitName::shard_map("shop", "orders"), held)]),
+        }
     }
 
     #[test]
@@ -201,11 +243,17 @@ mod tests {
         let name = UnitName::shard_map("shop", "orders");
         let (held, other) = (flights.enter(&name, 100), flights.enter(&name, 101));
         flights.observe(&units(3, &[(0, 100)]), 7);
-        assert!(settled.try_recv().is_err(), "a request is still on slot 100");
+        assert!(
+            settled.try_recv().is_err(),
+            "a request is still on slot 100"
+        );
         drop(held);
         let message = settled.try_recv().expect("settled");
         assert_eq!((message.unit.as_str(), message.epoch), (name.as_str(), 3));
-        assert_eq!(message.hash, units(3, &[(0, 100)]).units[&name].hash.to_string());
+        assert_eq!(
+            message.hash,
+            units(3, &[(0, 100)]).units[&name].hash.to_string()
+        );
         drop(other);
         flights.observe(&units(3, &[(0, 100)]), 7);
         assert!(settled.try_recv().is_err(), "one hold is announced once");

@@ -54,7 +54,11 @@ pub struct Inbox {
 impl Shared {
     /// Shared state with the empty program: every port refuses until a snapshot is installed.
     pub fn new(limits: SharedLimits) -> (Arc<Self>, Inbox) {
-        let SharedLimits { max_buckets, max_nonces, max_cache_bytes } = limits;
+        let SharedLimits {
+            max_buckets,
+            max_nonces,
+            max_cache_bytes,
+        } = limits;
         let (stores, store_calls) = StoreHandle::new();
         let (flights, settled) = Flights::new();
         let readiness = Readiness::default();
@@ -71,9 +75,14 @@ impl Shared {
             clock: Clock::start(),
             applied,
         };
-        (Arc::new(shared), Inbox { settled, store_calls })
+        (
+            Arc::new(shared),
+            Inbox {
+                settled,
+                store_calls,
+            },
+        )
     }
-
 }
 
 impl control::DataPlane for Shared {
@@ -91,7 +100,8 @@ impl control::DataPlane for Shared {
     }
 
     fn report(&self) -> stream::Report {
-        self.metrics.report(|limit| self.limits.answering(limit).name())
+        self.metrics
+            .report(|limit| self.limits.answering(limit).name())
     }
 }
 
@@ -108,7 +118,11 @@ pub struct SharedLimits {
 
 impl Default for SharedLimits {
     fn default() -> Self {
-        Self { max_buckets: 100_000, max_nonces: 200_000, max_cache_bytes: 256 << 20 }
+        Self {
+            max_buckets: 100_000,
+            max_nonces: 200_000,
+            max_cache_bytes: 256 << 20,
+        }
     }
 }
 
@@ -130,13 +144,17 @@ pub struct Live {
 
 impl InForce {
     fn new(program: Program, units: UnitSet) -> Self {
-        let group = units.units.keys().find(|name| name.kind() == UnitKind::Inbound);
+        let group = units
+            .units
+            .keys()
+            .find(|name| name.kind() == UnitKind::Inbound);
         let hash = Hash::of(group.map_or("", |name| name.as_str()).as_bytes());
         let via = format!("1.1 {VIA_FORWARD}{}", &hash.as_str()[..16]);
         Self {
             program: Arc::new(program),
             units: Arc::new(units),
-            via_forward: HeaderValue::from_str(&via).expect("hexadecimal digits are a header value"),
+            via_forward: HeaderValue::from_str(&via)
+                .expect("hexadecimal digits are a header value"),
         }
     }
 }
@@ -144,7 +162,10 @@ impl InForce {
 impl Live {
     fn new() -> Self {
         let nothing = InForce::new(Program::empty(), UnitSet::default());
-        Self { current: ArcSwap::from_pointee(nothing), changes: watch::Sender::new(0) }
+        Self {
+            current: ArcSwap::from_pointee(nothing),
+            changes: watch::Sender::new(0),
+        }
     }
 
     /// What is in force, to be kept for one request.
@@ -168,7 +189,8 @@ impl Live {
     }
 
     fn replace(&self, program: Program, units: &UnitSet) {
-        self.current.store(Arc::new(InForce::new(program, units.clone())));
+        self.current
+            .store(Arc::new(InForce::new(program, units.clone())));
     }
 
     fn wake(&self) {
@@ -190,6 +212,14 @@ mod tests {
         assert!(shared.readiness.is_ready());
         assert!(changes.has_changed().expect("the sender lives"));
         changes.mark_unchanged();
-        assert!(shared.live.load().via_forward.to_str().expect("text").starts_with("1.1 sluice-fwd-"));
+        assert!(
+            shared
+                .live
+                .load()
+                .via_forward
+                .to_str()
+                .expect("text")
+                .starts_with("1.1 sluice-fwd-")
+        );
     }
 }

@@ -56,7 +56,9 @@ pub struct Nonce {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// Its breaker is open: it did not answer several times in a row.
-    #[error("the store is marked as down after repeated failures; is its address in SluiceConfig right?")]
+    #[error(
+        "the store is marked as down after repeated failures; is its address in SluiceConfig right?"
+    )]
     Open,
     /// No answer in time.
     #[error("the store did not answer in time")]
@@ -116,7 +118,13 @@ impl StoreHandle {
     /// A handle and the queue that the store task takes from.
     pub fn new() -> (Self, mpsc::Receiver<StoreCall>) {
         let (calls, queue) = mpsc::channel(MAX_PENDING_CALLS);
-        (Self { calls, open: Arc::default() }, queue)
+        (
+            Self {
+                calls,
+                open: Arc::default(),
+            },
+            queue,
+        )
     }
 
     /// Puts a call in the queue, or answers it at once where the queue is full.
@@ -127,7 +135,10 @@ impl StoreHandle {
 
     /// Whether the breaker of `store` is open: asking it would only cost time.
     pub fn is_open(&self, store: &UnitName) -> bool {
-        self.open.read().unwrap_or_else(PoisonError::into_inner).contains(store)
+        self.open
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(store)
     }
 
     /// Said by the store task whenever a breaker opens or closes.
@@ -148,16 +159,40 @@ impl StoreHandle {
         request: slice::Request,
     ) -> Result<slice::Reply, StoreError> {
         let (store, key) = (store.clone(), key.clone());
-        self.ask(|reply| StoreCall::Lease(Lease { store, key, request, reply })).await
+        self.ask(|reply| {
+            StoreCall::Lease(Lease {
+                store,
+                key,
+                request,
+                reply,
+            })
+        })
+        .await
     }
 
     /// Whether a nonce is new; from now on it is not. The caller brings the deadline.
-    pub async fn nonce(&self, store: &UnitName, key: [u8; 32], ttl_ms: u64) -> Result<bool, StoreError> {
+    pub async fn nonce(
+        &self,
+        store: &UnitName,
+        key: [u8; 32],
+        ttl_ms: u64,
+    ) -> Result<bool, StoreError> {
         let store = store.clone();
-        self.ask(|reply| StoreCall::Nonce(Nonce { store, key, ttl_ms, reply })).await
+        self.ask(|reply| {
+            StoreCall::Nonce(Nonce {
+                store,
+                key,
+                ttl_ms,
+                reply,
+            })
+        })
+        .await
     }
 
-    async fn ask<T: Send + 'static>(&self, call: impl FnOnce(Reply<T>) -> StoreCall) -> Result<T, StoreError> {
+    async fn ask<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(Reply<T>) -> StoreCall,
+    ) -> Result<T, StoreError> {
         let (send, receive) = oneshot::channel();
         self.call(call(Reply::new(move |result| drop(send.send(result)))));
         receive.await.unwrap_or(Err(StoreError::Overloaded))
@@ -172,7 +207,10 @@ mod tests {
     async fn a_call_nobody_answers_is_a_failure_and_not_a_wait() {
         let (handle, queue) = StoreHandle::new();
         drop(queue);
-        assert_eq!(handle.nonce(&UnitName::store("default"), [0; 32], 1).await, Err(StoreError::Overloaded));
+        assert_eq!(
+            handle.nonce(&UnitName::store("default"), [0; 32], 1).await,
+            Err(StoreError::Overloaded)
+        );
     }
 
     #[tokio::test]
@@ -180,7 +218,9 @@ mod tests {
         let (handle, mut queue) = StoreHandle::new();
         let store = UnitName::store("default");
         let (answer, ()) = tokio::join!(handle.nonce(&store, [7; 32], 1), async {
-            let Some(StoreCall::Nonce(call)) = queue.recv().await else { panic!("a nonce call") };
+            let Some(StoreCall::Nonce(call)) = queue.recv().await else {
+                panic!("a nonce call")
+            };
             assert_eq!(call.key, [7; 32]);
             call.reply.answer(Ok(true));
         });

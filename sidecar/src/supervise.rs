@@ -65,19 +65,24 @@ mod tests {
         let local = tokio::task::LocalSet::new();
         let kept = local.run_until(async {
             let total = Rc::clone(&sum);
-            let kept = keep("test", restarts.clone(), queue, move |mut queue: mpsc::Receiver<u32>| {
-                let total = Rc::clone(&total);
-                async move {
-                    while let Some(number) = queue.recv().await {
-                        assert_ne!(number, 13, "on purpose");
-                        if number == 0 {
-                            break;
+            let kept = keep(
+                "test",
+                restarts.clone(),
+                queue,
+                move |mut queue: mpsc::Receiver<u32>| {
+                    let total = Rc::clone(&total);
+                    async move {
+                        while let Some(number) = queue.recv().await {
+                            assert_ne!(number, 13, "on purpose");
+                            if number == 0 {
+                                break;
+                            }
+                            total.set(total.get() + number);
                         }
-                        total.set(total.get() + number);
+                        "ended"
                     }
-                    "ended"
-                }
-            });
+                },
+            );
             let feed = async {
                 for (number, panics) in [(1, 0), (13, 1), (2, 1), (13, 2), (4, 2), (0, 2)] {
                     send.send(number).await.expect("taken");

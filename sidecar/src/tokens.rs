@@ -36,7 +36,13 @@ impl VerifiedTokens for Tokens {
     }
 
     fn put(&mut self, key: [u8; 32], identity: Arc<Identity>, expires_s: i64) {
-        self.keep(key, Verified { identity, expires_s });
+        self.keep(
+            key,
+            Verified {
+                identity,
+                expires_s,
+            },
+        );
     }
 }
 
@@ -73,7 +79,10 @@ mod tests {
         let mut tokens = Tokens::default();
         for number in 0..4 * MAX_TOKENS {
             tokens.put(key(number), Arc::default(), 100);
-            assert!(tokens.get(&key(0), 0).is_some(), "the token in use at {number}");
+            assert!(
+                tokens.get(&key(0), 0).is_some(),
+                "the token in use at {number}"
+            );
         }
         assert!(tokens.young.len() + tokens.old.len() <= MAX_TOKENS);
         assert!(tokens.get(&key(1), 0).is_none());

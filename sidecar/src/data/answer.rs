@@ -18,7 +18,8 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 pub fn refusal(reject: &Reject, rule: Option<&Rule>) -> Response<Body> {
     let description = reject.reason.describe();
     let mut response = Response::new(Body::memory(problem(reject.reason)));
-    *response.status_mut() = StatusCode::from_u16(description.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        StatusCode::from_u16(description.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, PROBLEM);
     headers.insert(CACHE_CONTROL, NO_STORE);
@@ -27,7 +28,10 @@ pub fn refusal(reject: &Reject, rule: Option<&Rule>) -> Response<Body> {
     }
     if description.status == 401 {
         // RFC 9110 section 15.5.2: a 401 says how to authenticate.
-        for challenge in rule.map(|rule| auth::challenge_after(rule, reject.reason)).unwrap_or_default() {
+        for challenge in rule
+            .map(|rule| auth::challenge_after(rule, reject.reason))
+            .unwrap_or_default()
+        {
             if let Ok(value) = HeaderValue::try_from(challenge) {
                 headers.append(WWW_AUTHENTICATE, value);
             }
@@ -99,13 +103,24 @@ mod tests {
 
     #[test]
     fn a_refusal_is_problem_details_with_its_wait() {
-        let reject = Reject::new(RejectReason::ShardMoving).retry_after(2).detail("internal to the log");
+        let reject = Reject::new(RejectReason::ShardMoving)
+            .retry_after(2)
+            .detail("internal to the log");
         let response = refusal(&reject, None);
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
         assert_eq!(response.headers()[RETRY_AFTER], "2");
-        assert!(response.body().size_hint().exact().is_some_and(|length| length > 20));
+        assert!(
+            response
+                .body()
+                .size_hint()
+                .exact()
+                .is_some_and(|length| length > 20)
+        );
         let text = String::from_utf8(problem(reject.reason).to_vec()).expect("text");
-        assert!(text.contains("shard-moving") && !text.contains("internal to the log"), "{text}");
+        assert!(
+            text.contains("shard-moving") && !text.contains("internal to the log"),
+            "{text}"
+        );
     }
 }

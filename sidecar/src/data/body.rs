@@ -38,7 +38,12 @@ pub struct Meter {
 impl Meter {
     /// A meter that lets `max` bytes pass.
     pub fn new(max: u64) -> Rc<Self> {
-        Rc::new(Self { bytes: Cell::new(0), max, too_large: Cell::new(false), broken: Cell::new(false) })
+        Rc::new(Self {
+            bytes: Cell::new(0),
+            max,
+            too_large: Cell::new(false),
+            broken: Cell::new(false),
+        })
     }
 
     /// Bytes that passed.
@@ -58,7 +63,8 @@ impl Meter {
 
     /// Counts bytes; false: too many.
     pub fn pass(&self, bytes: usize) -> bool {
-        self.bytes.set(self.bytes.get().saturating_add(bytes as u64));
+        self.bytes
+            .set(self.bytes.get().saturating_add(bytes as u64));
         let fits = self.bytes.get() <= self.max;
         self.too_large.set(self.too_large.get() || !fits);
         fits
@@ -99,17 +105,21 @@ impl HttpBody for RequestBody {
             Self::Empty => Poll::Ready(None),
             Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Self::Stream(incoming, meter) => Poll::Ready(match ready!(Pin::new(incoming).poll_frame(context)) {
-                Some(Ok(frame)) if frame.data_ref().is_some_and(|data| !meter.pass(data.len())) => {
-                    Some(Err(RequestBodyError::TooLarge))
-                }
-                Some(Ok(frame)) => Some(Ok(frame)),
-                Some(Err(error)) => {
-                    meter.broken.set(true);
-                    Some(Err(error.into()))
-                }
-                None => None,
-            }),
+            Self::Stream(incoming, meter) => {
+                Poll::Ready(match ready!(Pin::new(incoming).poll_frame(context)) {
+                    Some(Ok(frame))
+                        if frame.data_ref().is_some_and(|data| !meter.pass(data.len())) =>
+                    {
+                        Some(Err(RequestBodyError::TooLarge))
+                    }
+                    Some(Ok(frame)) => Some(Ok(frame)),
+                    Some(Err(error)) => {
+                        meter.broken.set(true);
+                        Some(Err(error.into()))
+                    }
+                    None => None,
+                })
+            }
         }
     }
 
@@ -159,7 +169,10 @@ pub struct Passing {
 impl Body {
     /// A body from memory.
     pub fn memory(bytes: Bytes) -> Self {
-        Self { source: Source::Memory(bytes), settle: None }
+        Self {
+            source: Source::Memory(bytes),
+            settle: None,
+        }
     }
 
     /// A body that passes.
@@ -168,7 +181,10 @@ impl Body {
             passing.finish();
             return Self::memory(Bytes::new());
         }
-        Self { source: Source::Upstream(Box::new(passing)), settle: None }
+        Self {
+            source: Source::Upstream(Box::new(passing)),
+            settle: None,
+        }
     }
 
     /// The same body, which settles its request at its end.

@@ -74,22 +74,43 @@ pub async fn look(
             Turn::Fetch(turn) => fetching = Some(turn),
             Turn::Wait(mut over) => {
                 // The sender says nothing: it only goes.
-                let _ = settle.thread.ticker.within(deadline_ms, over.changed()).await;
+                let _ = settle
+                    .thread
+                    .ticker
+                    .within(deadline_ms, over.changed())
+                    .await;
                 (lookup, found) = find(settle, cache, &facts, &key);
             }
         }
     }
     match (lookup, found) {
-        (Lookup::Hit { age_s, not_modified, .. }, Some(entry)) => {
+        (
+            Lookup::Hit {
+                age_s,
+                not_modified,
+                ..
+            },
+            Some(entry),
+        ) => {
             let ttl_s = entry.stored.ttl_s(settle.thread.clock().now_ms());
             settle.cache_status = Some(status::render(&lookup, Some(ttl_s), None));
-            settle.cache_event = Some(if not_modified { CacheEvent::Revalidated } else { CacheEvent::Hit });
-            Ok(Looked::Answer(Box::new(answer(&entry, age_s, not_modified))))
+            settle.cache_event = Some(if not_modified {
+                CacheEvent::Revalidated
+            } else {
+                CacheEvent::Hit
+            });
+            Ok(Looked::Answer(Box::new(answer(
+                &entry,
+                age_s,
+                not_modified,
+            ))))
         }
         (Lookup::OnlyIfCached, _) => {
             settle.cache_status = Some(status::render(&lookup, None, None));
             settle.cache_event = Some(CacheEvent::Miss);
-            Err(Reject::new(RejectReason::UpstreamTimeout).by(rule.decider()).detail("only-if-cached, and it is not"))
+            Err(Reject::new(RejectReason::UpstreamTimeout)
+                .by(rule.decider())
+                .detail("only-if-cached, and it is not"))
         }
         _ => {
             settle.cache_event = Some(match lookup {
@@ -98,7 +119,12 @@ pub async fn look(
                 _ => CacheEvent::Miss,
             });
             settle.cache_status = Some(status::render(&lookup, None, None));
-            Ok(Looked::Fetch(Box::new(Miss { key, lookup, parts: parts.clone(), fetching })))
+            Ok(Looked::Fetch(Box::new(Miss {
+                key,
+                lookup,
+                parts: parts.clone(),
+                fetching,
+            })))
         }
     }
 }
@@ -122,9 +148,17 @@ fn find(
 }
 
 fn answer(entry: &Entry, age_s: u64, not_modified: bool) -> Response<Body> {
-    let body = if not_modified { Bytes::new() } else { entry.body.clone() };
+    let body = if not_modified {
+        Bytes::new()
+    } else {
+        entry.body.clone()
+    };
     let mut response = Response::new(Body::memory(body));
-    *response.status_mut() = if not_modified { StatusCode::NOT_MODIFIED } else { entry.status };
+    *response.status_mut() = if not_modified {
+        StatusCode::NOT_MODIFIED
+    } else {
+        entry.status
+    };
     let headers = response.headers_mut();
     headers.clone_from(&entry.headers);
     if not_modified {
@@ -135,7 +169,10 @@ fn answer(entry: &Entry, age_s: u64, not_modified: bool) -> Response<Body> {
 }
 
 fn rule_id(rule: &Rule) -> String {
-    format!("{}/{}/{}", rule.object.namespace, rule.object.name, rule.name)
+    format!(
+        "{}/{}/{}",
+        rule.object.namespace, rule.object.name, rule.name
+    )
 }
 
 impl Miss {
@@ -148,16 +185,40 @@ impl Miss {
         head: &http::response::Parts,
         wall_s: i64,
     ) -> Option<Fill> {
-        let Self { key, lookup, parts, fetching } = self;
+        let Self {
+            key,
+            lookup,
+            parts,
+            fetching,
+        } = self;
         let facts = RequestFacts::new(&parts, settle.connection.peer.ip());
         let now_ms = settle.thread.clock().now_ms();
-        let lines: Vec<_> = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        let lines: Vec<_> = head
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_bytes()))
+            .collect();
         let identity: Option<&Identity> = settle.identity.as_ref();
-        let storable = cache::storable(cache, &facts, identity, head.status.as_u16(), lines.into_iter(), wall_s, now_ms);
+        let storable = cache::storable(
+            cache,
+            &facts,
+            identity,
+            head.status.as_u16(),
+            lines.into_iter(),
+            wall_s,
+            now_ms,
+        );
         // A body that is known to be too large is not begun.
-        let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        let length = head
+            .headers
+            .get(CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         let storable = storable.and_then(|stored| {
-            if length.is_some_and(|length| length > cache.max_bytes) { Err(NotStorable::Request) } else { Ok(stored) }
+            if length.is_some_and(|length| length > cache.max_bytes) {
+                Err(NotStorable::Request)
+            } else {
+                Ok(stored)
+            }
         });
         let said = storable.as_ref().map(|_| ()).map_err(|why| *why);
         settle.cache_status = Some(status::render(&lookup, None, Some(said)));
@@ -178,7 +239,11 @@ impl Miss {
             stored,
             status: head.status,
             headers,
-            body: BytesMut::with_capacity(length.and_then(|length| usize::try_from(length).ok()).unwrap_or(0)),
+            body: BytesMut::with_capacity(
+                length
+                    .and_then(|length| usize::try_from(length).ok())
+                    .unwrap_or(0),
+            ),
             _fetching: fetching,
         })
     }
@@ -201,10 +266,32 @@ impl Fill {
 
     /// The body has ended well: it is stored.
     pub fn finish(self) {
-        let Self { shared, key, rule, max_bytes, stored, status, headers, body, _fetching } = self;
+        let Self {
+            shared,
+            key,
+            rule,
+            max_bytes,
+            stored,
+            status,
+            headers,
+            body,
+            _fetching,
+        } = self;
         if max_bytes > 0 {
-            let account = Account { rule: &rule, max_bytes };
-            shared.cache.put(key, account, NewEntry { stored, status, headers, body: body.freeze() });
+            let account = Account {
+                rule: &rule,
+                max_bytes,
+            };
+            shared.cache.put(
+                key,
+                account,
+                NewEntry {
+                    stored,
+                    status,
+                    headers,
+                    body: body.freeze(),
+                },
+            );
         }
     }
 }
@@ -235,8 +322,11 @@ impl Invalidation {
             return;
         }
         let facts = RequestFacts::new(&self.parts, settle.connection.peer.ip());
-        let locations = ["location", "content-location"].into_iter().flat_map(|name| head.headers.get_all(name));
-        for key in cache::key::invalidated(&facts, target, locations.map(|value| value.as_bytes())) {
+        let locations = ["location", "content-location"]
+            .into_iter()
+            .flat_map(|name| head.headers.get_all(name));
+        for key in cache::key::invalidated(&facts, target, locations.map(|value| value.as_bytes()))
+        {
             settle.thread.shared.cache.invalidate(&key);
         }
     }

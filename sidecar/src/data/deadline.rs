@@ -65,14 +65,25 @@ impl Ticker {
     }
 
     /// Runs `future` until `deadline_ms` on the monotonic clock at most.
-    pub async fn within<F: Future>(&self, deadline_ms: u64, future: F) -> Result<F::Output, Elapsed> {
+    pub async fn within<F: Future>(
+        &self,
+        deadline_ms: u64,
+        future: F,
+    ) -> Result<F::Output, Elapsed> {
         let mut future = pin!(future);
-        let mut registration = Registration { ticker: self, slot: None };
+        let mut registration = Registration {
+            ticker: self,
+            slot: None,
+        };
         poll_fn(|context| {
             if let Poll::Ready(output) = future.as_mut().poll(context) {
                 return Poll::Ready(Ok(output));
             }
-            if registration.arm(deadline_ms, context.waker()) { Poll::Ready(Err(Elapsed)) } else { Poll::Pending }
+            if registration.arm(deadline_ms, context.waker()) {
+                Poll::Ready(Err(Elapsed))
+            } else {
+                Poll::Pending
+            }
         })
         .await
     }
@@ -85,9 +96,13 @@ impl Ticker {
                 inner.earlier.notified().await;
                 continue;
             };
-            let wait = Duration::from_millis(planned.saturating_sub(inner.clock.now_ms())).max(TICK);
+            let wait =
+                Duration::from_millis(planned.saturating_sub(inner.clock.now_ms())).max(TICK);
             // An earlier deadline may come while this sleeps: then the plan is made again.
-            if tokio::time::timeout(wait, inner.earlier.notified()).await.is_err() {
+            if tokio::time::timeout(wait, inner.earlier.notified())
+                .await
+                .is_err()
+            {
                 self.look(inner.clock.now_ms());
             }
         }
@@ -97,7 +112,15 @@ impl Ticker {
     fn look(&self, now: u64) {
         let mut due = Vec::new();
         let mut next: Option<u64> = None;
-        for entry in self.0.entries.borrow_mut().slots.iter_mut().flatten().filter(|entry| !entry.passed) {
+        for entry in self
+            .0
+            .entries
+            .borrow_mut()
+            .slots
+            .iter_mut()
+            .flatten()
+            .filter(|entry| !entry.passed)
+        {
             if entry.deadline_ms <= now {
                 entry.passed = true;
                 due.push(entry.waker.clone());
@@ -117,7 +140,11 @@ impl Registration<'_> {
     fn arm(&mut self, deadline_ms: u64, waker: &Waker) -> bool {
         let inner = &self.ticker.0;
         let entries = &mut *inner.entries.borrow_mut();
-        if let Some(entry) = self.slot.and_then(|slot| entries.slots.get_mut(slot)).and_then(Option::as_mut) {
+        if let Some(entry) = self
+            .slot
+            .and_then(|slot| entries.slots.get_mut(slot))
+            .and_then(Option::as_mut)
+        {
             entry.waker.clone_from(waker);
             return entry.passed;
         }
@@ -125,9 +152,17 @@ impl Registration<'_> {
             entries.slots.push(None);
             entries.slots.len() - 1
         });
-        entries.slots[slot] = Some(Entry { deadline_ms, waker: waker.clone(), passed: false });
+        entries.slots[slot] = Some(Entry {
+            deadline_ms,
+            waker: waker.clone(),
+            passed: false,
+        });
         self.slot = Some(slot);
-        if inner.planned.get().is_none_or(|planned| deadline_ms < planned) {
+        if inner
+            .planned
+            .get()
+            .is_none_or(|planned| deadline_ms < planned)
+        {
             inner.planned.set(Some(deadline_ms));
             inner.earlier.notify_one();
         }
@@ -172,7 +207,10 @@ mod tests {
                 assert_eq!((late, early, done), (Err(Elapsed), Err(Elapsed), Ok(())));
                 let took = clock.now_ms() - begin;
                 assert!((150..5_000).contains(&took), "{took}");
-                assert!(ticker.0.entries.borrow().slots.iter().all(Option::is_none), "nothing is left behind");
+                assert!(
+                    ticker.0.entries.borrow().slots.iter().all(Option::is_none),
+                    "nothing is left behind"
+                );
             })
             .await;
     }

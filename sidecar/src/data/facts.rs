@@ -37,7 +37,11 @@ impl Facts for RequestFacts<'_> {
     fn authority(&self) -> Option<&str> {
         match self.parts.uri.authority() {
             Some(authority) => Some(authority.as_str()),
-            None => self.parts.headers.get(HOST).and_then(|value| std::str::from_utf8(value.as_bytes()).ok()),
+            None => self
+                .parts
+                .headers
+                .get(HOST)
+                .and_then(|value| std::str::from_utf8(value.as_bytes()).ok()),
         }
     }
 
@@ -46,11 +50,18 @@ impl Facts for RequestFacts<'_> {
     }
 
     fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.parts.headers.get_all(name).iter().map(|value| value.as_bytes())
+        self.parts
+            .headers
+            .get_all(name)
+            .iter()
+            .map(|value| value.as_bytes())
     }
 
     fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
+        self.parts
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_bytes()))
     }
 
     fn peer(&self) -> IpAddr {
@@ -65,14 +76,24 @@ mod tests {
     #[test]
     fn the_targets_authority_counts_before_host() {
         let facts = |uri: &str| {
-            let request = http::Request::builder().uri(uri).header("host", "b.example").header("X-A", "1").header("x-a", "2");
+            let request = http::Request::builder()
+                .uri(uri)
+                .header("host", "b.example")
+                .header("X-A", "1")
+                .header("x-a", "2");
             request.body(()).expect("a request").into_parts().0
         };
         let parts = facts("http://a.example:81/p?q=1");
         let view = RequestFacts::new(&parts, IpAddr::from([192, 0, 2, 1]));
-        assert_eq!((view.authority(), view.path(), view.query()), (Some("a.example:81"), "/p", Some("q=1")));
+        assert_eq!(
+            (view.authority(), view.path(), view.query()),
+            (Some("a.example:81"), "/p", Some("q=1"))
+        );
         assert_eq!(view.header("x-a").collect::<Vec<_>>(), [b"1", b"2"]);
         let parts = facts("/p");
-        assert_eq!(RequestFacts::new(&parts, IpAddr::from([192, 0, 2, 1])).authority(), Some("b.example"));
+        assert_eq!(
+            RequestFacts::new(&parts, IpAddr::from([192, 0, 2, 1])).authority(),
+            Some("b.example")
+        );
     }
 }

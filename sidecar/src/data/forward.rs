@@ -10,7 +10,11 @@ use http::{
 };
 use http_body::Body as _;
 use hyper::body::Incoming;
-use sluice_pipeline::{Decider, Facts, Reject, RejectReason, dispatch, program::{Backend, Rule}, target::Target};
+use sluice_pipeline::{
+    Decider, Facts, Reject, RejectReason, dispatch,
+    program::{Backend, Rule},
+    target::Target,
+};
 use sluice_snapshot::unit::backend::BackendProtocol;
 
 use super::{
@@ -49,37 +53,70 @@ pub async fn ask(
     request: &mut Option<Request<RequestBody>>,
     forwarding: Forwarding<'_>,
 ) -> Result<(http::response::Parts, Passing), Reject> {
-    let Forwarding { place, target, rule, meter, deadline_ms } = forwarding;
+    let Forwarding {
+        place,
+        target,
+        rule,
+        meter,
+        deadline_ms,
+    } = forwarding;
     let (towards, shard) = match place {
-        Place::App { inbound, shard } => {
-            (Towards::App(inbound.map_or(settle.connection.inbound.app, |inbound| inbound.app)), shard)
+        Place::App { inbound, shard } => (
+            Towards::App(inbound.map_or(settle.connection.inbound.app, |inbound| inbound.app)),
+            shard,
+        ),
+        Place::Forward {
+            backend,
+            endpoint,
+            shard,
+        } => (Towards::Backend(backend, endpoint), shard),
+        Place::Redirect { .. } => {
+            return Err(Reject::new(RejectReason::Internal).detail("a redirect has no upstream"));
         }
-        Place::Forward { backend, endpoint, shard } => (Towards::Backend(backend, endpoint), shard),
-        Place::Redirect { .. } => return Err(Reject::new(RejectReason::Internal).detail("a redirect has no upstream")),
     };
     prepare(settle, request, target, &towards).map_err(|reject| reject.by(rule.decider()))?;
     let now_ms = settle.thread.clock().now_ms();
     let try_deadline_ms = deadline_ms.min(now_ms + rule.timeouts.backend_request_ms);
     let sent = send(settle, request, &towards, &shard, try_deadline_ms).await;
-    settle.upstream_us = Some(settle.thread.clock().now_us().saturating_sub(settle.began_us));
+    settle.upstream_us = Some(
+        settle
+            .thread
+            .clock()
+            .now_us()
+            .saturating_sub(settle.began_us),
+    );
     settle.bytes_in = settle.bytes_in.max(meter.bytes());
-    let Answered { response, lease } = sent.map_err(|error| refusal(settle, &error, meter, rule.decider()))?;
+    let Answered { response, lease } =
+        sent.map_err(|error| refusal(settle, &error, meter, rule.decider()))?;
     Ok(received(response, lease, shard))
 }
 
 /// The port had a route and has none any more: the request passes to the application without any policy.
-pub async fn unrouted(settle: &mut Settle, parts: Parts, body: Incoming) -> Result<Response<Body>, Reject> {
+pub async fn unrouted(
+    settle: &mut Settle,
+    parts: Parts,
+    body: Incoming,
+) -> Result<Response<Body>, Reject> {
     let meter = Meter::new(u64::MAX);
-    let body = if body.is_end_stream() { RequestBody::Empty } else { RequestBody::Stream(body, Rc::clone(&meter)) };
+    let body = if body.is_end_stream() {
+        RequestBody::Empty
+    } else {
+        RequestBody::Stream(body, Rc::clone(&meter))
+    };
     let towards = Towards::App(settle.connection.inbound.app);
     let facts = RequestFacts::new(&parts, settle.connection.peer.ip());
     let (raw_path, query) = (facts.path().to_owned(), facts.query().map(str::to_owned));
-    let target = Target { path: raw_path.clone(), raw_path, query };
+    let target = Target {
+        path: raw_path.clone(),
+        raw_path,
+        query,
+    };
     let mut request = Some(Request::from_parts(parts, body));
     prepare(settle, &mut request, &target, &towards)?;
     let deadline_ms = settle.thread.clock().now_ms() + UNROUTED_MS;
     let sent = send(settle, &mut request, &towards, &None, deadline_ms).await;
-    let Answered { response, lease } = sent.map_err(|error| refusal(settle, &error, &meter, Decider::default()))?;
+    let Answered { response, lease } =
+        sent.map_err(|error| refusal(settle, &error, &meter, Decider::default()))?;
     let (head, passing) = received(response, lease, None);
     Ok(Response::from_parts(head, Body::passing(passing)))
 }
@@ -105,10 +142,19 @@ fn prepare(
     target: &Target,
     towards: &Towards,
 ) -> Result<(), Reject> {
-    let (mut parts, body) = request.take().ok_or_else(|| Reject::new(RejectReason::Internal))?.into_parts();
+    let (mut parts, body) = request
+        .take()
+        .ok_or_else(|| Reject::new(RejectReason::Internal))?
+        .into_parts();
     let peer = settle.connection.peer.ip();
     let rewritten = parts.uri.authority().is_some() || towards.protocol() == BackendProtocol::H2c;
-    let authority = if rewritten { RequestFacts::new(&parts, peer).authority().map(str::to_owned) } else { None };
+    let authority = if rewritten {
+        RequestFacts::new(&parts, peer)
+            .authority()
+            .map(str::to_owned)
+    } else {
+        None
+    };
     headers::remove_hop_by_hop_of_request(&mut parts.headers);
     if is_http2(&parts) {
         headers::join_cookies(&mut parts.headers);
@@ -132,7 +178,9 @@ fn set_target(
     authority: Option<String>,
     protocol: BackendProtocol,
 ) -> Result<(), Reject> {
-    let bad = || Reject::new(RejectReason::BadTarget).detail("the target cannot be written for the upstream");
+    let bad = || {
+        Reject::new(RejectReason::BadTarget).detail("the target cannot be written for the upstream")
+    };
     let bare = parts.uri.authority().is_none();
     if protocol == BackendProtocol::Http1 && bare && !target.changed() {
         return Ok(());
@@ -143,8 +191,9 @@ fn set_target(
         BackendProtocol::Http1 => {
             // The target's authority is what `Host` must say (RFC 9112 section 3.2.2).
             if let (false, Some(authority)) = (bare, &authority) {
-                let host = HeaderValue::from_str(authority)
-                    .map_err(|_| Reject::new(RejectReason::BadRequest).detail("the authority is no header value"))?;
+                let host = HeaderValue::from_str(authority).map_err(|_| {
+                    Reject::new(RejectReason::BadRequest).detail("the authority is no header value")
+                })?;
                 parts.headers.insert(HOST, host);
             }
         }
@@ -181,14 +230,20 @@ async fn send(
             },
             shard: shard.as_ref().map(|shard| shard.seen.clone()),
         });
-        let error = match thread.pool.send(address, towards.protocol(), request, deadline_ms).await {
+        let error = match thread
+            .pool
+            .send(address, towards.protocol(), request, deadline_ms)
+            .await
+        {
             Ok(answered) => return Ok(answered),
             Err(error) => error,
         };
         match towards {
             // Still in its place: not a byte was sent.
             Towards::Backend(backend, _)
-                if request.is_some() && tries < MAX_TRIES && !matches!(error, UpstreamError::Timeout(_)) =>
+                if request.is_some()
+                    && tries < MAX_TRIES
+                    && !matches!(error, UpstreamError::Timeout(_)) =>
             {
                 tries += 1;
                 thread.tally.upstream(UpstreamFailure::Retried);
@@ -206,8 +261,14 @@ fn another(backend: &Backend, failed: SocketAddr, random: u32) -> SocketAddr {
         return first;
     }
     let endpoints = backend.endpoints();
-    let place = endpoints.iter().position(|endpoint| *endpoint == failed).unwrap_or(0);
-    endpoints.get((place + 1) % endpoints.len().max(1)).copied().unwrap_or(failed)
+    let place = endpoints
+        .iter()
+        .position(|endpoint| *endpoint == failed)
+        .unwrap_or(0);
+    endpoints
+        .get((place + 1) % endpoints.len().max(1))
+        .copied()
+        .unwrap_or(failed)
 }
 
 /// What a failed try means for the client.
@@ -242,5 +303,13 @@ fn received(
     // The version belongs to the connection too.
     head.version = http::Version::HTTP_11;
     let flight = shard.map(|shard| shard.flight);
-    (head, Passing { incoming, lease, fill: None, flight })
+    (
+        head,
+        Passing {
+            incoming,
+            lease,
+            fill: None,
+            flight,
+        },
+    )
 }

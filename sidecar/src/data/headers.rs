@@ -1,11 +1,7 @@
 //! Header fields that belong to one connection and not to the message (RFC 9110 section 7.6.1), and those an
 //! intermediary adds: `Via`, `X-Forwarded-For`, `traceparent`. Edits that a rule asks for are here too.
 
-use std::{
-    fmt::Write,
-    net::IpAddr,
-    str::FromStr,
-};
+use std::{fmt::Write, net::IpAddr, str::FromStr};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -39,14 +35,22 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
         }
         headers.remove(CONNECTION);
     }
-    for name in [&KEEP_ALIVE, &PROXY_CONNECTION, &TE, &TRANSFER_ENCODING, &UPGRADE] {
+    for name in [
+        &KEEP_ALIVE,
+        &PROXY_CONNECTION,
+        &TE,
+        &TRANSFER_ENCODING,
+        &UPGRADE,
+    ] {
         headers.remove(name);
     }
 }
 
 /// The same for a request. `Expect` goes too: this hop has answered it. `TE: trailers` is kept where it was sent.
 pub fn remove_hop_by_hop_of_request(headers: &mut HeaderMap) {
-    let trailers = headers.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    let trailers = headers
+        .get(TE)
+        .is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
     remove_hop_by_hop(headers);
     headers.remove(EXPECT);
     if trailers {
@@ -62,7 +66,11 @@ pub fn add_hop(headers: &mut HeaderMap, via: HeaderValue, peer: IpAddr) {
         Some(_) => {
             // One line, as most applications read only one; what is no text was no address.
             let mut all = String::new();
-            for value in headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()) {
+            for value in headers
+                .get_all(&X_FORWARDED_FOR)
+                .iter()
+                .filter_map(|value| value.to_str().ok())
+            {
                 all.push_str(value);
                 all.push_str(", ");
             }
@@ -82,7 +90,10 @@ pub struct TraceId(pub u128);
 
 /// Passes the trace context on, or begins a trace where there is none that is valid.
 pub fn trace(headers: &mut HeaderMap, dice: &Dice) -> TraceId {
-    if let Some(id) = headers.get(&TRACEPARENT).and_then(|value| trace_id(value.as_bytes())) {
+    if let Some(id) = headers
+        .get(&TRACEPARENT)
+        .and_then(|value| trace_id(value.as_bytes()))
+    {
         return id;
     }
     let id = (u128::from(dice.roll()) << 64) | u128::from(dice.roll()).max(1);
@@ -99,11 +110,16 @@ pub fn trace(headers: &mut HeaderMap, dice: &Dice) -> TraceId {
 fn trace_id(value: &[u8]) -> Option<TraceId> {
     let text = std::str::from_utf8(value).ok()?;
     let mut parts = text.split('-');
-    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let (version, trace, parent, flags) =
+        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let hex = |text: &str, digits: usize| {
-        text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        text.len() == digits
+            && text
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };
-    let shape = hex(version, 2) && hex(trace, 32) && hex(parent, 16) && hex(flags, 2) && version != "ff";
+    let shape =
+        hex(version, 2) && hex(trace, 32) && hex(parent, 16) && hex(flags, 2) && version != "ff";
     let ends = version != "00" || parts.next().is_none();
     let id = u128::from_str_radix(trace, 16).ok().filter(|id| *id != 0)?;
     (shape && ends && parent.bytes().any(|byte| byte != b'0')).then_some(TraceId(id))
@@ -146,7 +162,10 @@ pub fn edit(headers: &mut HeaderMap, edits: &HeaderEdits) {
 }
 
 fn field(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {
-    Some((HeaderName::from_str(name).ok()?, HeaderValue::from_str(value).ok()?))
+    Some((
+        HeaderName::from_str(name).ok()?,
+        HeaderValue::from_str(value).ok()?,
+    ))
 }
 
 #[cfg(test)]
@@ -154,7 +173,15 @@ mod tests {
     use super::*;
 
     fn map(lines: &[(&'static str, &'static str)]) -> HeaderMap {
-        lines.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+        lines
+            .iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
+            .collect()
     }
 
     #[test]
@@ -179,7 +206,10 @@ mod tests {
 
     #[test]
     fn the_clients_address_is_appended() {
-        let mut headers = map(&[("x-forwarded-for", "192.0.2.1"), ("x-forwarded-for", "192.0.2.2")]);
+        let mut headers = map(&[
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-for", "192.0.2.2"),
+        ]);
         add_hop(&mut headers, VIA_APP, IpAddr::from([192, 0, 2, 3]));
         assert_eq!(headers[&X_FORWARDED_FOR], "192.0.2.1, 192.0.2.2, 192.0.2.3");
         assert_eq!(headers[VIA], "1.1 sluice");
@@ -190,7 +220,10 @@ mod tests {
         let dice = Dice::seeded(1);
         let given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let mut headers = map(&[("traceparent", given), ("tracestate", "a=b")]);
-        assert_eq!(trace(&mut headers, &dice), TraceId(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736));
+        assert_eq!(
+            trace(&mut headers, &dice),
+            TraceId(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736)
+        );
         assert_eq!(headers[&TRACEPARENT], given);
         assert!(headers.contains_key("tracestate"));
         for bad in [
@@ -202,7 +235,11 @@ mod tests {
         ] {
             let mut headers = map(&[("traceparent", bad), ("tracestate", "a=b")]);
             let id = trace(&mut headers, &dice);
-            assert_eq!(trace_id(headers[&TRACEPARENT].as_bytes()), Some(id), "{bad}");
+            assert_eq!(
+                trace_id(headers[&TRACEPARENT].as_bytes()),
+                Some(id),
+                "{bad}"
+            );
             assert_ne!(headers[&TRACEPARENT], bad);
             assert!(!headers.contains_key("tracestate"));
         }
@@ -212,7 +249,10 @@ mod tests {
     fn cookies_become_one_line() {
         let mut headers = map(&[("cookie", "a=1"), ("cookie", "b=2")]);
         join_cookies(&mut headers);
-        assert_eq!(headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+        assert_eq!(
+            headers.get_all(COOKIE).iter().collect::<Vec<_>>(),
+            ["a=1; b=2"]
+        );
     }
 
     #[test]
@@ -229,6 +269,9 @@ mod tests {
         );
         assert!(!headers.contains_key("x-a"));
         assert_eq!(headers["x-b"], "2");
-        assert_eq!(headers.get_all("x-c").iter().collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(
+            headers.get_all("x-c").iter().collect::<Vec<_>>(),
+            ["1", "2"]
+        );
     }
 }

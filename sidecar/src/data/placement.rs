@@ -75,7 +75,17 @@ pub async fn place<F: Facts>(
     match step(thread, force, matched, asked, random)? {
         Step::Placed(place) => Ok(place),
         // Rare, and large: not in every request's future.
-        later => Box::pin(place_later(thread, Arc::clone(force), matched.rule, asked, random, later)).await,
+        later => {
+            Box::pin(place_later(
+                thread,
+                Arc::clone(force),
+                matched.rule,
+                asked,
+                random,
+                later,
+            ))
+            .await
+        }
     }
 }
 
@@ -118,34 +128,59 @@ fn step<F: Facts>(
     asked: &Asked<'_, F>,
     random: u32,
 ) -> Result<Step, Reject> {
-    let Asked { facts, target, identity, .. } = asked;
-    Ok(match dispatch::choose(&matched, *facts, target, *identity, random)? {
-        Dispatch::App => Step::Placed(Place::App { inbound: None, shard: None }),
-        Dispatch::Redirect { status, location } => Step::Placed(Place::Redirect { status, location }),
-        Dispatch::Forward { backend } => Step::Placed(towards(thread, matched, *facts, backend, None)?),
-        Dispatch::Shard(choice) if choice.held => Step::Wait(Hold::new(force, &choice)),
-        Dispatch::Shard(choice) => {
-            let flight = thread.shared.flights.enter(choice.map, choice.slot);
-            let newest = thread.shared.live.load();
-            if Arc::ptr_eq(&newest, force) || still_there(&newest, &choice) {
-                let seen = seen(force, &choice);
-                Step::Placed(towards(thread, matched, *facts, choice.backend, Some(OnShard { seen, flight }))?)
-            } else {
-                Step::Again(newest)
+    let Asked {
+        facts,
+        target,
+        identity,
+        ..
+    } = asked;
+    Ok(
+        match dispatch::choose(&matched, *facts, target, *identity, random)? {
+            Dispatch::App => Step::Placed(Place::App {
+                inbound: None,
+                shard: None,
+            }),
+            Dispatch::Redirect { status, location } => {
+                Step::Placed(Place::Redirect { status, location })
             }
-        }
-    })
+            Dispatch::Forward { backend } => {
+                Step::Placed(towards(thread, matched, *facts, backend, None)?)
+            }
+            Dispatch::Shard(choice) if choice.held => Step::Wait(Hold::new(force, &choice)),
+            Dispatch::Shard(choice) => {
+                let flight = thread.shared.flights.enter(choice.map, choice.slot);
+                let newest = thread.shared.live.load();
+                if Arc::ptr_eq(&newest, force) || still_there(&newest, &choice) {
+                    let seen = seen(force, &choice);
+                    Step::Placed(towards(
+                        thread,
+                        matched,
+                        *facts,
+                        choice.backend,
+                        Some(OnShard { seen, flight }),
+                    )?)
+                } else {
+                    Step::Again(newest)
+                }
+            }
+        },
+    )
 }
 
 /// Whether a newer program keeps the slot where this one has it.
 fn still_there(newer: &InForce, choice: &ShardChoice<'_>) -> bool {
-    newer.program.shard_map(choice.map).is_some_and(|map| map.epoch == choice.epoch && !map.is_held(choice.slot))
+    newer
+        .program
+        .shard_map(choice.map)
+        .is_some_and(|map| map.epoch == choice.epoch && !map.is_held(choice.slot))
 }
 
 fn seen(force: &InForce, choice: &ShardChoice<'_>) -> ShardSeen {
     let set = force.program.shard_map(choice.map);
     ShardSeen {
-        set: set.map(|map| format!("{}/{}", map.object.namespace, map.object.name)).unwrap_or_default(),
+        set: set
+            .map(|map| format!("{}/{}", map.object.namespace, map.object.name))
+            .unwrap_or_default(),
         shard: choice.shard.into(),
         role: choice.role,
         slot: choice.slot,
@@ -161,31 +196,59 @@ fn towards(
     backend: &Arc<Backend>,
     shard: Option<OnShard>,
 ) -> Result<Place, Reject> {
-    let endpoint = dispatch::endpoint(backend, thread.dice.roll32())
-        .ok_or_else(|| matched.reject(RejectReason::NoEndpoint).detail(format!("no endpoint of {}", backend.name)))?;
+    let endpoint = dispatch::endpoint(backend, thread.dice.roll32()).ok_or_else(|| {
+        matched
+            .reject(RejectReason::NoEndpoint)
+            .detail(format!("no endpoint of {}", backend.name))
+    })?;
     if let Some(inbound) = thread.own(endpoint) {
-        return Ok(Place::App { inbound: Some(inbound), shard });
+        return Ok(Place::App {
+            inbound: Some(inbound),
+            shard,
+        });
     }
     dispatch::may_forward(&matched, facts)?;
-    Ok(Place::Forward { backend: Arc::clone(backend), endpoint, shard })
+    Ok(Place::Forward {
+        backend: Arc::clone(backend),
+        endpoint,
+        shard,
+    })
 }
 
 /// The same rule in a newer program. What came before dispatch was decided by the elder one; only where the request goes
 /// is decided again. A rule that is gone leaves nothing to decide by: the client is asked to come again.
-fn again<'p, F: Facts>(force: &'p InForce, rule: &Rule, asked: &Asked<'_, F>) -> Result<Matched<'p>, Reject> {
-    let moved = || Reject::new(RejectReason::ShardMoving).by(rule.decider()).retry_after(1);
+fn again<'p, F: Facts>(
+    force: &'p InForce,
+    rule: &Rule,
+    asked: &Asked<'_, F>,
+) -> Result<Matched<'p>, Reject> {
+    let moved = || {
+        Reject::new(RejectReason::ShardMoving)
+            .by(rule.decider())
+            .retry_after(1)
+    };
     let table = force.program.table(asked.port).ok_or_else(moved)?;
     let matched = route::find(table, asked.facts, asked.target)?;
-    if matched.rule.object == rule.object && matched.rule.name == rule.name { Ok(matched) } else { Err(moved()) }
+    if matched.rule.object == rule.object && matched.rule.name == rule.name {
+        Ok(matched)
+    } else {
+        Err(moved())
+    }
 }
 
 impl Hold {
     fn new(force: &InForce, choice: &ShardChoice<'_>) -> Self {
-        let decider = force.program.shard_map(choice.map).map(|map| map.decider()).unwrap_or_default();
+        let decider = force
+            .program
+            .shard_map(choice.map)
+            .map(|map| map.decider())
+            .unwrap_or_default();
         Self {
             map: choice.map.clone(),
             max_pause_ms: choice.max_pause_ms,
-            refusal: Reject::new(RejectReason::ShardMoving).by(decider).retry_after(1),
+            refusal: Reject::new(RejectReason::ShardMoving)
+                .by(decider)
+                .retry_after(1),
         }
     }
 

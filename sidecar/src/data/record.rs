@@ -150,13 +150,17 @@ impl Deref for Settle {
     type Target = Exchange;
 
     fn deref(&self) -> &Exchange {
-        self.0.as_ref().expect("taken only where the value itself is consumed")
+        self.0
+            .as_ref()
+            .expect("taken only where the value itself is consumed")
     }
 }
 
 impl DerefMut for Settle {
     fn deref_mut(&mut self) -> &mut Exchange {
-        self.0.as_mut().expect("taken only where the value itself is consumed")
+        self.0
+            .as_mut()
+            .expect("taken only where the value itself is consumed")
     }
 }
 
@@ -182,13 +186,16 @@ impl Exchange {
     fn end(&self, complete: bool) {
         let duration_us = self.thread.clock().now_us().saturating_sub(self.began_us);
         self.connection.end(duration_us, self.began_us);
-        self.thread.tally.end(self.matched.as_ref().map(|(_, rule)| rule.as_ref()), &crate::metrics::Ended {
-            status: self.status,
-            reason: self.reject.as_ref().map(|reject| reject.reason),
-            duration_us,
-            cache: self.cache_event,
-            verdicts: &self.verdicts,
-        });
+        self.thread.tally.end(
+            self.matched.as_ref().map(|(_, rule)| rule.as_ref()),
+            &crate::metrics::Ended {
+                status: self.status,
+                reason: self.reject.as_ref().map(|reject| reject.reason),
+                duration_us,
+                cache: self.cache_event,
+                verdicts: &self.verdicts,
+            },
+        );
         if self.thread.log.is_on() {
             self.log(complete, duration_us);
         }
@@ -201,21 +208,44 @@ impl Exchange {
         self.thread.log.add(&Line {
             time: Rfc3339(wall().saturating_sub(std::time::Duration::from_micros(duration_us))),
             peer: self.connection.peer.to_string(),
-            protocol: if self.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" },
+            protocol: if self.version == Version::HTTP_2 {
+                "HTTP/2"
+            } else {
+                "HTTP/1.1"
+            },
             method: self.method.as_str(),
-            authority: self.uri.authority().map(|authority| authority.as_str()).or_else(|| self.authority.as_ref()?.to_str().ok()),
+            authority: self
+                .uri
+                .authority()
+                .map(|authority| authority.as_str())
+                .or_else(|| self.authority.as_ref()?.to_str().ok()),
             path: self.uri.path(),
             port: self.connection.inbound.listen.port(),
             status: self.status,
-            reason: self.reject.as_ref().map(|reject| reject.reason.describe().name),
-            detail: self.reject.as_ref().and_then(|reject| reject.detail.as_deref()),
-            decided_by: decider.filter(|decider| decider.object.is_some()).map(|decider| decider.path()),
-            decided_by_kind: decider.and_then(|decider| Some(decider.object.as_ref()?.kind.as_str())),
+            reason: self
+                .reject
+                .as_ref()
+                .map(|reject| reject.reason.describe().name),
+            detail: self
+                .reject
+                .as_ref()
+                .and_then(|reject| reject.detail.as_deref()),
+            decided_by: decider
+                .filter(|decider| decider.object.is_some())
+                .map(|decider| decider.path()),
+            decided_by_kind: decider
+                .and_then(|decider| Some(decider.object.as_ref()?.kind.as_str())),
             phase: self.progress.phase().name(),
-            route: self.matched.as_ref().map(|(route, _)| object(&route.object)),
+            route: self
+                .matched
+                .as_ref()
+                .map(|(route, _)| object(&route.object)),
             rule: self.matched.as_ref().map(|(_, rule)| rule.name.as_str()),
             identity: self.identity.as_ref().map(Identity::key),
-            key_id: self.identity.as_ref().and_then(|identity| identity.key_id.as_deref()),
+            key_id: self
+                .identity
+                .as_ref()
+                .and_then(|identity| identity.key_id.as_deref()),
             limits: self
                 .verdicts
                 .iter()
@@ -227,18 +257,25 @@ impl Exchange {
                 })
                 .collect(),
             cache: self.cache_status.as_deref(),
-            upstream: upstream.map(|upstream| upstream.backend.as_ref().map_or("app", |backend| backend.service.as_str())),
-            upstream_address: upstream.map(|upstream| upstream.address.to_string()),
-            shard: upstream.and_then(|upstream| upstream.shard.as_ref()).map(|seen| Sharded {
-                set: &seen.set,
-                shard: &seen.shard,
-                role: match seen.role {
-                    Role::Primary => "Primary",
-                    Role::Replica => "Replica",
-                },
-                slot: seen.slot,
-                epoch: seen.epoch,
+            upstream: upstream.map(|upstream| {
+                upstream
+                    .backend
+                    .as_ref()
+                    .map_or("app", |backend| backend.service.as_str())
             }),
+            upstream_address: upstream.map(|upstream| upstream.address.to_string()),
+            shard: upstream
+                .and_then(|upstream| upstream.shard.as_ref())
+                .map(|seen| Sharded {
+                    set: &seen.set,
+                    shard: &seen.shard,
+                    role: match seen.role {
+                        Role::Primary => "Primary",
+                        Role::Replica => "Replica",
+                    },
+                    slot: seen.slot,
+                    epoch: seen.epoch,
+                }),
             duration_us,
             upstream_us: self.upstream_us,
             bytes_in: self.bytes_in,
@@ -252,5 +289,7 @@ impl Exchange {
 
 /// Time since 1970, for the log only.
 fn wall() -> std::time::Duration {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default()
 }

@@ -64,13 +64,18 @@ fn survive<T>(
     AssertUnwindSafe(work).catch_unwind().map(move |result| {
         result.unwrap_or_else(|_panic| {
             thread.tally.panicked();
-            Err(Reject::new(RejectReason::Internal).detail("panicked; the sidecar's log has the place"))
+            Err(Reject::new(RejectReason::Internal)
+                .detail("panicked; the sidecar's log has the place"))
         })
     })
 }
 
 /// Every phase, in order. What refuses, returns.
-async fn phases(settle: &mut Settle, mut parts: Parts, body: Incoming) -> Result<Response<Body>, Reject> {
+async fn phases(
+    settle: &mut Settle,
+    mut parts: Parts,
+    body: Incoming,
+) -> Result<Response<Body>, Reject> {
     let thread = Rc::clone(&settle.thread);
     let force = std::sync::Arc::clone(&settle.force);
     let shared = &thread.shared;
@@ -112,7 +117,9 @@ async fn phases(settle: &mut Settle, mut parts: Parts, body: Incoming) -> Result
     settle.enter(Phase::VerifyBody);
     let meter = Meter::new(route.limits.max_body);
     let body = match &digest {
-        Some(check) => RequestBody::Full(Box::pin(verified(settle, check, body, &meter, deadline_ms)).await?),
+        Some(check) => {
+            RequestBody::Full(Box::pin(verified(settle, check, body, &meter, deadline_ms)).await?)
+        }
         None if body.is_end_stream() => RequestBody::Empty,
         None => RequestBody::Stream(body, Rc::clone(&meter)),
     };
@@ -120,7 +127,16 @@ async fn phases(settle: &mut Settle, mut parts: Parts, body: Incoming) -> Result
     settle.enter(Phase::CacheLookup);
     let miss = match &rule.cache {
         None => None,
-        Some(rules) => match Box::pin(cache::look(settle, rule, rules, &parts, &target, deadline_ms)).await? {
+        Some(rules) => match Box::pin(cache::look(
+            settle,
+            rule,
+            rules,
+            &parts,
+            &target,
+            deadline_ms,
+        ))
+        .await?
+        {
             Looked::Answer(response) => return Ok(*response),
             Looked::Fetch(miss) => Some(miss),
         },
@@ -131,7 +147,12 @@ async fn phases(settle: &mut Settle, mut parts: Parts, body: Incoming) -> Result
 
     settle.enter(Phase::Dispatch);
     let facts = RequestFacts::new(&parts, peer);
-    let asked = Asked { facts: &facts, target: &target, identity: settle.identity.as_ref(), port };
+    let asked = Asked {
+        facts: &facts,
+        target: &target,
+        identity: settle.identity.as_ref(),
+        port,
+    };
     let place = match placement::place(&thread, &force, matched, &asked).await? {
         Place::Redirect { status, location } => return Ok(answer::redirect(status, &location)),
         place => place,
@@ -140,7 +161,13 @@ async fn phases(settle: &mut Settle, mut parts: Parts, body: Incoming) -> Result
     settle.enter(Phase::Upstream);
     let invalidation = cache::Invalidation::of(settle, &parts);
     let mut request = Some(Request::from_parts(parts, body));
-    let forwarding = Forwarding { place, target: &target, rule, meter: &meter, deadline_ms };
+    let forwarding = Forwarding {
+        place,
+        target: &target,
+        rule,
+        meter: &meter,
+        deadline_ms,
+    };
     let (head, mut passing) = forward::ask(settle, &mut request, forwarding).await?;
 
     settle.enter(Phase::CacheStore);
@@ -154,7 +181,12 @@ async fn phases(settle: &mut Settle, mut parts: Parts, body: Incoming) -> Result
 }
 
 /// The limits of one phase.
-async fn limit(settle: &mut Settle, rule: &Rule, when: When, facts: &RequestFacts<'_>) -> Result<(), Reject> {
+async fn limit(
+    settle: &mut Settle,
+    rule: &Rule,
+    when: When,
+    facts: &RequestFacts<'_>,
+) -> Result<(), Reject> {
     if rule.policies.is_empty() {
         return Ok(());
     }
@@ -162,7 +194,10 @@ async fn limit(settle: &mut Settle, rule: &Rule, when: When, facts: &RequestFact
     if charges.is_empty() {
         return Ok(());
     }
-    let (thread, force) = (Rc::clone(&settle.thread), std::sync::Arc::clone(&settle.force));
+    let (thread, force) = (
+        Rc::clone(&settle.thread),
+        std::sync::Arc::clone(&settle.force),
+    );
     let charged = Box::pin(limits::charge(&thread.shared, &force.program, &charges)).await;
     settle.verdicts.extend(charged.verdicts);
     charged.reject.map_or(Ok(()), Err)
@@ -176,8 +211,19 @@ async fn authenticate(
     target: &target::Target,
 ) -> Result<Option<DigestCheck>, Reject> {
     let thread = Rc::clone(&settle.thread);
-    let outcome = auth::authenticate(rule, facts, target, &mut *thread.tokens.borrow_mut(), thread.clock().wall_s())?;
-    let Authenticated { identity, identities: _, nonces, digest } = match outcome {
+    let outcome = auth::authenticate(
+        rule,
+        facts,
+        target,
+        &mut *thread.tokens.borrow_mut(),
+        thread.clock().wall_s(),
+    )?;
+    let Authenticated {
+        identity,
+        identities: _,
+        nonces,
+        digest,
+    } = match outcome {
         Outcome::Anonymous => return Ok(None),
         Outcome::Identified(authenticated) => authenticated,
     };
@@ -191,12 +237,21 @@ async fn authenticate(
 /// Marks a nonce as used.
 async fn claim_nonce(thread: &Thread, claim: &NonceClaim) -> Result<(), Reject> {
     let shared = &thread.shared;
-    let here = || match shared.nonces.claim(claim.key, claim.ttl_ms, shared.clock.now_ms()) {
+    let here = || match shared
+        .nonces
+        .claim(claim.key, claim.ttl_ms, shared.clock.now_ms())
+    {
         Seen::Fresh => Ok(()),
         Seen::Replayed => Err(claim.replayed()),
         Seen::Full => Err(claim.unavailable()),
     };
-    let NonceScope::Shared { store, on_store_failure } = &claim.scope else { return here() };
+    let NonceScope::Shared {
+        store,
+        on_store_failure,
+    } = &claim.scope
+    else {
+        return here();
+    };
     // This sidecar's own memory comes first: it costs no round trip, and it is right about what it has seen.
     here()?;
     let asked = async {
@@ -226,9 +281,14 @@ async fn verified(
     let whole = async {
         let mut whole = BytesMut::new();
         while let Some(frame) = body.frame().await {
-            let broken = |_| Reject::new(RejectReason::BadRequest).by(check.decider.clone()).detail("the body broke off");
+            let broken = |_| {
+                Reject::new(RejectReason::BadRequest)
+                    .by(check.decider.clone())
+                    .detail("the body broke off")
+            };
             if let Ok(data) = frame.map_err(broken)?.into_data() {
-                if !meter.pass(data.len()) || (whole.len() + data.len()) as u64 > check.max_buffered {
+                if !meter.pass(data.len()) || (whole.len() + data.len()) as u64 > check.max_buffered
+                {
                     return Err(too_large());
                 }
                 whole.extend_from_slice(&data);
@@ -239,7 +299,8 @@ async fn verified(
     let thread = Rc::clone(&settle.thread);
     let whole = thread.ticker.within(deadline_ms, whole).await;
     settle.bytes_in = meter.bytes();
-    let whole = whole.map_err(|Elapsed| Reject::new(RejectReason::RequestTimeout).by(check.decider.clone()))??;
+    let whole = whole
+        .map_err(|Elapsed| Reject::new(RejectReason::RequestTimeout).by(check.decider.clone()))??;
     check.verify(&whole)?;
     Ok(whole)
 }
@@ -254,7 +315,11 @@ mod tests {
     use sluice_process::Shutdown;
 
     use super::*;
-    use crate::{data::Plan, log::AccessLog, shared::{Shared, SharedLimits}};
+    use crate::{
+        data::Plan,
+        log::AccessLog,
+        shared::{Shared, SharedLimits},
+    };
 
     #[test]
     fn the_way_of_a_request_is_small_to_move() {
@@ -277,9 +342,15 @@ mod tests {
             shutdown: Shutdown::default(),
         };
         let thread = Thread::new(shared, &plan);
-        let reject = survive(&thread, async { panic!("on purpose") }).await.map(|()| "passed").expect_err("refused");
+        let reject = survive(&thread, async { panic!("on purpose") })
+            .await
+            .map(|()| "passed")
+            .expect_err("refused");
         assert_eq!(reject.reason.describe().status, 500);
         assert_eq!(thread.tally.panics(), 1);
-        assert_eq!(survive(&thread, async { Ok("goes on") }).await, Ok("goes on"));
+        assert_eq!(
+            survive(&thread, async { Ok("goes on") }).await,
+            Ok("goes on")
+        );
     }
 }

@@ -62,7 +62,13 @@ pub struct Connection {
 
 impl Connection {
     fn new(peer: SocketAddr, inbound: Inbound, now_ms: u64) -> Rc<Self> {
-        Rc::new(Self { peer, inbound, busy: Cell::new(0), used: Cell::new(false), idle_since_ms: Cell::new(now_ms) })
+        Rc::new(Self {
+            peer,
+            inbound,
+            busy: Cell::new(0),
+            used: Cell::new(false),
+            idle_since_ms: Cell::new(now_ms),
+        })
     }
 
     /// A request begins.
@@ -79,7 +85,11 @@ impl Connection {
 
     /// Until when it may stand as it stands now; none: it is busy.
     fn deadline_ms(&self) -> Option<u64> {
-        let longest = if self.used.get() { IDLE_MS } else { FIRST_HEAD_MS };
+        let longest = if self.used.get() {
+            IDLE_MS
+        } else {
+            FIRST_HEAD_MS
+        };
         (self.busy.get() == 0).then(|| self.idle_since_ms.get() + longest)
     }
 
@@ -92,7 +102,10 @@ impl Connection {
                 return;
             }
             // Looked at now and then, not at each request.
-            let _ = thread.ticker.within(deadline.max(now + FIRST_HEAD_MS / 2), pending::<()>()).await;
+            let _ = thread
+                .ticker
+                .within(deadline.max(now + FIRST_HEAD_MS / 2), pending::<()>())
+                .await;
         }
     }
 }
@@ -129,7 +142,9 @@ async fn serve(thread: Rc<Thread>, connection: Rc<Connection>, stream: TcpStream
 async fn serve_http(thread: Rc<Thread>, connection: Rc<Connection>, stream: TcpStream) {
     let service = service_fn({
         let (thread, connection) = (Rc::clone(&thread), Rc::clone(&connection));
-        move |request: Request<Incoming>| request::handle(Rc::clone(&thread), Rc::clone(&connection), request)
+        move |request: Request<Incoming>| {
+            request::handle(Rc::clone(&thread), Rc::clone(&connection), request)
+        }
     });
     let mut builder = auto::Builder::new(LocalExecutor);
     builder
@@ -140,7 +155,10 @@ async fn serve_http(thread: Rc<Thread>, connection: Rc<Connection>, stream: TcpS
         .max_headers(MAX_HEADERS)
         // A client that has heard nothing yet of the drain gets its answer and is then sent elsewhere.
         .keep_alive(!thread.shutdown.has_begun());
-    builder.http2().max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_HEAD_BYTES as u32);
+    builder
+        .http2()
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEAD_BYTES as u32);
     let mut http = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut still = pin!(connection.stood_still(&thread));
     let mut draining = pin!(thread.shutdown.begun());
@@ -166,7 +184,14 @@ mod tests {
     #[test]
     fn only_a_connection_without_a_request_has_a_deadline() {
         let address = SocketAddr::from(([192, 0, 2, 1], 80));
-        let connection = Connection::new(address, Inbound { listen: address, app: address }, 5);
+        let connection = Connection::new(
+            address,
+            Inbound {
+                listen: address,
+                app: address,
+            },
+            5,
+        );
         assert_eq!(connection.deadline_ms(), Some(5 + FIRST_HEAD_MS));
         connection.begin();
         connection.begin();

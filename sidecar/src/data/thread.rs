@@ -10,8 +10,8 @@ use std::{
     time::Duration,
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
 use sluice_process::{Clock, Shutdown};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{net::TcpListener, task::LocalSet};
 
 use super::{deadline::Ticker, dice::Dice, serve, upstream};
@@ -48,7 +48,9 @@ pub struct Plan {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address cannot be bound.
-    #[error("cannot listen on {address}: {cause}; is another process there, or the address not of this machine?")]
+    #[error(
+        "cannot listen on {address}: {cause}; is another process there, or the address not of this machine?"
+    )]
     Bind {
         /// The address.
         address: SocketAddr,
@@ -121,7 +123,11 @@ impl Thread {
             log: ThreadLog::new(plan.log.clone()),
             tally: shared.metrics.thread(),
             shutdown: plan.shutdown.clone(),
-            own: plan.inbound.iter().map(|inbound| (inbound.listen, *inbound)).collect(),
+            own: plan
+                .inbound
+                .iter()
+                .map(|inbound| (inbound.listen, *inbound))
+                .collect(),
             waiting: Rc::default(),
             last_request_us: Cell::new(0),
             shared,
@@ -185,7 +191,10 @@ pub fn start(shared: &Arc<Shared>, plan: &Plan) -> Result<Running, StartError> {
             let bind = |address| bind(address).map_err(|cause| StartError::Bind { address, cause });
             let socket = bind(inbound.listen)?;
             if index == 0 {
-                let local = socket.local_addr().ok().and_then(|address| address.as_socket());
+                let local = socket
+                    .local_addr()
+                    .ok()
+                    .and_then(|address| address.as_socket());
                 inbound.listen = local.unwrap_or(inbound.listen);
             }
             bound.push(socket);
@@ -196,9 +205,16 @@ pub fn start(shared: &Arc<Shared>, plan: &Plan) -> Result<Running, StartError> {
     for (index, sockets) in sockets.into_iter().enumerate() {
         let (shared, plan) = (Arc::clone(shared), plan.clone());
         let builder = std::thread::Builder::new().name(format!("data-{index}"));
-        threads.push(builder.spawn(move || run(&shared, &plan, sockets)).map_err(StartError::Thread)?);
+        threads.push(
+            builder
+                .spawn(move || run(&shared, &plan, sockets))
+                .map_err(StartError::Thread)?,
+        );
     }
-    Ok(Running { threads, listening: plan.inbound.iter().map(|inbound| inbound.listen).collect() })
+    Ok(Running {
+        threads,
+        listening: plan.inbound.iter().map(|inbound| inbound.listen).collect(),
+    })
 }
 
 impl Running {
@@ -214,15 +230,29 @@ impl Running {
 
     /// Waits for the threads; none: one of them panicked.
     pub fn join(self) -> Option<Drained> {
-        let ends: Vec<_> = self.threads.into_iter().map(|thread| thread.join().ok()).collect();
+        let ends: Vec<_> = self
+            .threads
+            .into_iter()
+            .map(|thread| thread.join().ok())
+            .collect();
         let all: Option<Vec<_>> = ends.into_iter().collect();
-        all.map(|ends| if ends.contains(&Drained::CutOff) { Drained::CutOff } else { Drained::Whole })
+        all.map(|ends| {
+            if ends.contains(&Drained::CutOff) {
+                Drained::CutOff
+            } else {
+                Drained::Whole
+            }
+        })
     }
 }
 
 /// Every data thread has a socket of its own for each port: the kernel spreads the connections.
 fn bind(address: SocketAddr) -> std::io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
@@ -233,7 +263,10 @@ fn bind(address: SocketAddr) -> std::io::Result<Socket> {
 
 fn run(shared: &Arc<Shared>, plan: &Plan, sockets: Vec<Socket>) -> Drained {
     // Without a runtime this thread cannot serve: its end ends the process.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => panic!("no runtime for a data thread: {error}"),
     };
@@ -252,6 +285,10 @@ fn run(shared: &Arc<Shared>, plan: &Plan, sockets: Vec<Socket>) -> Drained {
         plan.shutdown.begun().await;
         let drained = tokio::time::timeout(plan.drain_timeout, thread.drained()).await;
         thread.log.flush();
-        if drained.is_ok() { Drained::Whole } else { Drained::CutOff }
+        if drained.is_ok() {
+            Drained::Whole
+        } else {
+            Drained::CutOff
+        }
     })
 }

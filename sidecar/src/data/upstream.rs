@@ -1,14 +1,7 @@
 //! Connections to upstreams, kept for one data thread: no lock, no look at another thread's. A connection is driven by a
 //! task of its own; its sender is leased to one request at a time and comes back when the answer's body has ended.
 
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    net::SocketAddr,
-    pin::pin,
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::RefCell, collections::HashMap, net::SocketAddr, pin::pin, rc::Rc, time::Duration};
 
 use http::{Method, Request, Response, request::Parts};
 use hyper::{
@@ -87,7 +80,12 @@ impl Pool {
     /// No connections yet.
     pub fn new(clock: Clock, ticker: Ticker) -> Self {
         let (idle, multiplexed) = (RefCell::default(), RefCell::default());
-        Self(Rc::new(Inner { clock, ticker, idle, multiplexed }))
+        Self(Rc::new(Inner {
+            clock,
+            ticker,
+            idle,
+            multiplexed,
+        }))
     }
 
     /// Sends a request and waits for the head of its answer, until `deadline_ms` on the monotonic clock. The request is
@@ -102,10 +100,16 @@ impl Pool {
         let exchange = pin!(async {
             match protocol {
                 BackendProtocol::Http1 => self.send_http1(address, request, deadline_ms).await,
-                BackendProtocol::H2c => Box::pin(self.send_http2(address, request, deadline_ms)).await,
+                BackendProtocol::H2c => {
+                    Box::pin(self.send_http2(address, request, deadline_ms)).await
+                }
             }
         });
-        self.0.ticker.within(deadline_ms, exchange).await.unwrap_or(Err(UpstreamError::Timeout(address)))
+        self.0
+            .ticker
+            .within(deadline_ms, exchange)
+            .await
+            .unwrap_or(Err(UpstreamError::Timeout(address)))
     }
 
     async fn send_http1(
@@ -123,14 +127,24 @@ impl Pool {
                 }
             }
             let stale = self.0.clock.now_ms().saturating_sub(since_ms) >= STALE_AFTER_MS;
-            let spare = if stale { request.as_ref().and_then(spare) } else { None };
-            let lease = Lease { pool: self.clone(), address, sender };
+            let spare = if stale {
+                request.as_ref().and_then(spare)
+            } else {
+                None
+            };
+            let lease = Lease {
+                pool: self.clone(),
+                address,
+                sender,
+            };
             match (lease.send(request).await, spare) {
                 (Ok(answered), _) => return Ok(answered),
                 // It closed in between, and nothing was sent.
                 (Err(_), _) if request.is_some() => {}
                 // Something was. Only the copy of an idempotent request is sent a second time.
-                (Err(UpstreamError::Broken(_, cause)), Some(spare)) if broke_before_answer(&cause) => {
+                (Err(UpstreamError::Broken(_, cause)), Some(spare))
+                    if broke_before_answer(&cause) =>
+                {
                     *request = Some(*spare);
                     break;
                 }
@@ -147,14 +161,25 @@ impl Pool {
         request: &mut Option<Request<RequestBody>>,
         deadline_ms: u64,
     ) -> Result<Answered, UpstreamError> {
-        let known = self.0.multiplexed.borrow().get(&address).filter(|sender| !sender.is_closed()).cloned();
+        let known = self
+            .0
+            .multiplexed
+            .borrow()
+            .get(&address)
+            .filter(|sender| !sender.is_closed())
+            .cloned();
         let mut sender = match known {
             Some(sender) => sender,
             None => self.connect_http2(address, deadline_ms).await?,
         };
-        let Some(taken) = request.take() else { return Err(UpstreamError::Taken(address)) };
+        let Some(taken) = request.take() else {
+            return Err(UpstreamError::Taken(address));
+        };
         match sender.try_send_request(taken).await {
-            Ok(response) => Ok(Answered { response, lease: None }),
+            Ok(response) => Ok(Answered {
+                response,
+                lease: None,
+            }),
             Err(mut failed) => {
                 *request = failed.take_message();
                 self.0.multiplexed.borrow_mut().remove(&address);
@@ -163,17 +188,32 @@ impl Pool {
         }
     }
 
-    async fn connect(&self, address: SocketAddr, deadline_ms: u64) -> Result<TokioIo<TcpStream>, UpstreamError> {
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        deadline_ms: u64,
+    ) -> Result<TokioIo<TcpStream>, UpstreamError> {
         let deadline_ms = deadline_ms.min(self.0.clock.now_ms() + CONNECT_TIMEOUT_MS);
-        let stream = match self.0.ticker.within(deadline_ms, TcpStream::connect(address)).await {
+        let stream = match self
+            .0
+            .ticker
+            .within(deadline_ms, TcpStream::connect(address))
+            .await
+        {
             Ok(connected) => connected.map_err(|error| UpstreamError::Connect(address, error))?,
             Err(_) => return Err(UpstreamError::ConnectTimeout(address)),
         };
-        stream.set_nodelay(true).map_err(|error| UpstreamError::Connect(address, error))?;
+        stream
+            .set_nodelay(true)
+            .map_err(|error| UpstreamError::Connect(address, error))?;
         Ok(TokioIo::new(stream))
     }
 
-    async fn connect_http1(&self, address: SocketAddr, deadline_ms: u64) -> Result<Lease, UpstreamError> {
+    async fn connect_http1(
+        &self,
+        address: SocketAddr,
+        deadline_ms: u64,
+    ) -> Result<Lease, UpstreamError> {
         let io = self.connect(address, deadline_ms).await?;
         let (sender, connection) = http1::Builder::new()
             // One write for a head and its small body.
@@ -185,7 +225,11 @@ impl Pool {
             // Its error reaches the request that it concerns.
             let _ = connection.await;
         });
-        Ok(Lease { pool: self.clone(), address, sender })
+        Ok(Lease {
+            pool: self.clone(),
+            address,
+            sender,
+        })
     }
 
     async fn connect_http2(
@@ -201,7 +245,10 @@ impl Pool {
         spawn_local(async move {
             let _ = connection.await;
         });
-        self.0.multiplexed.borrow_mut().insert(address, sender.clone());
+        self.0
+            .multiplexed
+            .borrow_mut()
+            .insert(address, sender.clone());
         Ok(sender)
     }
 
@@ -221,18 +268,31 @@ impl Pool {
     pub fn purge(&self) {
         let now = self.0.clock.now_ms();
         self.0.idle.borrow_mut().retain(|_, idle| {
-            idle.retain(|idle| !idle.sender.is_closed() && now.saturating_sub(idle.since_ms) < IDLE_MS);
+            idle.retain(|idle| {
+                !idle.sender.is_closed() && now.saturating_sub(idle.since_ms) < IDLE_MS
+            });
             !idle.is_empty()
         });
-        self.0.multiplexed.borrow_mut().retain(|_, sender| !sender.is_closed());
+        self.0
+            .multiplexed
+            .borrow_mut()
+            .retain(|_, sender| !sender.is_closed());
     }
 }
 
 impl Lease {
-    async fn send(mut self, request: &mut Option<Request<RequestBody>>) -> Result<Answered, UpstreamError> {
-        let Some(taken) = request.take() else { return Err(UpstreamError::Taken(self.address)) };
+    async fn send(
+        mut self,
+        request: &mut Option<Request<RequestBody>>,
+    ) -> Result<Answered, UpstreamError> {
+        let Some(taken) = request.take() else {
+            return Err(UpstreamError::Taken(self.address));
+        };
         match self.sender.try_send_request(taken).await {
-            Ok(response) => Ok(Answered { response, lease: Some(self) }),
+            Ok(response) => Ok(Answered {
+                response,
+                lease: Some(self),
+            }),
             Err(mut failed) => {
                 *request = failed.take_message();
                 Err(UpstreamError::Broken(self.address, failed.into_error()))
@@ -242,7 +302,11 @@ impl Lease {
 
     /// The answer's body has ended: another request may use the connection.
     pub fn give_back(self) {
-        let Self { pool, address, sender } = self;
+        let Self {
+            pool,
+            address,
+            sender,
+        } = self;
         if sender.is_closed() {
             return;
         }
@@ -258,16 +322,27 @@ impl Lease {
 /// Whether the connection ended without a byte of an answer.
 fn broke_before_answer(error: &hyper::Error) -> bool {
     error.is_incomplete_message() || error.is_closed() || error.is_canceled() || {
-        let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+        let io = std::error::Error::source(error)
+            .and_then(|source| source.downcast_ref::<std::io::Error>());
         io.is_some_and(|io| {
-            matches!(io.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
+            matches!(
+                io.kind(),
+                std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe
+            )
         })
     }
 }
 
 /// A copy of a request that may be sent twice (RFC 9110 section 9.2.2).
 fn spare(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
-    let idempotent = [Method::GET, Method::HEAD, Method::PUT, Method::DELETE, Method::OPTIONS, Method::TRACE];
+    let idempotent = [
+        Method::GET,
+        Method::HEAD,
+        Method::PUT,
+        Method::DELETE,
+        Method::OPTIONS,
+        Method::TRACE,
+    ];
     if !idempotent.contains(request.method()) {
         return None;
     }

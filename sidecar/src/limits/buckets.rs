@@ -46,7 +46,10 @@ pub(super) struct LiveBucket {
 impl LiveBucket {
     /// What is leased. The lock is held for a few instructions at a time, and never while waiting.
     pub fn lease(&self) -> MutexGuard<'_, slice::Lease> {
-        self.lease.get_or_init(Box::default).lock().unwrap_or_else(PoisonError::into_inner)
+        self.lease
+            .get_or_init(Box::default)
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The store's answer.
@@ -70,7 +73,12 @@ impl LiveBucket {
     fn is_idle(&self, now_us: u64) -> bool {
         // A full bucket's theoretical arrival time, in nanoseconds, is not ahead.
         self.tat.load(Ordering::Relaxed) <= now_us.saturating_mul(1000)
-            && self.lease.get().is_none_or(|lease| lease.lock().unwrap_or_else(PoisonError::into_inner).idle(now_us))
+            && self.lease.get().is_none_or(|lease| {
+                lease
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .idle(now_us)
+            })
     }
 }
 
@@ -93,7 +101,14 @@ pub enum Answering {
 }
 
 impl Answering {
-    const ALL: [Self; 6] = [Self::Local, Self::Leased, Self::Strict, Self::LocalShare, Self::Allow, Self::Deny];
+    const ALL: [Self; 6] = [
+        Self::Local,
+        Self::Leased,
+        Self::Strict,
+        Self::LocalShare,
+        Self::Allow,
+        Self::Deny,
+    ];
 
     /// As the status of the policy has it.
     pub const fn name(self) -> &'static str {
@@ -121,14 +136,21 @@ impl Limits {
 
     /// Buckets in memory.
     pub fn buckets(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len() as u64).sum()
+        self.shards
+            .iter()
+            .map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len() as u64)
+            .sum()
     }
 
     /// The bucket of a charge.
     pub(super) fn bucket(&self, charge: &Charge<'_>, now_us: u64) -> Arc<LiveBucket> {
         let key = charge.key.hash();
         let shard = &self.shards[usize::from(key[15]) % SHARDS];
-        if let Some(found) = shard.read().unwrap_or_else(PoisonError::into_inner).get(key) {
+        if let Some(found) = shard
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+        {
             return Arc::clone(found);
         }
         let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
@@ -144,27 +166,44 @@ impl Limits {
     }
 
     fn overflow(&self, limit: &LimitId) -> Arc<LiveBucket> {
-        let mut overflow = self.overflow.write().unwrap_or_else(PoisonError::into_inner);
+        let mut overflow = self
+            .overflow
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         Arc::clone(overflow.entry(limit.clone()).or_default())
     }
 
     /// Notes who answers for a limit.
     pub(super) fn note(&self, limit: &LimitId, by: Answering) {
-        let known = self.answering.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self
+            .answering
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(current) = known.get(limit) {
             current.store(by as u8, Ordering::Relaxed);
             return;
         }
         drop(known);
-        let mut known = self.answering.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self
+            .answering
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         known.insert(limit.clone(), AtomicU8::new(by as u8));
     }
 
     /// Who answers for the limit `namespace/policy/limit`.
     pub fn answering(&self, limit: &str) -> Answering {
-        let known = self.answering.read().unwrap_or_else(PoisonError::into_inner);
-        let found = known.iter().find(|(id, _)| id.as_str() == limit).map(|(_, by)| by.load(Ordering::Relaxed));
-        found.and_then(|by| Answering::ALL.get(usize::from(by)).copied()).unwrap_or(Answering::Local)
+        let known = self
+            .answering
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let found = known
+            .iter()
+            .find(|(id, _)| id.as_str() == limit)
+            .map(|(_, by)| by.load(Ordering::Relaxed));
+        found
+            .and_then(|by| Answering::ALL.get(usize::from(by)).copied())
+            .unwrap_or(Answering::Local)
     }
 }
 

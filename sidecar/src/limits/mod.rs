@@ -13,11 +13,11 @@ use sluice_pipeline::{
         token_bucket,
     },
 };
-use sluice_snapshot::unit::policy::{Consistency, Global, Mode, Scope, StoreFailure};
 use sluice_process::Clock;
+use sluice_snapshot::unit::policy::{Consistency, Global, Mode, Scope, StoreFailure};
 
-pub use buckets::{Answering, Limits};
 use buckets::LiveBucket;
+pub use buckets::{Answering, Limits};
 
 use crate::{
     shared::Shared,
@@ -40,7 +40,11 @@ pub async fn charge(shared: &Shared, program: &Program, charges: &[Charge<'_>]) 
     // Buckets of this sidecar first, exact round trips last: what cannot be given back is taken when nothing else
     // refuses any more.
     for rank in 0..=2 {
-        for (charge, slot) in charges.iter().zip(&mut taken).filter(|(charge, _)| rank_of(charge.limit) == rank) {
+        for (charge, slot) in charges
+            .iter()
+            .zip(&mut taken)
+            .filter(|(charge, _)| rank_of(charge.limit) == rank)
+        {
             if refused.is_some() {
                 break;
             }
@@ -54,15 +58,28 @@ pub async fn charge(shared: &Shared, program: &Program, charges: &[Charge<'_>]) 
             taking.give_back();
         }
     }
-    let verdicts: Vec<Verdict> = taken.into_iter().flatten().filter_map(|taking| taking.verdict).collect();
-    Charged { verdicts, reject: refused }
+    let verdicts: Vec<Verdict> = taken
+        .into_iter()
+        .flatten()
+        .filter_map(|taking| taking.verdict)
+        .collect();
+    Charged {
+        verdicts,
+        reject: refused,
+    }
 }
 
 fn rank_of(limit: &Limit) -> u8 {
     match &limit.scope {
         Scope::Local => 0,
-        Scope::Global(Global { consistency: Consistency::Leased, .. }) => 1,
-        Scope::Global(Global { consistency: Consistency::Strict, .. }) => 2,
+        Scope::Global(Global {
+            consistency: Consistency::Leased,
+            ..
+        }) => 1,
+        Scope::Global(Global {
+            consistency: Consistency::Strict,
+            ..
+        }) => 2,
     }
 }
 
@@ -104,7 +121,10 @@ async fn take(shared: &Shared, program: &Program, charge: &Charge<'_>) -> Taking
             match answer {
                 Some((decision, by)) => {
                     shared.limits.note(&charge.limit.id, by);
-                    Taking { verdict: Some(Verdict::new(charge, decision)), from: None }
+                    Taking {
+                        verdict: Some(Verdict::new(charge, decision)),
+                        from: None,
+                    }
                 }
                 None => without_store(shared, program, charge, global, &live),
             }
@@ -136,12 +156,22 @@ fn without_store(
         }
         StoreFailure::Allow => {
             shared.limits.note(&charge.limit.id, Answering::Allow);
-            let decision = Decision::Admit { tat: 0, remaining: charge.limit.bucket.burst(), reset_us: 0 };
-            Taking { verdict: Some(Verdict::new(charge, decision)), from: None }
+            let decision = Decision::Admit {
+                tat: 0,
+                remaining: charge.limit.bucket.burst(),
+                reset_us: 0,
+            };
+            Taking {
+                verdict: Some(Verdict::new(charge, decision)),
+                from: None,
+            }
         }
         StoreFailure::Deny => {
             shared.limits.note(&charge.limit.id, Answering::Deny);
-            Taking { verdict: None, from: None }
+            Taking {
+                verdict: None,
+                from: None,
+            }
         }
     }
 }
@@ -164,18 +194,39 @@ async fn leased(
         let request = ask.request(sessions(program, global));
         let (live, clock) = (Arc::clone(live), shared.clock);
         let reply = Reply::new(move |result| live.hear(&ask, result, clock.now_us()));
-        shared.stores.call(StoreCall::Lease(Lease { store: global.store.clone(), key: charge.key.clone(), request, reply }));
+        shared.stores.call(StoreCall::Lease(Lease {
+            store: global.store.clone(),
+            key: charge.key.clone(),
+            request,
+            reply,
+        }));
     };
     let take = || live.lease().take(terms, charge.cost, shared.clock.now_us());
     let settled = |taken: Taken| -> Result<Decision, Option<slice::Ask>> {
         match taken {
-            Taken::Admit { remaining, reset_us, ask } => {
+            Taken::Admit {
+                remaining,
+                reset_us,
+                ask,
+            } => {
                 ask.map(&send);
-                Ok(Decision::Admit { tat: 0, remaining, reset_us })
+                Ok(Decision::Admit {
+                    tat: 0,
+                    remaining,
+                    reset_us,
+                })
             }
-            Taken::Refuse { retry_after_us, reset_us, ask } => {
+            Taken::Refuse {
+                retry_after_us,
+                reset_us,
+                ask,
+            } => {
                 ask.map(&send);
-                Ok(Decision::Refuse { retry_after_us, remaining: 0, reset_us })
+                Ok(Decision::Refuse {
+                    retry_after_us,
+                    remaining: 0,
+                    reset_us,
+                })
             }
             Taken::Ask(ask) => Err(Some(ask)),
             Taken::Wait => Err(None),
@@ -219,7 +270,10 @@ async fn leased(
         }
     };
     let waited = tokio::time::timeout(Duration::from_millis(global.max_wait_ms), wait).await;
-    waited.ok().flatten().map(|decision| (decision, Answering::Leased))
+    waited
+        .ok()
+        .flatten()
+        .map(|decision| (decision, Answering::Leased))
 }
 
 /// Asks the store for exactly this request. None: it does not answer.
@@ -233,14 +287,32 @@ async fn strict(
     if shared.stores.is_open(&global.store) {
         return None;
     }
-    let request = terms.strict(charge.cost, shared.clock.now_us()).request(sessions(program, global));
+    let request = terms
+        .strict(charge.cost, shared.clock.now_us())
+        .request(sessions(program, global));
     let answer = shared.stores.lease(&global.store, &charge.key, request);
-    let reply = tokio::time::timeout(Duration::from_millis(global.max_wait_ms), answer).await.ok()?.ok()?;
-    let slice::Reply { granted, left, retry_us, reset_us } = reply;
+    let reply = tokio::time::timeout(Duration::from_millis(global.max_wait_ms), answer)
+        .await
+        .ok()?
+        .ok()?;
+    let slice::Reply {
+        granted,
+        left,
+        retry_us,
+        reset_us,
+    } = reply;
     let decision = if granted >= charge.cost {
-        Decision::Admit { tat: 0, remaining: left, reset_us }
+        Decision::Admit {
+            tat: 0,
+            remaining: left,
+            reset_us,
+        }
     } else {
-        Decision::Refuse { retry_after_us: retry_us, remaining: left, reset_us }
+        Decision::Refuse {
+            retry_after_us: retry_us,
+            remaining: left,
+            reset_us,
+        }
     };
     Some((decision, Answering::Strict))
 }

@@ -60,9 +60,16 @@ fn units(scope: Scope, burst: u64, mode: Mode) -> UnitSet {
         headers: true,
         limits: vec![unit::Limit {
             name: "each".into(),
-            key: vec![KeyPart::ClientAddress { prefix_v4: 32, prefix_v6: 64 }],
+            key: vec![KeyPart::ClientAddress {
+                prefix_v4: 32,
+                prefix_v6: 64,
+            }],
             on_missing_key: OnMissingKey::Deny,
-            bucket: TokenBucket { requests: 1, per_ms: 3_600_000, burst },
+            bucket: TokenBucket {
+                requests: 1,
+                per_ms: 3_600_000,
+                burst,
+            },
             scope,
         }],
         broken: None,
@@ -86,7 +93,10 @@ fn units(scope: Scope, burst: u64, mode: Mode) -> UnitSet {
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
             timeouts: Timeouts::default(),
-            action: Action::Backends(vec![WeightedTarget { weight: 1, target: sluice_snapshot::unit::route::Target::App }]),
+            action: Action::Backends(vec![WeightedTarget {
+                weight: 1,
+                target: sluice_snapshot::unit::route::Target::App,
+            }]),
             broken: None,
         }],
         broken: None,
@@ -113,13 +123,24 @@ fn units(scope: Scope, burst: u64, mode: Mode) -> UnitSet {
         (UnitName::inbound("shop", "orders"), inbound),
         (UnitName::fleet("shop", "plans"), fleet),
     ];
-    let held = |unit: Unit| Held { hash: Hash::of(&unit.encode()), content: Content::Unit(Arc::new(unit)) };
-    UnitSet { units: all.map(|(name, unit)| (name, held(unit))).into() }
+    let held = |unit: Unit| Held {
+        hash: Hash::of(&unit.encode()),
+        content: Content::Unit(Arc::new(unit)),
+    };
+    UnitSet {
+        units: all.map(|(name, unit)| (name, held(unit))).into(),
+    }
 }
 
 impl Bench {
     fn new(scope: Scope, burst: u64, mode: Mode, limits: SharedLimits) -> Self {
-        let (shared, Inbox { store_calls: mut queue, settled: _ }) = Shared::new(limits);
+        let (
+            shared,
+            Inbox {
+                store_calls: mut queue,
+                settled: _,
+            },
+        ) = Shared::new(limits);
         let program = Program::compile(&units(scope, burst, mode), None).expect("compiles");
         let (calls, hung) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(false)));
         let (counter, silent, clock) = (Arc::clone(&calls), Arc::clone(&hung), shared.clock);
@@ -128,24 +149,37 @@ impl Bench {
             let mut unanswered = Vec::new();
             while let Some(call) = queue.recv().await {
                 counter.fetch_add(1, Ordering::Relaxed);
-                let StoreCall::Lease(lease) = call else { continue };
+                let StoreCall::Lease(lease) = call else {
+                    continue;
+                };
                 if *silent.lock().expect("no panic") {
                     unanswered.push(lease);
                     continue;
                 }
                 let key = *lease.key.hash();
-                let (stored, reply) = slice::model(buckets.get(&key).copied(), &lease.request, clock.now_us());
+                let (stored, reply) =
+                    slice::model(buckets.get(&key).copied(), &lease.request, clock.now_us());
                 if let Some(stored) = stored {
                     buckets.insert(key, stored);
                 }
                 lease.reply.answer(Ok(reply));
             }
         });
-        Self { shared, program, calls, hung, store }
+        Self {
+            shared,
+            program,
+            calls,
+            hung,
+            store,
+        }
     }
 
     fn rule(&self) -> &program::Rule {
-        &self.program.route(&UnitName::route("shop", "orders")).expect("a route").rules[0]
+        &self
+            .program
+            .route(&UnitName::route("shop", "orders"))
+            .expect("a route")
+            .rules[0]
     }
 
     async fn ask(&self, peer: [u8; 4]) -> Charged {
@@ -167,38 +201,75 @@ impl Bench {
 
 #[tokio::test]
 async fn leases_admit_what_the_bucket_holds_with_few_calls() {
-    let bench = Bench::new(global(Consistency::Leased, StoreFailure::Deny), 100, Mode::Enforce, SharedLimits::default());
+    let bench = Bench::new(
+        global(Consistency::Leased, StoreFailure::Deny),
+        100,
+        Mode::Enforce,
+        SharedLimits::default(),
+    );
     let admitted = bench.admitted(1000, [192, 0, 2, 1]).await;
     let calls = bench.calls.load(Ordering::Relaxed);
     assert!((60..=101).contains(&admitted), "{admitted}");
     assert!(calls <= 50, "{calls} calls");
-    assert_eq!(bench.shared.limits.answering("shop/plans/each"), Answering::Leased);
+    assert_eq!(
+        bench.shared.limits.answering("shop/plans/each"),
+        Answering::Leased
+    );
 }
 
 #[tokio::test]
 async fn strict_asks_for_each_request_and_admits_exactly() {
-    let bench = Bench::new(global(Consistency::Strict, StoreFailure::Deny), 5, Mode::Enforce, SharedLimits::default());
+    let bench = Bench::new(
+        global(Consistency::Strict, StoreFailure::Deny),
+        5,
+        Mode::Enforce,
+        SharedLimits::default(),
+    );
     assert_eq!(bench.admitted(20, [192, 0, 2, 1]).await, 5);
     assert_eq!(bench.calls.load(Ordering::Relaxed), 20);
 }
 
 #[tokio::test]
-async fn a_store_that_hangs_is_waited_for_no_longer_than_allowed_and_then_the_named_answer_counts() {
-    for (on_failure, admits) in [(StoreFailure::LocalShare, 2), (StoreFailure::Allow, 8), (StoreFailure::Deny, 0)] {
+async fn a_store_that_hangs_is_waited_for_no_longer_than_allowed_and_then_the_named_answer_counts()
+{
+    for (on_failure, admits) in [
+        (StoreFailure::LocalShare, 2),
+        (StoreFailure::Allow, 8),
+        (StoreFailure::Deny, 0),
+    ] {
         for consistency in [Consistency::Leased, Consistency::Strict] {
-            let bench = Bench::new(global(consistency, on_failure), 8, Mode::Enforce, SharedLimits::default());
+            let bench = Bench::new(
+                global(consistency, on_failure),
+                8,
+                Mode::Enforce,
+                SharedLimits::default(),
+            );
             *bench.hung.lock().expect("no panic") = true;
             let begin = std::time::Instant::now();
             let first = bench.ask([192, 0, 2, 1]).await;
             let waited = begin.elapsed();
-            assert!(waited >= Duration::from_millis(45) && waited < Duration::from_secs(5), "{waited:?}");
+            assert!(
+                waited >= Duration::from_millis(45) && waited < Duration::from_secs(5),
+                "{waited:?}"
+            );
             // Once the breaker is open nobody waits.
-            bench.shared.stores.set_open(&UnitName::store("default"), true);
+            bench
+                .shared
+                .stores
+                .set_open(&UnitName::store("default"), true);
             let begin = std::time::Instant::now();
             let rest = bench.admitted(7, [192, 0, 2, 1]).await;
-            assert!(begin.elapsed() < Duration::from_millis(40), "{:?}", begin.elapsed());
+            assert!(
+                begin.elapsed() < Duration::from_millis(40),
+                "{:?}",
+                begin.elapsed()
+            );
             // Eight among four sidecars are two for each.
-            assert_eq!(usize::from(first.reject.is_none()) + rest, admits, "{on_failure:?} {consistency:?}");
+            assert_eq!(
+                usize::from(first.reject.is_none()) + rest,
+                admits,
+                "{on_failure:?} {consistency:?}"
+            );
         }
     }
 }
@@ -206,16 +277,30 @@ async fn a_store_that_hangs_is_waited_for_no_longer_than_allowed_and_then_the_na
 #[tokio::test]
 async fn a_policy_that_denies_without_store_refuses_with_503_and_in_shadow_with_nothing() {
     for (mode, refused) in [(Mode::Enforce, true), (Mode::Shadow, false)] {
-        let bench = Bench::new(global(Consistency::Leased, StoreFailure::Deny), 8, mode, SharedLimits::default());
-        bench.shared.stores.set_open(&UnitName::store("default"), true);
+        let bench = Bench::new(
+            global(Consistency::Leased, StoreFailure::Deny),
+            8,
+            mode,
+            SharedLimits::default(),
+        );
+        bench
+            .shared
+            .stores
+            .set_open(&UnitName::store("default"), true);
         let reject = bench.ask([192, 0, 2, 1]).await.reject;
-        assert_eq!(reject.map(|reject| reject.reason.describe().status), refused.then_some(503));
+        assert_eq!(
+            reject.map(|reject| reject.reason.describe().status),
+            refused.then_some(503)
+        );
     }
 }
 
 #[tokio::test]
 async fn memory_for_buckets_is_bounded_and_its_end_is_stricter_and_not_laxer() {
-    let limits = SharedLimits { max_buckets: 64, ..SharedLimits::default() };
+    let limits = SharedLimits {
+        max_buckets: 64,
+        ..SharedLimits::default()
+    };
     let bench = Bench::new(Scope::Local, 2, Mode::Enforce, limits);
     for peer in 0..=255 {
         bench.ask([10, 0, 0, peer]).await;

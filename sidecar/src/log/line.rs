@@ -119,9 +119,19 @@ mod tests {
 
     #[test]
     fn what_is_absent_is_left_out() {
-        let line = Line { status: 200, phase: "upstream", ..Line::default() };
+        let line = Line {
+            status: 200,
+            phase: "upstream",
+            ..Line::default()
+        };
         let text = serde_json::to_string(&line).expect("JSON");
-        assert!(!text.contains("reason") && !text.contains("null") && !text.contains("limits"), "{text}");
-        assert!(text.contains(r#""time":"1970-01-01T00:00:00.000Z""#), "{text}");
+        assert!(
+            !text.contains("reason") && !text.contains("null") && !text.contains("limits"),
+            "{text}"
+        );
+        assert!(
+            text.contains(r#""time":"1970-01-01T00:00:00.000Z""#),
+            "{text}"
+        );
     }
 }

@@ -48,7 +48,10 @@ pub struct Writer(thread::JoinHandle<()>);
 impl AccessLog {
     /// A log that writes nothing.
     pub fn off() -> Self {
-        Self { batches: None, dropped: Arc::default() }
+        Self {
+            batches: None,
+            dropped: Arc::default(),
+        }
     }
 
     /// Starts the writer thread. It ends when the last log that was made from this one is gone.
@@ -56,8 +59,16 @@ impl AccessLog {
         let (batches, queue) = sync_channel(MAX_BATCHES);
         let dropped = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&dropped);
-        let thread = thread::Builder::new().name("access-log".into()).spawn(move || write(out, &queue, &counter))?;
-        Ok((Self { batches: Some(batches), dropped }, Writer(thread)))
+        let thread = thread::Builder::new()
+            .name("access-log".into())
+            .spawn(move || write(out, &queue, &counter))?;
+        Ok((
+            Self {
+                batches: Some(batches),
+                dropped,
+            },
+            Writer(thread),
+        ))
     }
 
     /// Lines that were dropped.
@@ -86,7 +97,11 @@ impl Writer {
 
 fn write(mut out: impl Write, queue: &Receiver<Batch>, dropped: &AtomicU64) {
     while let Ok(batch) = queue.recv() {
-        if out.write_all(&batch.text).and_then(|()| out.flush()).is_err() {
+        if out
+            .write_all(&batch.text)
+            .and_then(|()| out.flush())
+            .is_err()
+        {
             dropped.fetch_add(batch.lines, Ordering::Relaxed);
         }
     }
@@ -105,8 +120,15 @@ struct Inner {
 impl ThreadLog {
     /// A log for this thread. Someone must [`ThreadLog::run`] it, or lines wait for a full batch.
     pub fn new(log: AccessLog) -> Self {
-        let batch = RefCell::new(Batch { lines: 0, text: Vec::new() });
-        Self(Rc::new(Inner { log, batch, begun: Notify::new() }))
+        let batch = RefCell::new(Batch {
+            lines: 0,
+            text: Vec::new(),
+        });
+        Self(Rc::new(Inner {
+            log,
+            batch,
+            begun: Notify::new(),
+        }))
     }
 
     /// Whether lines go anywhere: where not, none need be made.
@@ -143,7 +165,13 @@ impl ThreadLog {
                 return;
             }
             let capacity = batch.text.len();
-            std::mem::replace(&mut *batch, Batch { lines: 0, text: Vec::with_capacity(capacity) })
+            std::mem::replace(
+                &mut *batch,
+                Batch {
+                    lines: 0,
+                    text: Vec::with_capacity(capacity),
+                },
+            )
         };
         self.0.log.hand_over(batch);
     }
@@ -160,7 +188,13 @@ impl ThreadLog {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let batch = std::mem::replace(self.batch.get_mut(), Batch { lines: 0, text: Vec::new() });
+        let batch = std::mem::replace(
+            self.batch.get_mut(),
+            Batch {
+                lines: 0,
+                text: Vec::new(),
+            },
+        );
         if batch.lines > 0 {
             self.log.hand_over(batch);
         }
@@ -178,7 +212,10 @@ mod tests {
 
     impl Write for Out {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -193,14 +230,19 @@ mod tests {
         let (log, writer) = AccessLog::start(out.clone()).expect("starts");
         let thread = ThreadLog::new(log);
         for status in 200..300 {
-            thread.add(&Line { status, ..Line::default() });
+            thread.add(&Line {
+                status,
+                ..Line::default()
+            });
         }
         drop(thread);
         writer.finish(Duration::from_secs(10));
         let text = String::from_utf8(out.0.lock().expect("no panic").clone()).expect("text");
         let statuses: Vec<_> = text
             .lines()
-            .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON")["status"].as_u64())
+            .map(|line| {
+                serde_json::from_str::<serde_json::Value>(line).expect("JSON")["status"].as_u64()
+            })
             .collect();
         assert_eq!(statuses, (200..300).map(Some).collect::<Vec<_>>());
     }

@@ -14,7 +14,10 @@ impl fmt::Display for Rfc3339 {
         let (days, second) = (seconds / 86_400, seconds % 86_400);
         let (year, month, day) = civil(days);
         let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z"
+        )
     }
 }
 
@@ -30,11 +33,16 @@ fn civil(days: u64) -> (u64, u64, u64) {
     // From 0000-03-01, in eras of 400 years.
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let march_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    let month = if march_month < 10 {
+        march_month + 3
+    } else {
+        march_month - 9
+    };
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
@@ -53,6 +61,9 @@ mod tests {
         ] {
             assert_eq!(Rfc3339(Duration::from_secs(seconds)).to_string(), text);
         }
-        assert_eq!(Rfc3339(Duration::from_millis(1)).to_string(), "1970-01-01T00:00:00.001Z");
+        assert_eq!(
+            Rfc3339(Duration::from_millis(1)).to_string(),
+            "1970-01-01T00:00:00.001Z"
+        );
     }
 }

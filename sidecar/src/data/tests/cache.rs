@@ -8,15 +8,21 @@ use sluice_snapshot::unit::cache::CacheScope;
 
 #[tokio::test]
 async fn equal_misses_are_fetched_once() {
-    let lines = vec!["cache-control: public, max-age=60".into(), "vary: accept".into()];
-    let origin = Origin::start(move |_, _| Reply::Gated("200 OK", lines.clone(), "once".into())).await;
+    let lines = vec![
+        "cache-control: public, max-age=60".into(),
+        "vary: accept".into(),
+    ];
+    let origin =
+        Origin::start(move |_, _| Reply::Gated("200 OK", lines.clone(), "once".into())).await;
     let mut rules = vec![rule("cached", "/")];
     rules[0].cache = cached(CacheScope::Standard);
     let rig = Rig::with(origin.address, rules, Vec::new());
     let mut clients = Vec::new();
     for _ in 0..20 {
         let mut client = rig.client().await;
-        clients.push(tokio::spawn(async move { client.ask("GET", "/x", &["accept: a"]).await }));
+        clients.push(tokio::spawn(async move {
+            client.ask("GET", "/x", &["accept: a"]).await
+        }));
     }
     origin.wait_for(1).await;
     // All of them are on their way; only then the origin answers, as often as it is asked.
@@ -33,7 +39,10 @@ async fn equal_misses_are_fetched_once() {
     }
     assert_eq!(origin.seen().len(), 1);
     let other = rig.client().await.ask("GET", "/x", &["accept: b"]).await;
-    assert_eq!(other.header("cache-status"), Some("sluice; fwd=vary-miss; stored"));
+    assert_eq!(
+        other.header("cache-status"),
+        Some("sluice; fwd=vary-miss; stored")
+    );
 }
 
 #[tokio::test]
@@ -49,15 +58,30 @@ async fn what_is_not_stored_is_fetched_by_each_and_a_write_invalidates() {
     let mut client = rig.client().await;
     for _ in 0..2 {
         let answer = client.ask("GET", "/secret", &[]).await;
-        assert_eq!(answer.header("cache-status"), Some("sluice; fwd=uri-miss; detail=no-store"));
+        assert_eq!(
+            answer.header("cache-status"),
+            Some("sluice; fwd=uri-miss; detail=no-store")
+        );
     }
     client.ask("GET", "/x", &[]).await;
-    assert!(client.ask("GET", "/x", &[]).await.header("cache-status").is_some_and(|text| text.contains("hit")));
+    assert!(
+        client
+            .ask("GET", "/x", &[])
+            .await
+            .header("cache-status")
+            .is_some_and(|text| text.contains("hit"))
+    );
     let head = client.ask("HEAD", "/x", &[]).await;
-    assert_eq!((head.header("content-length"), head.header("age")), (Some("1"), Some("0")));
+    assert_eq!(
+        (head.header("content-length"), head.header("age")),
+        (Some("1"), Some("0"))
+    );
     assert_eq!(client.ask("POST", "/x", &[]).await.status, 200);
     let again = client.ask("GET", "/x", &[]).await;
-    assert_eq!(again.header("cache-status"), Some("sluice; fwd=uri-miss; stored"));
+    assert_eq!(
+        again.header("cache-status"),
+        Some("sluice; fwd=uri-miss; stored")
+    );
 }
 
 #[tokio::test]
@@ -72,11 +96,16 @@ async fn a_body_that_breaks_off_is_not_stored() {
     rules[0].cache = cached(CacheScope::Standard);
     let rig = Rig::with(origin.address, rules, Vec::new());
     let mut client = rig.client().await;
-    client.write(b"GET /x HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+    client
+        .write(b"GET /x HTTP/1.1\r\nhost: a.example\r\n\r\n")
+        .await;
     origin.wait_for(1).await;
     drop(client);
     // The client is gone: the request ends, and nothing is kept.
     let lines = rig.lines(1).await;
-    assert_eq!((&lines[0]["aborted"], &lines[0]["status"]), (&true.into(), &200.into()));
+    assert_eq!(
+        (&lines[0]["aborted"], &lines[0]["status"]),
+        (&true.into(), &200.into())
+    );
     assert_eq!(rig.shared.cache.bytes(), 0);
 }

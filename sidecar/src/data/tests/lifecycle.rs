@@ -15,8 +15,14 @@ async fn a_change_is_seen_by_the_next_request_of_an_old_connection() {
     let mut client = rig.client().await;
     for number in 0..20 {
         let name = format!("r{number}");
-        rig.install(&[(&[], route("orders", vec![rule(&name, "/")]))], Vec::new());
-        assert_eq!(client.ask("GET", "/", &[]).await.header("x-rule"), Some(name.as_str()));
+        rig.install(
+            &[(&[], route("orders", vec![rule(&name, "/")]))],
+            Vec::new(),
+        );
+        assert_eq!(
+            client.ask("GET", "/", &[]).await.header("x-rule"),
+            Some(name.as_str())
+        );
     }
 }
 
@@ -26,7 +32,8 @@ async fn draining_lets_requests_end_and_closes_what_is_idle() {
     let mut rig = Rig::with(origin.address, vec![rule("all", "/")], Vec::new());
     let mut idle = rig.client().await;
     let mut busy = rig.client().await;
-    let running = tokio::spawn(async move { (busy.ask("GET", "/", &[]).await, busy.is_closed().await) });
+    let running =
+        tokio::spawn(async move { (busy.ask("GET", "/", &[]).await, busy.is_closed().await) });
     origin.wait_for(1).await;
     rig.shutdown.begin("test");
     assert!(idle.is_closed().await);
@@ -36,10 +43,15 @@ async fn draining_lets_requests_end_and_closes_what_is_idle() {
     origin.wait_for(2).await;
     origin.gate.add_permits(2);
     let (answer, closed) = running.await.expect("no panic");
-    assert_eq!((answer.status, answer.header("connection"), closed), (200, Some("close"), true));
+    assert_eq!(
+        (answer.status, answer.header("connection"), closed),
+        (200, Some("close"), true)
+    );
     assert_eq!(late.await.expect("no panic").status, 200);
     let drained = tokio::task::spawn_blocking(move || rig.end());
-    let drained = tokio::time::timeout(Duration::from_secs(8), drained).await.expect("before the drain timeout");
+    let drained = tokio::time::timeout(Duration::from_secs(8), drained)
+        .await
+        .expect("before the drain timeout");
     assert_eq!(drained.expect("no panic"), Some(Drained::Whole));
 }
 
@@ -48,11 +60,16 @@ async fn a_client_that_goes_away_is_settled_and_logged() {
     let origin = Origin::start(|_, _| Reply::Silence).await;
     let rig = Rig::with(origin.address, vec![rule("all", "/")], Vec::new());
     let mut client = rig.client().await;
-    client.write(b"GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+    client
+        .write(b"GET / HTTP/1.1\r\nhost: a.example\r\n\r\n")
+        .await;
     origin.wait_for(1).await;
     assert_eq!(rig.shared.metrics.in_flight(), 1);
     drop(client);
     let line = rig.lines(1).await.remove(0);
-    assert_eq!((&line["status"], &line["aborted"], &line["rule"]), (&499.into(), &true.into(), &"all".into()));
+    assert_eq!(
+        (&line["status"], &line["aborted"], &line["rule"]),
+        (&499.into(), &true.into(), &"all".into())
+    );
     assert_eq!(rig.shared.metrics.in_flight(), 0);
 }

@@ -24,7 +24,10 @@ pub struct Seen {
 
 impl Seen {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -74,15 +77,28 @@ impl Origin {
     pub async fn start(behave: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("bound");
-        let (seen, gate) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Semaphore::new(0)));
+        let (seen, gate) = (
+            Arc::new(Mutex::new(Vec::new())),
+            Arc::new(Semaphore::new(0)),
+        );
         let behave: Arc<Behave> = Arc::new(behave);
         let (log, permits) = (Arc::clone(&seen), Arc::clone(&gate));
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&behave), Arc::clone(&log), Arc::clone(&permits)));
+                tokio::spawn(serve(
+                    stream,
+                    Arc::clone(&behave),
+                    Arc::clone(&log),
+                    Arc::clone(&permits),
+                ));
             }
         });
-        Self { address, gate, seen, task }
+        Self {
+            address,
+            gate,
+            seen,
+            task,
+        }
     }
 
     /// Everything it was sent.
@@ -102,7 +118,12 @@ impl Origin {
     }
 }
 
-async fn serve(mut stream: TcpStream, behave: Arc<Behave>, seen: Arc<Mutex<Vec<Seen>>>, gate: Arc<Semaphore>) {
+async fn serve(
+    mut stream: TcpStream,
+    behave: Arc<Behave>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    gate: Arc<Semaphore>,
+) {
     let mut buffer = Vec::new();
     let mut number = 0;
     loop {
@@ -111,7 +132,10 @@ async fn serve(mut stream: TcpStream, behave: Arc<Behave>, seen: Arc<Mutex<Vec<S
             Ok(None) => return,
             Err(why) => {
                 let body = format!("strict origin: {why}");
-                let answer = format!("HTTP/1.1 400 Bad\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+                let answer = format!(
+                    "HTTP/1.1 400 Bad\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                    body.len()
+                );
                 drop(stream.write_all(answer.as_bytes()).await);
                 return;
             }
@@ -155,14 +179,20 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<Option<See
             break at + 4;
         }
         if !more(stream, buffer).await {
-            return if buffer.is_empty() { Ok(None) } else { Err("half a head".into()) };
+            return if buffer.is_empty() {
+                Ok(None)
+            } else {
+                Err("half a head".into())
+            };
         }
     };
     let head: Vec<u8> = buffer.drain(..end).collect();
     let head = String::from_utf8(head).map_err(|_| "a head that is no text")?;
     let mut lines = head.lines();
     let line: Vec<&str> = lines.next().unwrap_or_default().split(' ').collect();
-    let [method, target, "HTTP/1.1"] = line[..] else { return Err(format!("request line {line:?}")) };
+    let [method, target, "HTTP/1.1"] = line[..] else {
+        return Err(format!("request line {line:?}"));
+    };
     if !target.starts_with('/') && target != "*" {
         return Err(format!("target {target} is not in origin form"));
     }
@@ -174,19 +204,34 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<Option<See
     if count("host") != 1 {
         return Err(format!("{} Host lines", count("host")));
     }
-    for name in ["connection", "keep-alive", "proxy-connection", "upgrade", "expect"] {
+    for name in [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "upgrade",
+        "expect",
+    ] {
         if count(name) > 0 {
             return Err(format!("hop-by-hop header {name}"));
         }
     }
-    if count("content-length") > 1 || (count("content-length") == 1 && count("transfer-encoding") > 0) {
+    if count("content-length") > 1
+        || (count("content-length") == 1 && count("transfer-encoding") > 0)
+    {
         return Err("ambiguous framing".into());
     }
-    let mut seen = Seen { method: method.into(), target: target.into(), headers, body: String::new() };
+    let mut seen = Seen {
+        method: method.into(),
+        target: target.into(),
+        headers,
+        body: String::new(),
+    };
     let body = if seen.header("transfer-encoding") == Some("chunked") {
         chunked(stream, buffer).await.ok_or("half a body")?
     } else {
-        let length = seen.header("content-length").map_or(0, |length| length.parse().expect("a number"));
+        let length = seen
+            .header("content-length")
+            .map_or(0, |length| length.parse().expect("a number"));
         take(stream, buffer, length).await.ok_or("half a body")?
     };
     seen.body = String::from_utf8(body).map_err(|_| "a body that is no text")?;

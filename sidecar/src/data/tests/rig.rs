@@ -23,7 +23,10 @@ use sluice_snapshot::{
         cache::{CacheRule, CacheScope},
         inbound::{InboundPort, RouteUse},
         policy::{KeyPart, Limit, Mode, OnMissingKey, Scope, TokenBucket},
-        route::{Action, HeaderEdits, Match, PathMatch, RequestLimits, Rule, Target, Timeouts, WeightedTarget},
+        route::{
+            Action, HeaderEdits, Match, PathMatch, RequestLimits, Rule, Target, Timeouts,
+            WeightedTarget,
+        },
         secret::Purpose,
     },
 };
@@ -69,7 +72,10 @@ impl Rig {
         let log = Arc::new(Mutex::new(Vec::new()));
         let (access, _writer) = AccessLog::start(Out(Arc::clone(&log))).expect("starts");
         let plan = Plan {
-            inbound: vec![cli::Inbound { listen: SocketAddr::from(([127, 0, 0, 1], 0)), app }],
+            inbound: vec![cli::Inbound {
+                listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+                app,
+            }],
             threads: 2,
             drain_timeout: Duration::from_secs(10),
             log: access,
@@ -77,7 +83,14 @@ impl Rig {
         };
         let running = start(&shared, &plan).expect("starts");
         let address = running.listening[0];
-        Self { shared, inbox, address, shutdown, running: Some(running), log }
+        Self {
+            shared,
+            inbox,
+            address,
+            shutdown,
+            running: Some(running),
+            log,
+        }
     }
 
     /// Two data threads with a snapshot of one route that serves every host by `rules`, and `more` units.
@@ -93,8 +106,16 @@ impl Rig {
             unit: UnitName::route("shop", &route.object.name),
             hostnames: hostnames.iter().map(|&name| name.into()).collect(),
         });
-        let ports = vec![InboundPort { port: self.address.port(), routes: uses.collect() }];
-        let routes = routes.iter().map(|(_, route)| (UnitName::route("shop", &route.object.name), Unit::Route(route.clone())));
+        let ports = vec![InboundPort {
+            port: self.address.port(),
+            routes: uses.collect(),
+        }];
+        let routes = routes.iter().map(|(_, route)| {
+            (
+                UnitName::route("shop", &route.object.name),
+                Unit::Route(route.clone()),
+            )
+        });
         self.put(ports, routes.chain(more).collect());
     }
 
@@ -106,9 +127,16 @@ impl Rig {
             trust_domain: "shop.example".into(),
             ports,
         });
-        let units = units.into_iter().chain([(UnitName::inbound("shop", "orders"), inbound)]);
-        let held = |unit: Unit| Held { hash: Hash::of(&unit.encode()), content: Content::Unit(Arc::new(unit)) };
-        let set = UnitSet { units: units.map(|(name, unit)| (name, held(unit))).collect() };
+        let units = units
+            .into_iter()
+            .chain([(UnitName::inbound("shop", "orders"), inbound)]);
+        let held = |unit: Unit| Held {
+            hash: Hash::of(&unit.encode()),
+            content: Content::Unit(Arc::new(unit)),
+        };
+        let set = UnitSet {
+            units: units.map(|(name, unit)| (name, held(unit))).collect(),
+        };
         let program = Program::compile(&set, Some(&self.shared.current())).expect("compiles");
         self.shared.install(program, &set);
     }
@@ -121,7 +149,10 @@ impl Rig {
     pub async fn lines(&self, count: usize) -> Vec<serde_json::Value> {
         for _ in 0..2000 {
             let text = String::from_utf8(self.log.lock().expect("no panic").clone()).expect("text");
-            let lines: Vec<_> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+            let lines: Vec<_> = text
+                .lines()
+                .filter_map(|line| serde_json::from_str(line).ok())
+                .collect();
             if lines.len() >= count {
                 return lines;
             }
@@ -149,7 +180,13 @@ pub fn object(name: &str) -> ObjectRef {
 }
 
 pub fn route(name: &str, rules: Vec<Rule>) -> Route {
-    Route { object: object(name), request_limits: RequestLimits::default(), providers: vec![keys()], rules, broken: None }
+    Route {
+        object: object(name),
+        request_limits: RequestLimits::default(),
+        providers: vec![keys()],
+        rules,
+        broken: None,
+    }
 }
 
 /// A rule for a path prefix that gives to the app.
@@ -167,9 +204,15 @@ pub fn rule(name: &str, prefix: &str) -> Rule {
         policies: Vec::new(),
         cache: None,
         request_headers: HeaderEdits::default(),
-        response_headers: HeaderEdits { set: vec![("x-rule".into(), name.into())], ..HeaderEdits::default() },
+        response_headers: HeaderEdits {
+            set: vec![("x-rule".into(), name.into())],
+            ..HeaderEdits::default()
+        },
         timeouts: Timeouts::default(),
-        action: Action::Backends(vec![WeightedTarget { weight: 1, target: Target::App }]),
+        action: Action::Backends(vec![WeightedTarget {
+            weight: 1,
+            target: Target::App,
+        }]),
         broken: None,
     }
 }
@@ -180,12 +223,23 @@ pub fn to(target: Target) -> Action {
 
 /// Asks for an API key.
 pub fn with_key() -> Option<Requirement> {
-    Some(Requirement { any_of: vec![AllOf { all_of: vec!["keys".into()] }], anonymous: Anonymous::Deny })
+    Some(Requirement {
+        any_of: vec![AllOf {
+            all_of: vec!["keys".into()],
+        }],
+        anonymous: Anonymous::Deny,
+    })
 }
 
 fn keys() -> Provider {
     let keys = UnitName::keys("shop", "orders", "keys");
-    Provider { name: "keys".into(), method: Method::ApiKey(ApiKey { header: "x-api-key".into(), keys }) }
+    Provider {
+        name: "keys".into(),
+        method: Method::ApiKey(ApiKey {
+            header: "x-api-key".into(),
+            keys,
+        }),
+    }
 }
 
 /// The keys `alice-key-0123456789` and `bob-key-0123456789`.
@@ -204,7 +258,10 @@ pub fn key_units() -> Vec<(UnitName, Unit)> {
         (UnitName::secret("shop", name, "00"), unit)
     };
     let secrets = [secret("alice"), secret("bob")];
-    let keys = Keys { secrets: secrets.iter().map(|(name, _)| name.clone()).collect(), entry: None };
+    let keys = Keys {
+        secrets: secrets.iter().map(|(name, _)| name.clone()).collect(),
+        entry: None,
+    };
     let keys = (UnitName::keys("shop", "orders", "keys"), Unit::Keys(keys));
     secrets.into_iter().chain([keys]).collect()
 }
@@ -217,21 +274,43 @@ pub fn policy(name: &str, part: KeyPart, burst: u64) -> (UnitName, Unit) {
     policy_of(name, part, burst, Scope::Local, Mode::Enforce)
 }
 
-pub fn policy_of(name: &str, part: KeyPart, burst: u64, scope: Scope, mode: Mode) -> (UnitName, Unit) {
+pub fn policy_of(
+    name: &str,
+    part: KeyPart,
+    burst: u64,
+    scope: Scope,
+    mode: Mode,
+) -> (UnitName, Unit) {
     let limit = Limit {
         name: "only".into(),
         key: vec![part],
         on_missing_key: OnMissingKey::Deny,
-        bucket: TokenBucket { requests: 1, per_ms: 3_600_000, burst },
+        bucket: TokenBucket {
+            requests: 1,
+            per_ms: 3_600_000,
+            burst,
+        },
         scope,
     };
     let object = ObjectRef::new("RateLimitPolicy", "shop", name);
-    let policy = LimitPolicy { object, mode, headers: true, limits: vec![limit], broken: None };
+    let policy = LimitPolicy {
+        object,
+        mode,
+        headers: true,
+        limits: vec![limit],
+        broken: None,
+    };
     (UnitName::policy("shop", name), Unit::Policy(policy))
 }
 
 pub fn cached(scope: CacheScope) -> Option<CacheRule> {
-    Some(CacheRule { scope, default_ttl_ms: 0, ignored_query: Vec::new(), key_headers: Vec::new(), max_bytes: 1 << 20 })
+    Some(CacheRule {
+        scope,
+        default_ttl_ms: 0,
+        ignored_query: Vec::new(),
+        key_headers: Vec::new(),
+        max_bytes: 1 << 20,
+    })
 }
 
 /// A Service on `addresses`, which share a port.
@@ -239,15 +318,29 @@ pub fn backend(service: &str, addresses: &[SocketAddr]) -> Vec<(UnitName, Unit)>
     backend_of(service, addresses, BackendProtocol::Http1)
 }
 
-pub fn backend_of(service: &str, addresses: &[SocketAddr], protocol: BackendProtocol) -> Vec<(UnitName, Unit)> {
+pub fn backend_of(
+    service: &str,
+    addresses: &[SocketAddr],
+    protocol: BackendProtocol,
+) -> Vec<(UnitName, Unit)> {
     let slices: Vec<_> = addresses
         .iter()
         .enumerate()
         .map(|(index, address)| {
-            let endpoint = Endpoint { address: address.ip(), ready: true, serving: true };
+            let endpoint = Endpoint {
+                address: address.ip(),
+                ready: true,
+                serving: true,
+            };
             let ports = BTreeMap::from([(String::new(), address.port())]);
             let name = UnitName::endpoints("shop", &format!("{service}-{index}"));
-            (name, Unit::Endpoints(Endpoints { ports, endpoints: vec![endpoint] }))
+            (
+                name,
+                Unit::Endpoints(Endpoints {
+                    ports,
+                    endpoints: vec![endpoint],
+                }),
+            )
         })
         .collect();
     let unit = Unit::Backend(Backend {
@@ -258,7 +351,10 @@ pub fn backend_of(service: &str, addresses: &[SocketAddr], protocol: BackendProt
         protocol,
         endpoints: slices.iter().map(|(name, _)| name.clone()).collect(),
     });
-    slices.into_iter().chain([(backend_name(service), unit)]).collect()
+    slices
+        .into_iter()
+        .chain([(backend_name(service), unit)])
+        .collect()
 }
 
 pub fn backend_name(service: &str) -> UnitName {

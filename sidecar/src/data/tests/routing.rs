@@ -1,6 +1,9 @@
 //! Routes, headers on the way, and ports without a route.
 
-use tokio::{io::{AsyncReadExt, AsyncWriteExt}, net::TcpListener};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 use super::{
     origin::{Origin, Reply},
@@ -21,19 +24,37 @@ async fn two_routes_are_told_apart_by_host_on_two_threads() {
     for _ in 0..16 {
         let mut client = rig.client().await;
         let a = client.ask("GET", "/x?q=1", &["host: A.example:80"]).await;
-        assert_eq!((a.status, a.header("x-rule"), a.body.as_str()), (200, Some("ra"), "hello"));
+        assert_eq!(
+            (a.status, a.header("x-rule"), a.body.as_str()),
+            (200, Some("ra"), "hello")
+        );
         let b = client.ask("GET", "/v1/x", &["host: x.b.example"]).await;
         assert_eq!((b.status, b.header("x-rule")), (200, Some("rb")));
         let missed = client.ask("GET", "/v2", &["host: x.b.example"]).await;
         assert_eq!((missed.status, missed.problem()), (404, "no-route"));
         let unknown = client.ask("GET", "/", &["host: c.example"]).await;
-        assert_eq!((unknown.status, unknown.header("content-type")), (404, Some("application/problem+json")));
+        assert_eq!(
+            (unknown.status, unknown.header("content-type")),
+            (404, Some("application/problem+json"))
+        );
     }
     let lines = rig.lines(64).await;
-    let line = lines.iter().find(|line| line["rule"] == "ra").expect("a line");
-    assert_eq!((&line["route"], &line["path"], &line["status"]), (&"shop/a".into(), &"/x".into(), &200.into()));
-    assert!(!line.to_string().contains("q=1"), "no query in the log: {line}");
-    let refused = lines.iter().find(|line| line["reason"] == "no-route").expect("a line");
+    let line = lines
+        .iter()
+        .find(|line| line["rule"] == "ra")
+        .expect("a line");
+    assert_eq!(
+        (&line["route"], &line["path"], &line["status"]),
+        (&"shop/a".into(), &"/x".into(), &200.into())
+    );
+    assert!(
+        !line.to_string().contains("q=1"),
+        "no query in the log: {line}"
+    );
+    let refused = lines
+        .iter()
+        .find(|line| line["reason"] == "no-route")
+        .expect("a line");
     assert_eq!(refused["phase"], "route");
 }
 
@@ -50,16 +71,40 @@ async fn the_next_hop_gets_its_own_headers_and_none_of_the_connections() {
         "x-forwarded-for: 192.0.2.9",
         "x-kept: 1",
     ];
-    let answer = rig.client().await.ask("GET", "/a//b/../c?x=%20", &lines).await;
-    assert_eq!((answer.status, answer.header("x-hop"), answer.header("keep-alive")), (200, None, None), "{answer:?}");
+    let answer = rig
+        .client()
+        .await
+        .ask("GET", "/a//b/../c?x=%20", &lines)
+        .await;
+    assert_eq!(
+        (
+            answer.status,
+            answer.header("x-hop"),
+            answer.header("keep-alive")
+        ),
+        (200, None, None),
+        "{answer:?}"
+    );
     assert_eq!(answer.header("x-end"), Some("1"));
     let seen = &origin.seen()[0];
-    assert_eq!((seen.header("x-secret"), seen.header("te"), seen.header("x-kept")), (None, None, Some("1")));
+    assert_eq!(
+        (
+            seen.header("x-secret"),
+            seen.header("te"),
+            seen.header("x-kept")
+        ),
+        (None, None, Some("1"))
+    );
     assert_eq!(seen.header("via"), Some("1.1 sluice"));
     assert_eq!(seen.header("x-forwarded-for"), Some("192.0.2.9, 127.0.0.1"));
     assert_eq!(seen.header("traceparent").map(str::len), Some(55));
-    assert_eq!(seen.target, "/a/c?x=%20", "what was matched is what is sent");
-    let trace = seen.header("traceparent").and_then(|value| value.get(3..35));
+    assert_eq!(
+        seen.target, "/a/c?x=%20",
+        "what was matched is what is sent"
+    );
+    let trace = seen
+        .header("traceparent")
+        .and_then(|value| value.get(3..35));
     assert_eq!(rig.lines(1).await[0]["trace"].as_str(), trace);
 }
 
@@ -67,11 +112,21 @@ async fn the_next_hop_gets_its_own_headers_and_none_of_the_connections() {
 async fn absolute_form_names_the_host() {
     let origin = Origin::start(|_, _| Reply::ok("")).await;
     let rig = Rig::start(origin.address);
-    rig.install(&[(&["a.example"], route("a", vec![rule("ra", "/")]))], Vec::new());
-    let answer = rig.client().await.ask("GET", "http://a.example/x", &["host: a.example"]).await;
+    rig.install(
+        &[(&["a.example"], route("a", vec![rule("ra", "/")]))],
+        Vec::new(),
+    );
+    let answer = rig
+        .client()
+        .await
+        .ask("GET", "http://a.example/x", &["host: a.example"])
+        .await;
     assert_eq!(answer.status, 200, "{answer:?}");
     let seen = &origin.seen()[0];
-    assert_eq!((seen.target.as_str(), seen.header("host")), ("/x", Some("a.example")));
+    assert_eq!(
+        (seen.target.as_str(), seen.header("host")),
+        ("/x", Some("a.example"))
+    );
 }
 
 #[tokio::test]
@@ -90,7 +145,9 @@ async fn what_was_forwarded_is_not_forwarded_again() {
     assert_eq!((first.status, first.body.as_str()), (200, "forwarded"));
     let via = origin.seen()[0].header("via").expect("via").to_owned();
     assert!(via.starts_with("1.1 sluice-fwd-"), "{via}");
-    let again = client.ask("GET", "/f", &[&format!("via: 1.0 x, {via}")]).await;
+    let again = client
+        .ask("GET", "/f", &[&format!("via: 1.0 x, {via}")])
+        .await;
     assert_eq!((again.status, again.problem()), (508, "loop"));
     // The own app is no hop, also where a Service names this pod.
     for path in ["/s", "/o"] {
@@ -104,22 +161,36 @@ async fn what_was_forwarded_is_not_forwarded_again() {
 async fn a_redirect_asks_no_upstream() {
     let origin = Origin::start(|_, _| Reply::ok("")).await;
     let mut rules = vec![rule("moved", "/old")];
-    let to = Redirect { scheme: None, hostname: Some("new.example".into()), port: None, path: None, status: 308 };
+    let to = Redirect {
+        scheme: None,
+        hostname: Some("new.example".into()),
+        port: None,
+        path: None,
+        status: 308,
+    };
     rules[0].action = Action::Redirect(to);
     let rig = Rig::with(origin.address, rules, Vec::new());
     let answer = rig.client().await.ask("GET", "/old/x", &[]).await;
-    assert_eq!((answer.status, answer.header("location")), (308, Some("http://new.example/old/x")));
+    assert_eq!(
+        (answer.status, answer.header("location")),
+        (308, Some("http://new.example/old/x"))
+    );
     assert!(origin.seen().is_empty());
 }
 
 #[tokio::test]
 async fn http2_in_is_http1_out() {
-    let origin = Origin::start(|seen, _| Reply::ok(seen.header("cookie").unwrap_or_default())).await;
+    let origin =
+        Origin::start(|seen, _| Reply::ok(seen.header("cookie").unwrap_or_default())).await;
     let rig = Rig::with(origin.address, vec![rule("all", "/")], Vec::new());
-    let stream = tokio::net::TcpStream::connect(rig.address).await.expect("connects");
+    let stream = tokio::net::TcpStream::connect(rig.address)
+        .await
+        .expect("connects");
     let executor = hyper_util::rt::TokioExecutor::new();
     let io = hyper_util::rt::TokioIo::new(stream);
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.expect("HTTP/2");
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io)
+        .await
+        .expect("HTTP/2");
     tokio::spawn(connection);
     let request = http::Request::get("http://a.example/x?y")
         .header("cookie", "a=1")
@@ -128,10 +199,16 @@ async fn http2_in_is_http1_out() {
         .expect("a request");
     let response = sender.send_request(request).await.expect("an answer");
     assert_eq!(response.status(), 200);
-    let body = http_body_util::BodyExt::collect(response.into_body()).await.expect("a body").to_bytes();
+    let body = http_body_util::BodyExt::collect(response.into_body())
+        .await
+        .expect("a body")
+        .to_bytes();
     assert_eq!(body, "a=1; b=2");
     let seen = &origin.seen()[0];
-    assert_eq!((seen.target.as_str(), seen.header("host")), ("/x?y", Some("a.example")));
+    assert_eq!(
+        (seen.target.as_str(), seen.header("host")),
+        ("/x?y", Some("a.example"))
+    );
 }
 
 #[tokio::test]
@@ -153,7 +230,10 @@ async fn without_a_snapshot_everything_is_refused_and_a_port_without_route_passe
     assert_eq!(client.bytes(4).await, b"pong");
 
     // Once there is a route, nothing goes on around it.
-    rig.install(&[(&[], route("orders", vec![rule("all", "/")]))], Vec::new());
+    rig.install(
+        &[(&[], route("orders", vec![rule("all", "/")]))],
+        Vec::new(),
+    );
     assert!(client.is_closed().await);
 }
 
@@ -173,14 +253,20 @@ async fn what_could_be_read_in_two_ways_is_refused() {
         let mut client = rig.client().await;
         client.write(request.as_bytes()).await;
         let answer = client.answer("GET").await;
-        assert!((400..500).contains(&answer.status), "{request:?} {answer:?}");
+        assert!(
+            (400..500).contains(&answer.status),
+            "{request:?} {answer:?}"
+        );
     }
     assert!(origin.seen().is_empty());
     // RFC 9112 section 6.1: the length is void beside an encoding, and the connection ends.
     let mut client = rig.client().await;
     client.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n").await;
     let answer = client.answer("POST").await;
-    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    assert_eq!(
+        (answer.status, answer.header("connection")),
+        (200, Some("close"))
+    );
     assert!(client.is_closed().await);
     let targets: Vec<_> = origin.seen().into_iter().map(|seen| seen.target).collect();
     assert_eq!(targets, ["/"]);

@@ -1,6 +1,8 @@
 //! Counters of requests. Each data thread counts for itself; a scrape adds them up. Labels are names of resources and
 //! closed lists: their number is bounded by configuration.
 
+mod export;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
@@ -9,16 +11,15 @@ use std::{
     },
 };
 
-use prometheus::{
-    core::{Collector, Desc},
-    proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
-};
 use sluice_pipeline::{RejectReason, program::Rule, ratelimit::Verdict};
 use sluice_snapshot::{UnitName, stream, unit::ObjectRef};
 
+pub use export::Exporter;
+
 /// Upper bounds of the duration histogram, in microseconds.
 const BOUNDS_US: [u64; 14] = [
-    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 10_000_000,
+    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000, 10_000_000,
 ];
 
 /// What the cache did for a request.
@@ -33,7 +34,13 @@ pub enum CacheEvent {
 }
 
 impl CacheEvent {
-    const ALL: [Self; 5] = [Self::Hit, Self::Revalidated, Self::Miss, Self::Stale, Self::Bypass];
+    const ALL: [Self; 5] = [
+        Self::Hit,
+        Self::Revalidated,
+        Self::Miss,
+        Self::Stale,
+        Self::Bypass,
+    ];
 
     /// The label.
     pub const fn name(self) -> &'static str {
@@ -143,11 +150,18 @@ impl ThreadTally {
         self.ended.fetch_add(1, Ordering::Relaxed);
         let mut tally = self.lock();
         match rule {
-            Some(rule) => entry(&mut tally.rules, &rule.object, &rule.name, rule.index).count(ended),
+            Some(rule) => {
+                entry(&mut tally.rules, &rule.object, &rule.name, rule.index).count(ended)
+            }
             None => tally.unmatched.count(ended),
         }
         for verdict in ended.verdicts {
-            let limit = entry(&mut tally.limits, &verdict.policy.object, &verdict.limit.name, 0);
+            let limit = entry(
+                &mut tally.limits,
+                &verdict.policy.object,
+                &verdict.limit.name,
+                0,
+            );
             match (verdict.admitted, verdict.shadow) {
                 (true, _) => limit.admitted += 1,
                 (false, false) => limit.refused += 1,
@@ -183,7 +197,9 @@ impl ThreadTally {
     }
 
     fn lock(&self) -> MutexGuard<'_, Tally> {
-        self.by_object.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_object
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -199,7 +215,10 @@ impl Named for RuleTally {
     }
 
     fn named(name: &str) -> Self {
-        Self { name: name.into(), ..Self::default() }
+        Self {
+            name: name.into(),
+            ..Self::default()
+        }
     }
 }
 
@@ -209,22 +228,33 @@ impl Named for LimitTally {
     }
 
     fn named(name: &str) -> Self {
-        Self { name: name.into(), ..Self::default() }
+        Self {
+            name: name.into(),
+            ..Self::default()
+        }
     }
 }
 
 /// The counter of `name` in `object`; it is looked for at `hint` first.
-fn entry<'m, T: Named>(map: &'m mut HashMap<ObjectRef, Vec<T>>, object: &ObjectRef, name: &str, hint: usize) -> &'m mut T {
+fn entry<'m, T: Named>(
+    map: &'m mut HashMap<ObjectRef, Vec<T>>,
+    object: &ObjectRef,
+    name: &str,
+    hint: usize,
+) -> &'m mut T {
     if !map.contains_key(object) {
         map.insert(object.clone(), Vec::new());
     }
     let list = map.get_mut(object).expect("inserted above");
     let index = match list.get(hint) {
         Some(found) if found.name() == name => hint,
-        _ => list.iter().position(|found| found.name() == name).unwrap_or_else(|| {
-            list.push(T::named(name));
-            list.len() - 1
-        }),
+        _ => list
+            .iter()
+            .position(|found| found.name() == name)
+            .unwrap_or_else(|| {
+                list.push(T::named(name));
+                list.len() - 1
+            }),
     };
     &mut list[index]
 }
@@ -244,7 +274,14 @@ impl RuleTally {
     }
 
     fn add(&mut self, other: &Self) {
-        let Self { name: _, classes, reasons, cache, buckets, sum_us } = other;
+        let Self {
+            name: _,
+            classes,
+            reasons,
+            cache,
+            buckets,
+            sum_us,
+        } = other;
         add_all(&mut self.classes, classes);
         add_all(&mut self.cache, cache);
         add_all(&mut self.buckets, buckets);
@@ -289,7 +326,11 @@ impl Metrics {
             limits.iter().map(|limit| stream::LimitReport {
                 policy: UnitName::policy(&policy.namespace, &policy.name).to_string(),
                 limit: limit.name.clone(),
-                state: answering(&format!("{}/{}/{}", policy.namespace, policy.name, limit.name)).into(),
+                state: answering(&format!(
+                    "{}/{}/{}",
+                    policy.namespace, policy.name, limit.name
+                ))
+                .into(),
                 overshoot_ppm: 0,
                 shadowed: limit.shadowed,
             })
@@ -317,7 +358,13 @@ impl Metrics {
                 }
             }
             for (object, limits) in &tally.limits {
-                for LimitTally { name, admitted, refused, shadowed } in limits {
+                for LimitTally {
+                    name,
+                    admitted,
+                    refused,
+                    shadowed,
+                } in limits
+                {
                     let limit = entry(&mut sum.limits, object, name, 0);
                     limit.admitted += admitted;
                     limit.refused += refused;
@@ -343,165 +390,18 @@ fn percentile(buckets: &[u64], percent: u64) -> u64 {
     0
 }
 
-/// Shows the counters to Prometheus.
-pub struct Exporter {
-    shared: Arc<crate::shared::Shared>,
-    log: crate::log::AccessLog,
-    desc: Desc,
-}
-
-impl Exporter {
-    /// An exporter to register.
-    pub fn new(shared: Arc<crate::shared::Shared>, log: crate::log::AccessLog) -> Result<Self, prometheus::Error> {
-        let desc = Desc::new(
-            "sluice_requests_total".into(),
-            "Requests that have ended.".into(),
-            ["namespace", "route", "rule", "class"].map(Into::into).to_vec(),
-            std::collections::HashMap::new(),
-        )?;
-        Ok(Self { shared, log, desc })
-    }
-}
-
-impl Collector for Exporter {
-    fn desc(&self) -> Vec<&Desc> {
-        vec![&self.desc]
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let metrics = &self.shared.metrics;
-        let tally = metrics.sum();
-        let mut families = requests(&tally).to_vec();
-        families.extend(limits(&tally));
-        let threads = metrics.lock();
-        let sum = |count: fn(&ThreadTally) -> u64| threads.iter().map(|thread| count(thread)).sum::<u64>();
-        let failures = UpstreamFailure::ALL.map(|failure| {
-            let count = threads.iter().map(|thread| thread.upstream[failure as usize].load(Ordering::Relaxed)).sum();
-            counter(&[("failure", failure.name())], count)
-        });
-        let plain = |name, help, count| family(name, help, MetricType::COUNTER, vec![counter(&[], count)]);
-        families.extend([
-            family("sluice_requests_in_flight", "Requests that run.", MetricType::GAUGE, vec![gauge(sum(ThreadTally::in_flight))]),
-            plain("sluice_connections_total", "Connections that were accepted.", sum(|t| t.connections.load(Ordering::Relaxed))),
-            plain("sluice_panics_total", "Requests that ended in a panic.", sum(ThreadTally::panics)),
-            plain("sluice_access_log_dropped_total", "Access log lines that were dropped.", self.log.dropped()),
-            family("sluice_upstream_failures_total", "Tries without an answer.", MetricType::COUNTER, failures.to_vec()),
-            family("sluice_cache_bytes", "Memory that stored answers take.", MetricType::GAUGE, vec![gauge(self.shared.cache.bytes())]),
-            family("sluice_limit_buckets", "Rate limit buckets in memory.", MetricType::GAUGE, vec![gauge(self.shared.limits.buckets())]),
-        ]);
-        families.retain(|family| !family.get_metric().is_empty());
-        families
-    }
-}
-
-/// By route and rule: status classes, reasons, cache events, durations.
-fn requests(tally: &Tally) -> [MetricFamily; 4] {
-    let (mut totals, mut rejects, mut cache, mut durations) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let nowhere = ObjectRef::new("", "", "");
-    let rules = tally.rules.iter().flat_map(|(object, rules)| rules.iter().map(move |rule| (object, rule)));
-    for (object, rule) in rules.chain([(&nowhere, &tally.unmatched)]) {
-        let base = [("namespace", object.namespace.as_str()), ("route", &object.name), ("rule", &rule.name)];
-        let with = |name, value| [base[0], base[1], base[2], (name, value)];
-        for (class, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"].iter().zip(rule.classes).filter(|(_, count)| *count > 0) {
-            totals.push(counter(&with("class", class), count));
-        }
-        for (reason, count) in &rule.reasons {
-            rejects.push(counter(&with("reason", reason), *count));
-        }
-        for (event, count) in CacheEvent::ALL.iter().zip(rule.cache).filter(|(_, count)| *count > 0) {
-            cache.push(counter(&with("event", event.name()), count));
-        }
-        if rule.total() > 0 {
-            durations.push(histogram(&base, rule));
-        }
-    }
-    [
-        family("sluice_requests_total", "Requests that have ended.", MetricType::COUNTER, totals),
-        family("sluice_rejects_total", "Requests that were refused, by reason.", MetricType::COUNTER, rejects),
-        family("sluice_cache_events_total", "What the cache did.", MetricType::COUNTER, cache),
-        family("sluice_request_duration_seconds", "Until the last byte of the answer.", MetricType::HISTOGRAM, durations),
-    ]
-}
-
-fn limits(tally: &Tally) -> Option<MetricFamily> {
-    let mut counts = Vec::new();
-    for (policy, limits) in &tally.limits {
-        for LimitTally { name, admitted, refused, shadowed } in limits {
-            for (result, count) in [("admitted", admitted), ("refused", refused), ("shadowed", shadowed)] {
-                let labels = [
-                    ("namespace", policy.namespace.as_str()),
-                    ("policy", &policy.name),
-                    ("limit", name),
-                    ("result", result),
-                ];
-                counts.push(counter(&labels, *count));
-            }
-        }
-    }
-    (!counts.is_empty())
-        .then(|| family("sluice_limit_requests_total", "What limits said.", MetricType::COUNTER, counts))
-}
-
-fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(name.into());
-    family.set_help(help.into());
-    family.set_field_type(kind);
-    family.set_metric(metrics);
-    family
-}
-
-fn labels(pairs: &[(&str, &str)]) -> Vec<LabelPair> {
-    let pair = |(name, value): &(&str, &str)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).into());
-        pair.set_value((*value).into());
-        pair
-    };
-    pairs.iter().map(pair).collect()
-}
-
-#[allow(clippy::cast_precision_loss)] // Prometheus counts in floats
-fn counter(pairs: &[(&str, &str)], count: u64) -> Metric {
-    let mut counter = Counter::default();
-    counter.set_value(count as f64);
-    let mut metric = Metric::from_label(labels(pairs));
-    metric.set_counter(counter);
-    metric
-}
-
-#[allow(clippy::cast_precision_loss)]
-fn gauge(value: u64) -> Metric {
-    let mut gauge = Gauge::default();
-    gauge.set_value(value as f64);
-    Metric::from_gauge(gauge)
-}
-
-#[allow(clippy::cast_precision_loss)]
-fn histogram(pairs: &[(&str, &str)], rule: &RuleTally) -> Metric {
-    let mut cumulative = 0;
-    let buckets = BOUNDS_US.iter().zip(&rule.buckets).map(|(bound, count)| {
-        cumulative += count;
-        let mut bucket = Bucket::default();
-        bucket.set_upper_bound(*bound as f64 / 1e6);
-        bucket.set_cumulative_count(cumulative);
-        bucket
-    });
-    let mut histogram = Histogram::default();
-    histogram.set_bucket(buckets.collect());
-    histogram.set_sample_count(rule.total());
-    histogram.set_sample_sum(rule.sum_us as f64 / 1e6);
-    let mut metric = Metric::from_label(labels(pairs));
-    metric.set_histogram(histogram);
-    metric
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn ended(status: u16, duration_us: u64) -> Ended<'static> {
-        Ended { status, reason: None, duration_us, cache: None, verdicts: &[] }
+        Ended {
+            status,
+            reason: None,
+            duration_us,
+            cache: None,
+            verdicts: &[],
+        }
     }
 
     #[test]
@@ -515,7 +415,10 @@ mod tests {
             thread.begin();
         }
         let report = metrics.report(|_| "Local");
-        assert_eq!((report.requests, report.in_flight, report.latency_p95_us), (20, 2, 1000));
+        assert_eq!(
+            (report.requests, report.in_flight, report.latency_p95_us),
+            (20, 2, 1000)
+        );
     }
 
     #[test]
@@ -532,8 +435,14 @@ mod tests {
     #[test]
     fn a_reason_has_its_own_count() {
         let mut rule = RuleTally::default();
-        rule.count(&Ended { reason: Some(RejectReason::LimitExceeded), ..ended(429, 10) });
-        assert_eq!((rule.classes, rule.reasons["limit-exceeded"]), ([0, 0, 0, 1, 0], 1));
+        rule.count(&Ended {
+            reason: Some(RejectReason::LimitExceeded),
+            ..ended(429, 10)
+        });
+        assert_eq!(
+            (rule.classes, rule.reasons["limit-exceeded"]),
+            ([0, 0, 0, 1, 0], 1)
+        );
         let mut sum = RuleTally::default();
         sum.add(&rule);
         sum.add(&rule);

@@ -1,0 +1,316 @@
+//! What the engine answers: what changed, what must be acknowledged, what admission should say.
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use sluice_crds::manifest::{self, ManifestObject};
+use sluice_snapshot::UnitName;
+use sluice_translate::{
+    Change, Engine, FindingReason, GroupId, Kind, Object, ObjectId, PodKey, Pods,
+};
+
+const BASE: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: orders, namespace: shop}
+spec: {selector: {app: orders}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: stock, namespace: shop}
+spec: {selector: {app: stock}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: orders, namespace: shop, labels: {kubernetes.io/service-name: orders}}
+addressType: IPv4
+ports: [{name: http, port: 8080}]
+endpoints: [{addresses: [10.0.0.1], targetRef: {kind: Pod, name: orders-0}}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: stock, namespace: shop, labels: {kubernetes.io/service-name: stock}}
+addressType: IPv4
+ports: [{name: http, port: 8080}]
+endpoints: [{addresses: [10.0.0.2], targetRef: {kind: Pod, name: stock-0}}]
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: alice, namespace: shop, labels: {sluice.dev/use: api-keys}}
+type: sluice.dev/api-keys
+stringData: {k1: alice-key-0123456789}
+---
+apiVersion: sluice.dev/v1alpha1
+kind: ApiRoute
+metadata: {name: orders, namespace: shop, creationTimestamp: "2026-01-01T00:00:00Z"}
+spec:
+  parentRefs: [{kind: Service, name: orders}]
+  auth:
+    anyOf: [{allOf: [keys]}]
+    providers: [{name: keys, type: APIKey, apiKey: {secretSelector: {matchLabels: {sluice.dev/use: api-keys}}}}]
+---
+apiVersion: sluice.dev/v1alpha1
+kind: ApiRoute
+metadata: {name: stock, namespace: shop}
+spec: {parentRefs: [{kind: Service, name: stock}]}
+---
+apiVersion: sluice.dev/v1alpha1
+kind: RateLimitPolicy
+metadata: {name: flood, namespace: shop}
+spec:
+  targetRefs: [{group: sluice.dev, kind: ApiRoute, name: orders}]
+  limits: [{name: one, algorithm: {type: TokenBucket, tokenBucket: {requests: 1, per: 1s}}}]
+"#;
+
+fn objects(text: &str) -> Vec<Object> {
+    let parsed = manifest::parse("test.yaml", text);
+    assert!(parsed.findings.is_empty(), "{:?}", parsed.findings);
+    let object = |object: ManifestObject| match object {
+        ManifestObject::ApiRoute(object) => Object::from(&*object),
+        ManifestObject::RateLimitPolicy(object) => Object::from(&*object),
+        ManifestObject::ShardSet(object) => Object::from(&*object),
+        ManifestObject::SluiceConfig(object) => Object::from(&*object),
+        ManifestObject::Service(object) => Object::from(&*object),
+        ManifestObject::Secret(object) => Object::from(&*object),
+        ManifestObject::EndpointSlice(object) => Object::from(&*object),
+    };
+    parsed
+        .objects
+        .into_iter()
+        .map(|located| object(located.object))
+        .collect()
+}
+
+fn base() -> Engine {
+    let mut engine = Engine::new(support::settings(Pods::FromSlices));
+    engine.apply(objects(BASE).into_iter().map(Change::Upsert));
+    engine
+}
+
+/// Applies manifests and names what changed.
+fn change(engine: &mut Engine, text: &str) -> (BTreeSet<String>, BTreeSet<String>) {
+    let delta = engine.apply(objects(text).into_iter().map(Change::Upsert));
+    let units = delta
+        .units_changed
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let groups = delta
+        .groups_changed
+        .keys()
+        .map(ToString::to_string)
+        .collect();
+    (units, groups)
+}
+
+fn set(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn group(service: &str) -> GroupId {
+    GroupId::new("shop", BTreeSet::from([service.to_owned()]))
+}
+
+fn route(name: &str) -> ObjectId {
+    ObjectId::new(Kind::ApiRoute, "shop", name)
+}
+
+#[test]
+fn an_edit_of_one_route_reaches_its_group_and_no_other() {
+    let mut engine = base();
+    let edited = BASE
+        .split("---")
+        .find(|document| document.contains("name: stock, namespace: shop}\nspec: {parentRefs"))
+        .expect("the route")
+        .replace("spec: {", "spec: {requestLimits: {maxBodySize: 1Ki}, ");
+    assert_eq!(
+        change(&mut engine, &edited),
+        (set(&["route/shop/stock"]), set(&["shop/stock"]))
+    );
+    let again = engine.apply(objects(&edited).into_iter().map(Change::Upsert));
+    assert!(
+        again.is_empty(),
+        "the same object again changes nothing: {again:?}"
+    );
+}
+
+#[test]
+fn endpoints_and_keys_change_without_touching_a_policy_unit() {
+    let mut engine = base();
+    let slice = BASE
+        .split("---")
+        .nth(2)
+        .expect("slice")
+        .replace("10.0.0.1", "10.0.0.7");
+    assert_eq!(
+        change(&mut engine, &slice).0,
+        set(&["endpoints/shop/orders"])
+    );
+    let secret = BASE
+        .split("---")
+        .nth(4)
+        .expect("secret")
+        .replace("0123456789", "9876543210");
+    let (units, groups) = change(&mut engine, &secret);
+    assert_eq!(
+        units.len(),
+        2,
+        "the secret and the list that names it: {units:?}"
+    );
+    assert!(
+        units
+            .iter()
+            .all(|name| name.starts_with("secret/") || name.starts_with("keys/"))
+    );
+    assert_eq!(groups, set(&["shop/orders"]));
+}
+
+#[test]
+fn no_unit_holds_an_api_key_as_it_is() {
+    let engine = base();
+    let plain = sluice_snapshot::hash::hex(b"alice-key-0123456789");
+    for (name, unit) in engine.units() {
+        let body = String::from_utf8_lossy(&unit.body);
+        assert!(
+            !body.contains("alice-key") && !body.contains(&plain),
+            "{name}"
+        );
+    }
+    assert!(!format!("{engine:?}{:?}", objects(BASE)).contains("alice-key"));
+}
+
+#[test]
+fn an_object_is_live_where_what_puts_it_into_force_is_acknowledged() {
+    let engine = base();
+    let names = |id: &ObjectId, group: &GroupId| -> BTreeSet<String> {
+        let units = engine.policy_units(id, group).into_iter();
+        units.map(|(name, _)| name.to_string()).collect()
+    };
+    let policy = ObjectId::new(Kind::RateLimitPolicy, "shop", "flood");
+    let orders = group("orders");
+    assert_eq!(
+        names(&route("orders"), &orders),
+        set(&["inbound/shop/orders", "route/shop/orders"])
+    );
+    assert_eq!(
+        names(&policy, &orders),
+        set(&["policy/shop/flood", "route/shop/orders"])
+    );
+    assert_eq!(names(&policy, &group("stock")), set(&[]));
+    assert_eq!(engine.groups_holding(&policy), [orders.clone()]);
+    assert_eq!(engine.pods_of(&orders).len(), 1);
+    assert_eq!(engine.groups_of_pod("shop", "orders-0"), Some(orders));
+    assert_eq!(engine.groups_of_pod("lab", "orders-0"), None);
+}
+
+#[test]
+fn the_younger_serves_once_the_elder_is_gone() {
+    let mut engine = base();
+    let younger = "apiVersion: sluice.dev/v1alpha1\nkind: ApiRoute\nmetadata: {name: a-newer, namespace: shop}\nspec: {parentRefs: [{kind: Service, name: orders}]}\n";
+    change(&mut engine, younger);
+    let reasons = |engine: &Engine, name: &str| -> Vec<FindingReason> {
+        engine
+            .findings(&route(name))
+            .into_iter()
+            .map(|finding| finding.reason)
+            .collect()
+    };
+    assert_eq!(reasons(&engine, "a-newer"), [FindingReason::Conflicted]);
+    assert_eq!(reasons(&engine, "orders"), []);
+    assert!(engine.groups_holding(&route("a-newer")).is_empty());
+    let delta = engine.apply([Change::Delete(route("orders"))]);
+    assert!(delta.findings_changed.contains(&route("a-newer")));
+    assert_eq!(reasons(&engine, "a-newer"), []);
+    assert_eq!(engine.groups_holding(&route("a-newer")), [group("orders")]);
+    assert!(engine.unit(&UnitName::route("shop", "orders")).is_none());
+}
+
+#[test]
+fn admission_judges_a_candidate_and_changes_nothing() {
+    let engine = base();
+    let candidate = |text: &str| objects(text).remove(0);
+    // Without its creation time, as an admission request may carry it: it must not meet its own stored form.
+    let same = "apiVersion: sluice.dev/v1alpha1\nkind: ApiRoute\nmetadata: {name: orders, namespace: shop}\nspec: {parentRefs: [{kind: Service, name: orders}]}\n";
+    assert_eq!(engine.judge(&candidate(same)), []);
+    let bad = same.replace(
+        "spec: {",
+        "spec: {rules: [{name: r, matches: [{path: {type: RegularExpression, value: \"/(\"}}]}], ",
+    );
+    let findings = engine.judge(&candidate(&bad));
+    assert!(
+        findings.iter().any(|finding| finding.reason.is_own_fault()),
+        "{findings:?}"
+    );
+    let rival = same.replace("name: orders, namespace", "name: rival, namespace");
+    let findings = engine.judge(&candidate(&rival));
+    assert_eq!(findings.len(), 1);
+    assert!(
+        !findings[0].reason.is_own_fault(),
+        "another object can mend it: {findings:?}"
+    );
+    assert!(engine.findings(&route("orders")).is_empty());
+    engine.verify().expect("nothing changed");
+}
+
+#[test]
+fn a_pod_that_goes_takes_its_group_along() {
+    let mut engine = base();
+    let slice = ObjectId::new(Kind::EndpointSlice, "shop", "stock");
+    let delta = engine.apply([Change::Delete(slice)]);
+    assert_eq!(delta.groups_changed.get(&group("stock")), Some(&None));
+    assert!(delta.pods_changed.contains(&PodKey::new("shop", "stock-0")));
+    assert_eq!(engine.groups_of_pod("shop", "stock-0"), None);
+    assert!(engine.group_units(&group("stock")).is_none());
+    let reasons = engine
+        .findings(&route("stock"))
+        .into_iter()
+        .map(|finding| finding.reason);
+    assert_eq!(reasons.collect::<Vec<_>>(), [FindingReason::NoPods]);
+}
+
+#[test]
+fn a_forward_is_refused_as_soon_as_its_target_enforces_something() {
+    let mut engine = base();
+    let forward = "apiVersion: sluice.dev/v1alpha1\nkind: ApiRoute\nmetadata: {name: forward, namespace: shop}\nspec: {parentRefs: [{kind: Service, name: orders}], hostnames: [a.example], rules: [{name: all, backendRefs: [{name: stock, port: 80}]}]}\n";
+    change(&mut engine, forward);
+    assert!(engine.findings(&route("forward")).is_empty());
+    let guarded = "apiVersion: sluice.dev/v1alpha1\nkind: ApiRoute\nmetadata: {name: stock, namespace: shop}\nspec: {parentRefs: [{kind: Service, name: stock}], rules: [{name: all, cache: {mode: Enabled}}]}\n";
+    let (units, _) = change(&mut engine, guarded);
+    assert_eq!(units, set(&["route/shop/forward", "route/shop/stock"]));
+    let findings = engine
+        .findings(&route("forward"))
+        .into_iter()
+        .map(|finding| finding.reason);
+    assert_eq!(
+        findings.collect::<Vec<_>>(),
+        [FindingReason::TargetEnforces]
+    );
+}
+
+#[test]
+fn before_there_is_a_slice_pods_say_which_port_a_name_stands_for() {
+    let mut engine = Engine::new(support::settings(Pods::FromPods));
+    let service = BASE
+        .split("---")
+        .next()
+        .expect("Service")
+        .replace("8080", "web");
+    change(&mut engine, &service);
+    change(&mut engine, BASE.split("---").nth(5).expect("route"));
+    let mut pod = |port: u16| {
+        let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "orders-0", "namespace": "shop", "labels": {"app": "orders"}},
+            "spec": {"containers": [{"name": "app", "ports": [{"name": "web", "containerPort": port}]}]},
+        }))
+        .expect("a pod");
+        engine.apply([Change::Upsert(Object::from(&pod))]);
+        let unit = engine
+            .unit(&UnitName::inbound("shop", "orders"))
+            .expect("the group's table");
+        let body: serde_json::Value = serde_json::from_slice(&unit.body).expect("JSON");
+        body["ports"][0]["port"].clone()
+    };
+    assert_eq!(pod(8080), 8080);
+    assert_eq!(pod(9090), 9090);
+}

@@ -30,8 +30,6 @@ use crate::{
 const ROOTS_VARIABLE: &str = "SLUICE_ROOTS_PEM";
 /// Requests were cut off at the end of the drain.
 const CUT_OFF: u8 = 3;
-/// How often the data threads are looked at.
-const WATCH: Duration = Duration::from_millis(100);
 
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
@@ -127,7 +125,7 @@ async fn run(args: &ServeArgs, settings: Settings) -> anyhow::Result<Drained> {
     };
     let pages = bind(args.metrics).await?;
     let debug = bind(args.admin).await?;
-    let threads = data::start(&shared, &plan)?;
+    let mut threads = data::start(&shared, &plan)?;
     drop(plan);
     listening.met();
     tracing::info!(listening = ?threads.listening, build = build::describe(), "serving");
@@ -140,22 +138,15 @@ async fn run(args: &ServeArgs, settings: Settings) -> anyhow::Result<Drained> {
     spawn_local(admin::serve(debug, Arc::clone(&shared), shutdown.clone()));
     let mut control = Box::pin(control(&shared, inbox, settings, &registry)?);
 
-    let failed = loop {
-        tokio::select! {
-            () = shutdown.begun() => break None,
-            failed = &mut control => break Some(failed),
-            () = tokio::time::sleep(WATCH) => {
-                if threads.any_ended() {
-                    break Some(anyhow!("a data thread ended; the log has its panic"));
-                }
-            }
-        }
+    let failed = tokio::select! {
+        biased;
+        () = shutdown.begun() => None,
+        failed = &mut control => Some(failed),
+        () = threads.one_ended() => Some(anyhow!("a data thread ended; the log has its panic")),
     };
     listening.unmet("draining");
     shutdown.begin("the sidecar ends");
-    while !threads.all_ended() {
-        tokio::time::sleep(WATCH / 5).await;
-    }
+    threads.all_ended().await;
     let drained = threads
         .join()
         .ok_or_else(|| anyhow!("a data thread panicked"));

@@ -12,7 +12,7 @@ use std::{
 
 use sluice_process::{Clock, Shutdown};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{net::TcpListener, task::LocalSet};
+use tokio::{net::TcpListener, sync::mpsc, task::LocalSet};
 
 use super::{deadline::Ticker, dice::Dice, serve, upstream};
 use crate::{
@@ -65,6 +65,9 @@ pub enum StartError {
 /// Data threads that run.
 pub struct Running {
     threads: Vec<JoinHandle<Drained>>,
+    /// Threads that have not been heard to end.
+    left: usize,
+    ended: mpsc::UnboundedReceiver<()>,
     /// What was bound, in the order of the plan: for a plan that left the port to the system.
     pub listening: Vec<SocketAddr>,
 }
@@ -181,6 +184,16 @@ impl Thread {
     }
 }
 
+/// Says that its thread ends, in a panic too.
+struct Farewell(mpsc::UnboundedSender<()>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        // Nobody listens any more: nobody has to know.
+        let _ = self.0.send(());
+    }
+}
+
 /// Binds every listener of every thread, then starts the threads: either all of them serve, or none.
 pub fn start(shared: &Arc<Shared>, plan: &Plan) -> Result<Running, StartError> {
     let mut plan = plan.clone();
@@ -201,31 +214,41 @@ pub fn start(shared: &Arc<Shared>, plan: &Plan) -> Result<Running, StartError> {
         }
         sockets.push(bound);
     }
+    let (farewell, ended) = mpsc::unbounded_channel();
     let mut threads = Vec::new();
     for (index, sockets) in sockets.into_iter().enumerate() {
         let (shared, plan) = (Arc::clone(shared), plan.clone());
+        let farewell = Farewell(farewell.clone());
+        let body = move || {
+            let _farewell = farewell;
+            run(&shared, &plan, sockets)
+        };
         let builder = std::thread::Builder::new().name(format!("data-{index}"));
-        threads.push(
-            builder
-                .spawn(move || run(&shared, &plan, sockets))
-                .map_err(StartError::Thread)?,
-        );
+        threads.push(builder.spawn(body).map_err(StartError::Thread)?);
     }
     Ok(Running {
+        left: threads.len(),
+        ended,
         threads,
         listening: plan.inbound.iter().map(|inbound| inbound.listen).collect(),
     })
 }
 
 impl Running {
-    /// Whether a thread has ended.
-    pub fn any_ended(&self) -> bool {
-        self.threads.iter().any(JoinHandle::is_finished)
+    /// Waits until a thread ends, by itself or in a panic.
+    pub async fn one_ended(&mut self) {
+        if self.left > 0 {
+            // None: all have ended, which was heard before.
+            let _ = self.ended.recv().await;
+            self.left -= 1;
+        }
     }
 
-    /// Whether every thread has ended.
-    pub fn all_ended(&self) -> bool {
-        self.threads.iter().all(JoinHandle::is_finished)
+    /// Waits until every thread has ended.
+    pub async fn all_ended(&mut self) {
+        while self.left > 0 {
+            self.one_ended().await;
+        }
     }
 
     /// Waits for the threads; none: one of them panicked.

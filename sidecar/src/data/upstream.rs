@@ -24,6 +24,9 @@ const MAX_IDLE: usize = 256;
 /// A connection that was idle for longer may have been closed by its other end while we look: requests that may be sent
 /// again keep a copy of their head. Below, the copy would cost more than the chance is worth.
 const STALE_AFTER_MS: u64 = 20;
+/// A request that may not be sent twice does not use a connection that was idle for longer: a new one costs less than a
+/// failure that nobody can mend.
+const RISKY_AFTER_MS: u64 = 1_000;
 
 /// Why an upstream gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -126,12 +129,15 @@ impl Pool {
                     continue;
                 }
             }
-            let stale = self.0.clock.now_ms().saturating_sub(since_ms) >= STALE_AFTER_MS;
-            let spare = if stale {
+            let idle_ms = self.0.clock.now_ms().saturating_sub(since_ms);
+            let spare = if idle_ms >= STALE_AFTER_MS {
                 request.as_ref().and_then(spare)
             } else {
                 None
             };
+            if spare.is_none() && idle_ms >= RISKY_AFTER_MS {
+                continue;
+            }
             let lease = Lease {
                 pool: self.clone(),
                 address,

@@ -198,7 +198,7 @@ fn an_object_is_live_where_what_puts_it_into_force_is_acknowledged() {
         set(&["policy/shop/flood", "route/shop/orders"])
     );
     assert_eq!(names(&policy, &group("stock")), set(&[]));
-    assert_eq!(engine.groups_holding(&policy), [orders.clone()]);
+    assert_eq!(engine.groups_holding(&policy), vec![orders.clone()]);
     assert_eq!(engine.pods_of(&orders).len(), 1);
     assert_eq!(engine.groups_of_pod("shop", "orders-0"), Some(orders));
     assert_eq!(engine.groups_of_pod("lab", "orders-0"), None);

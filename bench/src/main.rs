@@ -1,2 +1,7 @@
 //! Entry point.
-fn main() {}
+
+use clap::Parser as _;
+
+fn main() -> anyhow::Result<()> {
+    sluice_bench::run(&sluice_bench::Args::parse())
+}

@@ -1,0 +1,254 @@
+//! Whole processes: processor time per proxied request, of all threads of the process, beside nginx and beside a relay
+//! that reads nothing. The proxy has core 0; load generator and upstream share core 1.
+
+mod cells;
+mod cpu;
+mod http;
+mod load;
+mod nginx;
+mod origin;
+mod poll;
+pub mod relay;
+mod running;
+mod sluice;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{Args, credentials::Keys, stats::Spread};
+pub use cells::System;
+use cells::Cell;
+use load::{Counted, Load};
+use nginx::Nginx;
+use origin::Origin;
+use running::Running;
+use sluice::{Programs, Sluice};
+
+/// Where proxies run, and where all else does.
+const CORES: [usize; 2] = [0, 1];
+/// Load before each measurement.
+const WARM_UP: Duration = Duration::from_millis(300);
+
+/// A system that serves.
+struct Server {
+    running: Running,
+    address: SocketAddr,
+}
+
+/// What was compared.
+#[derive(Debug, Clone, Default)]
+pub struct Compared {
+    /// One for each workload.
+    pub rows: Vec<Row>,
+    /// Version of nginx, or why it is not in the table.
+    pub nginx: Option<String>,
+    /// What each process takes before the first request of the load.
+    pub sizes: Vec<Size>,
+}
+
+/// A line of the table.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// The workload.
+    pub name: &'static str,
+    /// For each of [`System::ALL`]: microseconds per request, round by round.
+    pub rounds: [Result<Vec<f64>, String>; 3],
+}
+
+/// What a process takes.
+#[derive(Debug, Clone)]
+pub struct Size {
+    /// Which.
+    pub name: &'static str,
+    /// Anonymous memory, in KiB.
+    pub anonymous_kib: u64,
+    /// All resident memory, in KiB.
+    pub resident_kib: u64,
+    /// The program's file, in bytes, where it is ours.
+    pub binary: Option<u64>,
+}
+
+impl Row {
+    /// Microseconds of one system.
+    pub fn micros(&self, system: System) -> Result<Spread, String> {
+        let rounds = self.rounds[system as usize].as_ref().map_err(Clone::clone)?;
+        Spread::of(rounds.iter().copied()).ok_or_else(|| "no round".into())
+    }
+
+    /// The ratio of two systems: the median of the ratios round by round.
+    pub fn ratio(&self, of: System, to: System) -> Option<f64> {
+        let [of, to] = [of, to].map(|system| self.rounds[system as usize].as_ref().ok());
+        let ratios = of?.iter().zip(to?).map(|(of, to)| of / to);
+        Spread::of(ratios).map(|spread| spread.median)
+    }
+}
+
+/// Measures everything. The error says why nothing could be.
+pub fn compare(args: &Args) -> Result<Compared, String> {
+    let pinned = || {
+        cpu::pin(CORES[1]).context("two cores are needed: one for the proxy, one for the load")?;
+        on_core_one(args)
+    };
+    let result = std::thread::scope(|scope| scope.spawn(pinned).join());
+    match result {
+        Ok(Ok(compared)) => Ok(compared),
+        Ok(Err(error)) => Err(told(&error)),
+        Err(_) => Err("the comparison panicked".into()),
+    }
+}
+
+fn on_core_one(args: &Args) -> Result<Compared> {
+    let keys = Keys::generate()?;
+    let origin = Origin::start(Some(CORES[1]))?;
+    let dir = tempfile::Builder::new().prefix("sluice-bench-").tempdir().context("no temporary folder")?;
+    let dir = dir.path();
+    let floor = start_relay(dir, origin.address);
+    let found = Nginx::find();
+    let version = found.as_ref().ok().map(|nginx| nginx.version.clone());
+    let nginx = found.and_then(|nginx| nginx.start(CORES[0], dir, free()?, origin.address));
+    let programs = Programs::find(args.sidecar.as_deref(), args.operator.as_deref());
+    let binary = programs.as_ref().ok().and_then(|programs| programs.sidecar.metadata().ok()).map(|file| file.len());
+    let sluice = programs.and_then(|programs| programs.start(CORES, dir, &keys, origin.address));
+    let servers = Servers {
+        floor: floor.map_err(|error| told(&error)),
+        nginx: nginx.map_err(|error| told(&error)),
+        sluice: sluice.map_err(|error| told(&error)),
+    };
+    let sizes = servers.sizes(binary);
+    let time = Duration::from_secs(args.seconds);
+    let rows = cells::all(&keys)?.iter().map(|cell| servers.row(cell, &origin, args.rounds, time)).collect();
+    Ok(Compared { rows, nginx: version, sizes })
+}
+
+/// A relay in a process of its own.
+fn start_relay(dir: &std::path::Path, origin: SocketAddr) -> Result<Server> {
+    let address = free()?;
+    let mut command = Command::new(std::env::current_exe().context("this program does not know where it is")?);
+    command.args(["relay", "--listen", &address.to_string(), "--to", &origin.to_string()]);
+    let mut running = Running::start("relay", CORES[0], dir, &mut command)?;
+    poll::until(Duration::from_secs(10), || {
+        running.check()?;
+        ensure!(http::exchange(address, &http::get("/plain/128", &[]))?.status() == 200, "the relay does not relay");
+        Ok(())
+    })?;
+    Ok(Server { running, address })
+}
+
+/// The systems, or why they are not there.
+struct Servers {
+    floor: Result<Server, String>,
+    nginx: Result<Server, String>,
+    sluice: Result<Sluice, String>,
+}
+
+impl Servers {
+    fn of(&self, system: System, cell: &Cell) -> Result<&Server, String> {
+        if !cell.has(system) {
+            return Err(String::new());
+        }
+        let server = match system {
+            System::Floor => self.floor.as_ref(),
+            System::Nginx => self.nginx.as_ref(),
+            System::Sluice if cell.logged => self.sluice.as_ref().map(|sluice| &sluice.logged),
+            System::Sluice => self.sluice.as_ref().map(|sluice| &sluice.quiet),
+        };
+        server.map_err(Clone::clone)
+    }
+
+    /// All rounds of a workload. A system that fails once has no figure.
+    fn row(&self, cell: &Cell, origin: &Origin, rounds: u32, time: Duration) -> Row {
+        let mut row = Row { name: cell.name, rounds: System::ALL.map(|system| self.of(system, cell).map(|_| Vec::new())) };
+        for round in 0..rounds {
+            let mut order = System::ALL;
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            for system in order {
+                let (Ok(server), Ok(figures)) = (self.of(system, cell), &mut row.rounds[system as usize]) else {
+                    continue;
+                };
+                match once(server, cell, origin, time) {
+                    Ok(micros) => figures.push(micros),
+                    Err(error) => row.rounds[system as usize] = Err(told(&error)),
+                }
+            }
+            eprintln!("{}: round {} of {rounds}", cell.name, round + 1);
+        }
+        row
+    }
+
+    fn sizes(&self, binary: Option<u64>) -> Vec<Size> {
+        let size = |name, server: &Server, binary| {
+            let (anonymous_kib, resident_kib) = cpu::memory_of(server.running.pid())?;
+            Some(Size { name, anonymous_kib, resident_kib, binary })
+        };
+        let nginx = self.nginx.as_ref().ok().and_then(|server| size("nginx", server, None));
+        let sluice = self.sluice.as_ref().ok().and_then(|sluice| size("sluice-sidecar", &sluice.quiet, binary));
+        nginx.into_iter().chain(sluice).collect()
+    }
+}
+
+/// One measurement: microseconds of the process per request.
+fn once(server: &Server, cell: &Cell, origin: &Origin, time: Duration) -> Result<f64> {
+    let Cell { connections, requests, .. } = cell;
+    let load = Load { address: server.address, requests, connections: *connections, warm_up: WARM_UP, time };
+    let Counted { answers, before, after } =
+        load.run(|| Ok((cpu::time_of(server.running.pid())?, origin.served())))?;
+    let served = after.1 - before.1;
+    if cell.from_cache {
+        ensure!(served == 0, "{served} answers came from the upstream, not from the cache");
+    } else {
+        // At each of the two looks every connection may have a request under way.
+        ensure!(served.abs_diff(answers) <= *connections as u64, "{served} requests reached the upstream for {answers} answers");
+    }
+    Ok((after.0.saturating_sub(before.0)).as_secs_f64() * 1e6 / answers as f64)
+}
+
+/// An error for the report: what went wrong, without the details, which may name this machine; they are shown here.
+fn told(error: &anyhow::Error) -> String {
+    eprintln!("not measured: {error:#}");
+    error.to_string()
+}
+
+/// A free port of loopback.
+fn free() -> Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on loopback")?;
+    Ok(listener.local_addr()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_is_the_median_of_rounds_and_not_the_ratio_of_medians() {
+        let row = Row {
+            name: "",
+            rounds: [Ok(vec![1.0, 10.0, 2.0]), Err("not installed".into()), Ok(vec![3.0, 20.0, 1.0])],
+        };
+        assert_eq!(row.ratio(System::Sluice, System::Floor), Some(2.0));
+        assert_eq!(row.ratio(System::Sluice, System::Nginx), None);
+        assert_eq!(row.micros(System::Floor).map(|spread| spread.median), Ok(2.0));
+        assert_eq!(row.micros(System::Nginx), Err("not installed".into()));
+    }
+
+    #[test]
+    fn a_system_that_is_not_there_is_told_in_its_cell_and_stops_nothing() {
+        let absent = || Err("nginx is not installed".to_owned());
+        let servers = Servers { floor: absent().map(|(): ()| unreachable!()), nginx: absent().map(|(): ()| unreachable!()), sluice: absent().map(|(): ()| unreachable!()) };
+        let origin = Origin::start(None).expect("a free port");
+        let keys = Keys::generate().expect("keys");
+        for cell in cells::all(&keys).expect("cells") {
+            let row = servers.row(&cell, &origin, 5, Duration::ZERO);
+            for system in System::ALL {
+                let told = row.micros(system).expect_err("nobody was measured");
+                assert_eq!(told.is_empty(), !cell.has(system), "{}", cell.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! `docs/performance.md`: the tables, how to read them, and what is not in them.
+
+use std::fmt;
+
+use crate::{
+    machine::Machine,
+    micro::Figure,
+    proxied::{Compared, Row, Size, System},
+    stats::{Spread, time},
+};
+
+/// Everything that was measured.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Where and when.
+    pub machine: Machine,
+    /// Operations by themselves.
+    pub figures: Vec<Figure>,
+    /// Processes, or why there is nothing about them.
+    pub compared: Result<Compared, String>,
+    /// Rounds of the comparison.
+    pub rounds: u32,
+    /// Seconds of each measurement.
+    pub seconds: u64,
+}
+
+const HEADING: &str = "\
+# Performance
+
+Written by `make bench`; do not edit. The figures hold for the machine and the moment of the next line; only ratios of one
+run carry over to another.
+";
+
+const NOT_MEASURED: &str = "\
+## What was not measured
+
+- Peers other than nginx: HAProxy, Envoy, Varnish, Pingora.
+- TLS and HTTP/2, forwards to shards, limits and nonces through a Redis, tokens and signatures never seen before *as
+  proxied requests* (their verification is in the first table).
+- Latency: processor time says what a request costs, not how long it waits. Instructions and system calls per request.
+- Memory per connection, and time from start to the first answer.
+- Other machines, and any network but loopback.
+";
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { machine, figures, compared, rounds, seconds } = self;
+        writeln!(f, "{HEADING}\n{machine}\n")?;
+        operations(f, figures)?;
+        writeln!(f, "## Processor time per proxied request\n")?;
+        match compared {
+            Ok(compared) => processes(f, compared, *rounds, *seconds)?,
+            Err(why) => writeln!(f, "Not measured: {why}.\n")?,
+        }
+        f.write_str(NOT_MEASURED)
+    }
+}
+
+fn operations(f: &mut fmt::Formatter<'_>, figures: &[Figure]) -> fmt::Result {
+    writeln!(f, "## Operations by themselves\n")?;
+    writeln!(
+        f,
+        "One thread, the release profile's optimisation, everything in memory. Median of 21 samples of at least 20 ms, with the \
+         least and the greatest. An operation whose result was once wrong has no figure.\n"
+    )?;
+    writeln!(f, "| operation | median | least | greatest | what is done |")?;
+    writeln!(f, "|---|---|---|---|---|")?;
+    for Figure { name, what, spread } in figures {
+        match spread {
+            Some(Spread { median, min, max }) => {
+                writeln!(f, "| {name} | {} | {} | {} | {what} |", time(*median), time(*min), time(*max))?;
+            }
+            None => writeln!(f, "| {name} | wrong result | | | {what} |")?,
+        }
+    }
+    writeln!(f)
+}
+
+fn processes(f: &mut fmt::Formatter<'_>, compared: &Compared, rounds: u32, seconds: u64) -> fmt::Result {
+    let Compared { rows, nginx, sizes } = compared;
+    let version = nginx.as_deref().map(|version| format!(" {version}")).unwrap_or_default();
+    writeln!(
+        f,
+        "Microseconds that all threads of the process ran, per request (`/proc/PID/task/*/schedstat`): median of {rounds} rounds \
+         of {seconds} s, least to greatest. A ratio is the median of the rounds' ratios; below 5 % it says nothing.\n"
+    )?;
+    writeln!(f, "| workload | floor | nginx{version} | sluice-sidecar | sluice : nginx | sluice : floor | nginx : floor |")?;
+    writeln!(f, "|---|---|---|---|---|---|---|")?;
+    for row in rows {
+        line(f, row)?;
+    }
+    writeln!(
+        f,
+        "\nThe proxy has core 0 to itself, with one data thread; load generator and upstream share core 1. Loopback, kept-alive \
+         HTTP/1.1, GET with 8 typical headers, answers with 7. The systems take turns in each round, every other round in \
+         reverse. *Floor* is a relay of bytes on epoll that reads nothing. The sidecar is the release binary, configured by the \
+         real operator with one route of 8 rules; nginx is one process. A system that gave another status than 200, lost a \
+         connection, or answered from elsewhere than the workload says (the upstream counts) has no figure. Access logs go to \
+         `/dev/null` where they are on. nginx keeps its cache in files, the sidecar in memory. `-`: the system has no such \
+         thing.\n"
+    )?;
+    if !sizes.is_empty() {
+        writeln!(f, "| process, before the load | anonymous memory | resident memory | program file |")?;
+        writeln!(f, "|---|---|---|---|")?;
+        for Size { name, anonymous_kib, resident_kib, binary } in sizes {
+            let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+            let binary = binary.map_or("-".into(), mib);
+            writeln!(f, "| {name} | {} | {} | {binary} |", mib(anonymous_kib << 10), mib(resident_kib << 10))?;
+        }
+        writeln!(f)?;
+    }
+    Ok(())
+}
+
+fn line(f: &mut fmt::Formatter<'_>, row: &Row) -> fmt::Result {
+    let micros = |system| match row.micros(system) {
+        Ok(Spread { median, min, max }) => format!("{median:.1} ({min:.1} to {max:.1})"),
+        Err(why) if why.is_empty() => "-".into(),
+        Err(why) => format!("not measured: {why}"),
+    };
+    let ratio = |of, to| row.ratio(of, to).map_or("-".into(), |ratio| format!("{ratio:.2}"));
+    let [floor, nginx, sluice] = System::ALL;
+    writeln!(
+        f,
+        "| {} | {} | {} | {} | {} | {} | {} |",
+        row.name,
+        micros(floor),
+        micros(nginx),
+        micros(sluice),
+        ratio(sluice, nginx),
+        ratio(sluice, floor),
+        ratio(nginx, floor),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(compared: Result<Compared, String>) -> String {
+        let spread = Some(Spread { median: 1500.0, min: 1000.0, max: 2000.0 });
+        let figures = vec![
+            Figure { name: "good", what: "works".into(), spread },
+            Figure { name: "bad", what: "fails".into(), spread: None },
+        ];
+        Report { machine: Machine::look(), figures, compared, rounds: 5, seconds: 2 }.to_string()
+    }
+
+    #[test]
+    fn what_is_missing_is_said_where_its_figure_would_be() {
+        let rounds = [Ok(vec![10.0]), Err("nginx is not installed".into()), Ok(vec![15.0])];
+        let rows = vec![Row { name: "plain", rounds }];
+        let text = report(Ok(Compared { rows, ..Compared::default() }));
+        let line = "| plain | 10.0 (10.0 to 10.0) | not measured: nginx is not installed | 15.0 (15.0 to 15.0) | - | 1.50 | - |";
+        assert!(text.contains(line), "{text}");
+        assert!(text.contains("| good | 1.50 µs | 1.00 µs | 2.00 µs | works |"), "{text}");
+        assert!(text.contains("| bad | wrong result | | | fails |"), "{text}");
+        let text = report(Err("two cores are needed".into()));
+        assert!(text.contains("Not measured: two cores are needed."), "{text}");
+    }
+}

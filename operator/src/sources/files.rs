@@ -159,7 +159,11 @@ fn broken(raw: Value, findings: &[ManifestFinding]) -> Option<Declared> {
         .find(|kind| text("/kind") == Some(kind.as_str()))
         .filter(|_| group == GROUP)?;
     let namespace = text("/metadata/namespace").unwrap_or("default");
-    let id = ObjectId::new(kind, namespace, text("/metadata/name")?);
+    let name = text("/metadata/name")?;
+    if ![namespace, name].into_iter().all(is_name) {
+        return None;
+    }
+    let id = ObjectId::new(kind, namespace, name);
     let message = findings
         .iter()
         .take(4)
@@ -167,6 +171,14 @@ fn broken(raw: Value, findings: &[ManifestFinding]) -> Option<Declared> {
         .collect::<Vec<_>>()
         .join("; ");
     Some(Declared::Broken { id, message, raw })
+}
+
+/// Whether an object could have this name: anything else has no place in units, paths or logs.
+fn is_name(name: &str) -> bool {
+    (1..=253).contains(&name.len())
+        && name.bytes().all(|byte| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.')
+        })
 }
 
 fn id_of(object: &ManifestObject) -> ObjectId {

@@ -71,15 +71,24 @@ pub struct Metrics {
 impl Metrics {
     /// Makes and registers them.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let opts = |name: &str, help: &str| Opts::new(format!("sluice_operator_watch_{name}"), help);
+        let opts =
+            |name: &str, help: &str| Opts::new(format!("sluice_operator_watch_{name}"), help);
         let counter = |name: &str, help: &str| IntCounterVec::new(opts(name, help), &["kind"]);
         let metrics = Self {
             changes: counter("changes_total", "Objects that came, changed or went")?,
-            lists: counter("lists_total", "Complete lists: the first, and one after each watch that was lost")?,
+            lists: counter(
+                "lists_total",
+                "Complete lists: the first, and one after each watch that was lost",
+            )?,
             errors: counter("errors_total", "Lists and watches that failed")?,
             objects: IntGaugeVec::new(opts("objects", "Objects that are known"), &["kind"])?,
         };
-        let Self { changes, lists, errors, objects } = metrics.clone();
+        let Self {
+            changes,
+            lists,
+            errors,
+            objects,
+        } = metrics.clone();
         registry.register(Box::new(changes))?;
         registry.register(Box::new(lists))?;
         registry.register(Box::new(errors))?;
@@ -100,16 +109,29 @@ impl Kubernetes {
     /// Watches through `client` and fills `engine`; statuses of our kinds go into `known`.
     pub fn new(client: Client, engine: &Handle, known: Arc<Known>, metrics: Metrics) -> Self {
         let inlets = KINDS.map(|kind| (kind, engine.inlet(kind.as_str())));
-        Self { client, inlets: inlets.into(), known, metrics }
+        Self {
+            client,
+            inlets: inlets.into(),
+            known,
+            metrics,
+        }
     }
 
     /// Runs one task per kind.
     pub fn start(self, tasks: &Tasks) {
-        let Self { client, inlets, known, metrics } = self;
+        let Self {
+            client,
+            inlets,
+            known,
+            metrics,
+        } = self;
         for (kind, inlet) in inlets {
             let follower = Follower::new(kind, inlet, metrics.clone());
             let shutdown = tasks.shutdown().clone();
-            tasks.spawn_critical(kind.as_str(), follow_kind(kind, client.clone(), known.clone(), follower, shutdown));
+            tasks.spawn_critical(
+                kind.as_str(),
+                follow_kind(kind, client.clone(), known.clone(), follower, shutdown),
+            );
         }
     }
 }
@@ -121,7 +143,12 @@ fn follow_kind(
     follower: Follower,
     shutdown: Shutdown,
 ) -> BoxFuture<'static, anyhow::Result<()>> {
-    fn all<K>(client: Client, config: Config, follower: Follower, shutdown: Shutdown) -> BoxFuture<'static, anyhow::Result<()>>
+    fn all<K>(
+        client: Client,
+        config: Config,
+        follower: Follower,
+        shutdown: Shutdown,
+    ) -> BoxFuture<'static, anyhow::Result<()>>
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
         for<'a> Object: From<&'a K>,
@@ -138,7 +165,9 @@ fn follow_kind(
         Kind::EndpointSlice => all::<EndpointSlice>(client, any, follower, shutdown),
         Kind::Secret => all::<Secret>(client, any.labels(USE_LABEL), follower, shutdown),
         Kind::Pod => all::<Pod>(client, any, follower, shutdown),
-        Kind::HorizontalPodAutoscaler => all::<HorizontalPodAutoscaler>(client, any, follower, shutdown),
+        Kind::HorizontalPodAutoscaler => {
+            all::<HorizontalPodAutoscaler>(client, any, follower, shutdown)
+        }
         Kind::Config | Kind::Fleet | Kind::File => {
             Box::pin(async move { anyhow::bail!("{} is not of the API server", kind.as_str()) })
         }
@@ -252,7 +281,11 @@ impl Reader<DynamicObject> for Ours {
 }
 
 fn id_of<K: ResourceExt>(kind: Kind, object: &K) -> ObjectId {
-    ObjectId::new(kind, object.namespace().as_deref().unwrap_or_default(), &object.name_any())
+    ObjectId::new(
+        kind,
+        object.namespace().as_deref().unwrap_or_default(),
+        &object.name_any(),
+    )
 }
 
 /// What one watch has delivered, and what it is listing.
@@ -268,7 +301,14 @@ struct Follower {
 
 impl Follower {
     fn new(kind: Kind, inlet: Inlet, metrics: Metrics) -> Self {
-        Self { kind, inlet, metrics, held: BTreeSet::new(), listing: None, synced: false }
+        Self {
+            kind,
+            inlet,
+            metrics,
+            held: BTreeSet::new(),
+            listing: None,
+            synced: false,
+        }
     }
 
     async fn run<K>(
@@ -309,7 +349,9 @@ impl Follower {
             Event::Init => self.listing = Some(BTreeMap::new()),
             Event::InitApply(object) => {
                 let id = id_of(self.kind, &object);
-                self.listing.get_or_insert_default().insert(id, reader.read(&object));
+                self.listing
+                    .get_or_insert_default()
+                    .insert(id, reader.read(&object));
             }
             Event::InitDone => {
                 let listed = self.listing.take().unwrap_or_default();
@@ -335,11 +377,16 @@ impl Follower {
         listed: BTreeMap<ObjectId, Change>,
         reader: &impl Reader<K>,
     ) -> Result<(), crate::engine::EngineGone> {
-        self.metrics.lists.with_label_values(&[self.kind.as_str()]).inc();
+        self.metrics
+            .lists
+            .with_label_values(&[self.kind.as_str()])
+            .inc();
         let now: BTreeSet<ObjectId> = listed.keys().cloned().collect();
         let gone: Vec<_> = self.held.difference(&now).cloned().collect();
         gone.iter().for_each(|id| reader.forget(id));
-        let changes = listed.into_values().chain(gone.into_iter().map(Change::Delete));
+        let changes = listed
+            .into_values()
+            .chain(gone.into_iter().map(Change::Delete));
         self.held = now;
         self.deliver(changes.collect()).await?;
         if !std::mem::replace(&mut self.synced, true) {
@@ -350,8 +397,14 @@ impl Follower {
 
     async fn deliver(&self, changes: Vec<Change>) -> Result<(), crate::engine::EngineGone> {
         let kind = [self.kind.as_str()];
-        self.metrics.changes.with_label_values(&kind).inc_by(changes.len() as u64);
-        self.metrics.objects.with_label_values(&kind).set(i64::try_from(self.held.len()).unwrap_or(i64::MAX));
+        self.metrics
+            .changes
+            .with_label_values(&kind)
+            .inc_by(changes.len() as u64);
+        self.metrics
+            .objects
+            .with_label_values(&kind)
+            .set(i64::try_from(self.held.len()).unwrap_or(i64::MAX));
         self.inlet.send(changes).await
     }
 
@@ -361,10 +414,16 @@ impl Follower {
         error: &watcher::Error,
         reader: &impl Reader<K>,
     ) -> Result<(), crate::engine::EngineGone> {
-        self.metrics.errors.with_label_values(&[self.kind.as_str()]).inc();
+        self.metrics
+            .errors
+            .with_label_values(&[self.kind.as_str()])
+            .inc();
         self.listing = None;
         if is_not_found(error) && reader.not_installed().await {
-            tracing::warn!(kind = self.kind.as_str(), "the API is not installed: taken as empty, asked for again");
+            tracing::warn!(
+                kind = self.kind.as_str(),
+                "the API is not installed: taken as empty, asked for again"
+            );
             return self.replace(BTreeMap::new(), reader).await;
         }
         tracing::warn!(kind = self.kind.as_str(), %error, "watch");
@@ -384,7 +443,9 @@ impl Iterator for Waits {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let wait = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(self.0)).min(LONGEST_WAIT);
+        let wait = FIRST_WAIT
+            .saturating_mul(2_u32.saturating_pow(self.0))
+            .min(LONGEST_WAIT);
         self.0 = self.0.saturating_add(1);
         Some(wait)
     }
@@ -412,7 +473,12 @@ mod tests {
                     Ok(object) => Change::Upsert(object),
                     Err(message) => {
                         let meta = (&object.metadata).into();
-                        Change::Undecodable(Undecodable { id, meta, message, raw: Some(object.data.clone()) })
+                        Change::Undecodable(Undecodable {
+                            id,
+                            meta,
+                            message,
+                            raw: Some(object.data.clone()),
+                        })
                     }
                 }
             }
@@ -434,28 +500,57 @@ mod tests {
     #[test]
     fn an_undecodable_object_says_where_and_keeps_its_rest() {
         let (known, reader) = reader();
-        let change = reader.read(&route(json!({"parentRefs": [{"kind": "Moon", "name": "orders"}]})));
-        let Change::Undecodable(Undecodable { id, meta, message, raw }) = change else {
+        let change = reader.read(&route(
+            json!({"parentRefs": [{"kind": "Moon", "name": "orders"}]}),
+        ));
+        let Change::Undecodable(Undecodable {
+            id,
+            meta,
+            message,
+            raw,
+        }) = change
+        else {
             panic!("it decodes: {change:?}");
         };
-        assert_eq!((id.to_string().as_str(), meta.generation), ("ApiRoute shop/orders", 2));
+        assert_eq!(
+            (id.to_string().as_str(), meta.generation),
+            ("ApiRoute shop/orders", 2)
+        );
         assert!(message.contains("spec.parentRefs[0]"), "{message}");
-        assert_eq!(raw.expect("kept")["spec"]["parentRefs"][0]["name"], "orders");
+        assert_eq!(
+            raw.expect("kept")["spec"]["parentRefs"][0]["name"],
+            "orders"
+        );
         let stored = known.get(&id).expect("its status can be written");
-        assert_eq!((stored.resource_version.as_deref(), &stored.status["observedGeneration"]), (Some("7"), &json!(1)));
+        assert_eq!(
+            (
+                stored.resource_version.as_deref(),
+                &stored.status["observedGeneration"]
+            ),
+            (Some("7"), &json!(1))
+        );
     }
 
     #[test]
     fn a_decodable_object_is_an_upsert() {
         let (_, reader) = reader();
-        let change = reader.read(&route(json!({"parentRefs": [{"kind": "Service", "name": "orders"}]})));
-        assert!(matches!(change, Change::Upsert(Object::ApiRoute(_))), "{change:?}");
+        let change = reader.read(&route(
+            json!({"parentRefs": [{"kind": "Service", "name": "orders"}]}),
+        ));
+        assert!(
+            matches!(change, Change::Upsert(Object::ApiRoute(_))),
+            "{change:?}"
+        );
     }
 
     #[test]
     fn waits_double_up_to_ten_seconds_and_start_over() {
         let mut waits = Waits::default();
-        let first: Vec<_> = waits.by_ref().take(3).map(|wait| wait.as_millis()).collect();
+        let first: Vec<_> = waits
+            .by_ref()
+            .take(3)
+            .map(|wait| wait.as_millis())
+            .collect();
         assert_eq!(first, [250, 500, 1000]);
         assert_eq!(waits.nth(20), Some(LONGEST_WAIT));
         waits.reset();

@@ -5,6 +5,7 @@ pub mod directory;
 mod files;
 mod generations;
 pub mod kubernetes;
+mod scanner;
 
 pub use crate::engine::Inlet;
 pub use directory::Directory;

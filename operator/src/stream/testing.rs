@@ -26,12 +26,13 @@ use sluice_snapshot::{
 use sluice_translate::{GroupId, PodRef};
 use tempfile::TempDir;
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::mpsc,
     task::JoinHandle,
     time::timeout,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming, transport::Endpoint};
 
@@ -153,6 +154,17 @@ impl Server {
         Ok(sidecar)
     }
 
+    /// Connects and speaks HTTP/2's preface, and no more.
+    pub async fn connect(&self) -> Silent {
+        let tls = TlsConnector::from(Arc::new(client_config(&self.roots(), &Proof::None)));
+        let stream = TcpStream::connect(self.address).await.expect("connects");
+        let name = ServerName::try_from(NAME).expect("a name");
+        let mut stream = tls.connect(name, stream).await.expect("shakes hands");
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+        stream.write_all(preface).await.expect("writes");
+        Silent(stream)
+    }
+
     /// Connects and opens the stream.
     pub async fn open(&self, proof: Proof, roots_pem: &str) -> Result<Sidecar, Status> {
         let (outgoing, receiver) = mpsc::channel(16);
@@ -184,6 +196,29 @@ impl Server {
             incoming: response.into_inner(),
             roots_pem: String::new(),
         })
+    }
+}
+
+/// A TLS connection that asks for nothing.
+pub struct Silent(TlsStream<TcpStream>);
+
+impl Silent {
+    pub async fn read_exact(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        timeout(PATIENCE, self.0.read_exact(bytes))
+            .await
+            .expect("in time")
+    }
+
+    /// Whether the other side ends it while that long nothing else comes.
+    pub async fn is_closed_within(&mut self, quiet: Duration) -> bool {
+        let mut bytes = [0; 1024];
+        loop {
+            match timeout(quiet, self.0.read(&mut bytes)).await {
+                Err(_) => return false,
+                Ok(Ok(0) | Err(_)) => return true,
+                Ok(Ok(_)) => {}
+            }
+        }
     }
 }
 

@@ -103,17 +103,23 @@ async fn without_a_good_proof_nothing_is_sent() {
     };
     let mut tampered = good.clone();
     tampered.replace_range(good.len() - 4.., "0000");
-    for (proof, code) in [
-        (Proof::None, Code::Unauthenticated),
-        (Proof::Token(String::new()), Code::Unauthenticated),
-        (Proof::Token("x".repeat(20_000)), Code::Unauthenticated),
-        (Proof::Token(tampered), Code::Unauthenticated),
+    for (proof, why) in [
+        (Proof::None, "neither a token nor a client certificate"),
+        (Proof::Token(String::new()), "not `Bearer <token>`"),
+        (Proof::Token("x".repeat(20_000)), "not `Bearer <token>`"),
+        (Proof::Token(tampered), "no join token"),
         (
             Proof::Token(good.replace("orders-0", "orders-1")),
-            Code::Unauthenticated,
+            "no join token",
         ),
     ] {
-        assert_eq!(server.join(proof).await.expect_err("refused").code(), code);
+        let refused = server.join(proof).await.expect_err("refused");
+        assert_eq!(refused.code(), Code::Unauthenticated);
+        assert!(refused.message().contains(why), "{refused}");
+        assert!(
+            !refused.message().contains(&good[good.len() - 32..]),
+            "{refused}"
+        );
     }
     assert_eq!(server.table.count(), (0, 0));
 }
@@ -207,11 +213,23 @@ async fn the_authority_is_rotated_without_a_restart() {
 
     // Whoever knows only the old root gets in, whoever knows only the new one too, by old and by new certificates.
     let new_certificate = sidecar.certificate("orders-0").await;
+    // The new root alone carries it too: without the cross certificate that comes along.
+    let Proof::Certificate { chain_pem, key_der } = new_certificate.clone() else {
+        panic!("a certificate")
+    };
+    let end = "-----END CERTIFICATE-----\n";
+    let leaf = &chain_pem[..chain_pem.find(end).expect("PEM") + end.len()];
+    assert!(leaf.len() < chain_pem.len());
+    let leaf_only = Proof::Certificate {
+        chain_pem: leaf.to_owned(),
+        key_der,
+    };
     for roots in [&old_roots, &new_root] {
         for proof in [
             server.token("stock-0"),
             old_certificate.clone(),
             new_certificate.clone(),
+            leaf_only.clone(),
         ] {
             server.open(proof, roots).await.expect("opened");
         }
@@ -463,6 +481,36 @@ async fn shutdown_tells_every_sidecar_and_ends() {
         .expect("in time")
         .expect("no panic")
         .expect("ends well");
+}
+
+#[tokio::test]
+async fn a_connection_that_proves_nothing_is_closed_and_a_proven_one_stays() {
+    let server = two_groups().await;
+    let mut proven = server.join(server.token("orders-0")).await.expect("joined");
+    proven.apply().await;
+    let mut silent = server.connect().await;
+    // The server's first frame: it has begun to wait for a request.
+    let mut bytes = [0; 9];
+    silent.read_exact(&mut bytes).await.expect("settings");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(14)).await;
+    tokio::time::resume();
+    assert!(
+        !silent.is_closed_within(Duration::from_millis(200)).await,
+        "not yet"
+    );
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(2)).await;
+    tokio::time::resume();
+    assert!(silent.is_closed_within(super::testing::PATIENCE).await);
+    server.published.publish(Publication {
+        groups: vec![(
+            group("orders"),
+            Some(snapshot(&[(route("new"), b"new", &[])])),
+        )],
+        pods: Vec::new(),
+    });
+    assert_eq!(proven.apply().await.names(), [route("new").as_str()]);
 }
 
 #[tokio::test]

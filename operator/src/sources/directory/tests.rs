@@ -12,7 +12,7 @@ use super::*;
 use crate::{
     engine::{self, Handle},
     identity::{Authority, CaMaterial},
-    sinks::StatusSink,
+    sinks::{StatusFiles, StatusSink},
     stream::{Published, SessionTable, testing::until},
 };
 

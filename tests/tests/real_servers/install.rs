@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde_json::{Value, json};
+use sluice_tests::product::OperatorOptions;
 use sluice_tests::{Cluster, Operator, World, eventually, seconds};
 
 /// The operator's namespace.
@@ -33,14 +34,32 @@ pub async fn bare_cluster(world: &World) -> Result<Cluster> {
     Ok(cluster)
 }
 
-/// A replica of this name, started and not waited for. Its lease lasts three seconds.
+/// A replica of this name, started and not waited for.
 pub fn replica(world: &World, cluster: &Cluster, name: &str) -> Result<Operator> {
+    options(world, cluster, name)?.start(world)
+}
+
+/// How a replica is started. Its lease lasts three seconds.
+pub fn options(world: &World, cluster: &Cluster, name: &str) -> Result<OperatorOptions> {
     let kubeconfig = cluster.kubeconfig_of(USER, &GROUPS)?;
-    Operator::options(world, name)
+    let options = Operator::options(world, name).kubeconfig(&kubeconfig);
+    Ok(options.env("POD_NAME", name).arg("--lease-seconds=3"))
+}
+
+/// The next operator at the address of one that was killed, ready.
+pub async fn successor(world: &World, cluster: &Cluster, former: &Operator) -> Result<Operator> {
+    let std::net::IpAddr::V4(ip) = former.stream.ip() else {
+        anyhow::bail!("the world's addresses are IPv4");
+    };
+    let kubeconfig = cluster.kubeconfig_of(USER, &GROUPS)?;
+    let mut operator = Operator::options(world, "operator-next")
+        .ip(ip)
         .kubeconfig(&kubeconfig)
-        .env("POD_NAME", name)
+        .env("POD_NAME", "operator-next")
         .arg("--lease-seconds=3")
-        .start(world)
+        .start(world)?;
+    operator.ready(seconds(40)).await?;
+    Ok(operator)
 }
 
 /// One replica, ready.

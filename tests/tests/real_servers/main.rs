@@ -1,9 +1,17 @@
 //! The tier over real servers: etcd, kube-apiserver, kube-controller-manager, redis-server. One module per concern;
 //! this file lists them.
 
+mod broken;
+mod changes;
+mod gitops;
 mod hpa;
+mod identity;
 mod install;
 mod leader;
+mod moves;
+mod order;
+mod quickstart;
+mod shop;
 mod smoke;
 mod sources;
 mod status;

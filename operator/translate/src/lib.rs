@@ -11,6 +11,7 @@ pub mod assemble;
 pub mod engine;
 pub mod finding;
 pub mod groups;
+pub mod manifests;
 pub mod resolve;
 pub mod scaling;
 pub mod view;

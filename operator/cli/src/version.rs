@@ -1,0 +1,45 @@
+//! `kubectl sluice version`.
+
+use clap::ValueEnum;
+use serde_json::json;
+use sluice_process::build;
+
+use crate::{Verdict, output};
+
+const EXAMPLES: &str = "\
+Examples:
+  kubectl sluice version
+  kubectl sluice version -o json";
+
+/// What `version` takes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The shape of the answer
+    #[arg(short, long, value_enum, default_value_t = Shape::Text)]
+    output: Shape,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Shape {
+    Text,
+    Json,
+}
+
+/// Says which build this is.
+pub fn run(args: &Args) -> anyhow::Result<Verdict> {
+    let resources = format!("{}/{}", sluice_crds::GROUP, sluice_crds::VERSION);
+    let text = match args.output {
+        Shape::Text => format!(
+            "kubectl-sluice {}\nresources {resources}\n",
+            build::describe()
+        ),
+        Shape::Json => output::json(&json!({
+            "version": build::VERSION,
+            "commit": build::COMMIT,
+            "resources": resources,
+        }))?,
+    };
+    output::print(&text)?;
+    Ok(Verdict::Good)
+}

@@ -6,7 +6,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE},
 };
-use sluice_pipeline::{Reject, RejectReason, auth, order::Phase, program::Rule, ratelimit};
+use sluice_pipeline::{Reject, auth, order::Phase, program::Rule, ratelimit, reject};
 
 use super::{body::Body, headers, record::Settle};
 
@@ -17,7 +17,7 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// The answer of a refusal: problem details (RFC 9457) that name no object and no secret.
 pub fn refusal(reject: &Reject, rule: Option<&Rule>) -> Response<Body> {
     let description = reject.reason.describe();
-    let mut response = Response::new(Body::memory(problem(reject.reason)));
+    let mut response = Response::new(Body::memory(Bytes::from(reject::problem_json(reject))));
     *response.status_mut() =
         StatusCode::from_u16(description.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
@@ -38,16 +38,6 @@ pub fn refusal(reject: &Reject, rule: Option<&Rule>) -> Response<Body> {
         }
     }
     response
-}
-
-/// Problem details: type, title and status, and nothing of the request.
-fn problem(reason: RejectReason) -> Bytes {
-    let description = reason.describe();
-    // Names and titles are constants without a character that JSON escapes.
-    Bytes::from(format!(
-        r#"{{"type":"https://sluice.dev/problems/{}","title":"{}","status":{}}}"#,
-        description.name, description.title, description.status
-    ))
 }
 
 /// An answer that sends the client elsewhere.
@@ -98,6 +88,7 @@ impl Settle {
 #[cfg(test)]
 mod tests {
     use http_body::Body as _;
+    use sluice_pipeline::RejectReason;
 
     use super::*;
 
@@ -117,7 +108,7 @@ mod tests {
                 .exact()
                 .is_some_and(|length| length > 20)
         );
-        let text = String::from_utf8(problem(reject.reason).to_vec()).expect("text");
+        let text = String::from_utf8(reject::problem_json(&reject)).expect("text");
         assert!(
             text.contains("shard-moving") && !text.contains("internal to the log"),
             "{text}"

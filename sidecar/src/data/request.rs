@@ -1,7 +1,7 @@
 //! The way of one request, phase by phase. Order is security: it is DESIGN's, `sluice_pipeline::order` lists it, and
 //! entering a phase out of order is a panic in every test.
 
-use std::{convert::Infallible, panic::AssertUnwindSafe, rc::Rc};
+use std::{convert::Infallible, panic::AssertUnwindSafe, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
@@ -34,8 +34,10 @@ use super::{
 };
 use crate::{limits, nonces::Seen};
 
-/// How long a shared nonce may be asked for, in milliseconds.
-const NONCE_WAIT_MS: u64 = 250;
+/// How long a shared nonce is asked for where this sidecar's own memory may answer instead.
+const NONCE_WAIT: Duration = Duration::from_millis(15);
+/// And where nobody else may.
+const NONCE_LONGEST_WAIT: Duration = Duration::from_millis(250);
 
 /// Answers one request. A panic ends this request and no other.
 pub async fn handle(
@@ -77,7 +79,7 @@ async fn phases(
     body: Incoming,
 ) -> Result<Response<Body>, Reject> {
     let thread = Rc::clone(&settle.thread);
-    let force = std::sync::Arc::clone(&settle.force);
+    let force = Arc::clone(&settle.force);
     let shared = &thread.shared;
     let peer = settle.connection.peer.ip();
     let port = settle.connection.inbound.listen.port();
@@ -96,7 +98,7 @@ async fn phases(
     settle.enter(Phase::Route);
     let matched = route::find(table, &facts, &target)?;
     let (route, rule) = (matched.route, matched.rule);
-    settle.matched = Some((std::sync::Arc::clone(route), std::sync::Arc::clone(rule)));
+    settle.matched = Some((Arc::clone(route), Arc::clone(rule)));
     let deadline_ms = settle.began_ms() + rule.timeouts.request_ms;
 
     settle.enter(Phase::Sizes);
@@ -194,10 +196,7 @@ async fn limit(
     if charges.is_empty() {
         return Ok(());
     }
-    let (thread, force) = (
-        Rc::clone(&settle.thread),
-        std::sync::Arc::clone(&settle.force),
-    );
+    let (thread, force) = (Rc::clone(&settle.thread), Arc::clone(&settle.force));
     let charged = Box::pin(limits::charge(&thread.shared, &force.program, &charges)).await;
     settle.verdicts.extend(charged.verdicts);
     charged.reject.map_or(Ok(()), Err)
@@ -258,9 +257,12 @@ async fn claim_nonce(thread: &Thread, claim: &NonceClaim) -> Result<(), Reject> 
         if shared.stores.is_open(store) {
             return None;
         }
-        let deadline_ms = shared.clock.now_ms() + NONCE_WAIT_MS;
+        let longest = match on_store_failure {
+            NonceFallback::Local => NONCE_WAIT,
+            NonceFallback::Deny => NONCE_LONGEST_WAIT,
+        };
         let answer = shared.stores.nonce(store, claim.key, claim.ttl_ms);
-        thread.ticker.within(deadline_ms, answer).await.ok()?.ok()
+        tokio::time::timeout(longest, answer).await.ok()?.ok()
     };
     match (asked.await, on_store_failure) {
         (Some(true), _) | (None, NonceFallback::Local) => Ok(()),

@@ -7,7 +7,7 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
 };
 
@@ -39,6 +39,8 @@ pub(super) struct LiveBucket {
     /// Of a global one: what is leased.
     lease: OnceLock<Box<Mutex<slice::Lease>>>,
     failures: AtomicU64,
+    /// Somebody has waited for the store as long as is allowed: nobody else waits before it answers.
+    overdue: AtomicBool,
     /// Wakes those who wait for the store's answer.
     pub heard: Notify,
 }
@@ -55,13 +57,26 @@ impl LiveBucket {
     /// The store's answer.
     pub fn hear(&self, ask: &slice::Ask, result: Result<slice::Reply, StoreError>, now_us: u64) {
         match result {
-            Ok(reply) => self.lease().answered(ask, &reply, now_us),
+            Ok(reply) => {
+                self.lease().answered(ask, &reply, now_us);
+                self.overdue.store(false, Ordering::Release);
+            }
             Err(_) => {
                 self.lease().lost(ask);
                 self.failures.fetch_add(1, Ordering::Release);
             }
         }
         self.heard.notify_waiters();
+    }
+
+    /// Notes that the store was waited for in vain.
+    pub fn set_overdue(&self) {
+        self.overdue.store(true, Ordering::Release);
+    }
+
+    /// Whether the store was waited for in vain, and has not answered since.
+    pub fn is_overdue(&self) -> bool {
+        self.overdue.load(Ordering::Acquire)
     }
 
     /// How often the store has failed this bucket.

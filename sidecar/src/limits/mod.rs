@@ -242,6 +242,11 @@ async fn leased(
         }
         return None;
     }
+    if live.is_overdue() {
+        // Asked for again, but not waited for again.
+        first.map(&send);
+        return None;
+    }
     // The slow way: a key's first slice, or one that ran out. It ends after `maxWait` at the latest.
     let wait = async {
         let failures = live.failures();
@@ -269,11 +274,12 @@ async fn leased(
             }
         }
     };
-    let waited = tokio::time::timeout(Duration::from_millis(global.max_wait_ms), wait).await;
-    waited
-        .ok()
-        .flatten()
-        .map(|decision| (decision, Answering::Leased))
+    let Ok(decision) = tokio::time::timeout(Duration::from_millis(global.max_wait_ms), wait).await
+    else {
+        live.set_overdue();
+        return None;
+    };
+    decision.map(|decision| (decision, Answering::Leased))
 }
 
 /// Asks the store for exactly this request. None: it does not answer.

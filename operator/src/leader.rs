@@ -59,7 +59,9 @@ impl Leadership {
 
     /// Whether the lease is held for sure. To be asked right before each write.
     pub fn is_held(&self) -> bool {
-        self.trusted_until.borrow().is_some_and(|until| Instant::now() < until)
+        self.trusted_until
+            .borrow()
+            .is_some_and(|until| Instant::now() < until)
     }
 
     /// [`Leadership::is_held`] for code that returns errors.
@@ -165,8 +167,12 @@ impl Elector {
             }
         }
         match timeout(2 * interval, self.release()).await {
-            Ok(Err(error)) => tracing::warn!(error = format!("{error:#}"), "Lease was not given back"),
-            Err(_) => tracing::warn!("Lease was not given back: the API server did not answer in time"),
+            Ok(Err(error)) => {
+                tracing::warn!(error = format!("{error:#}"), "Lease was not given back")
+            }
+            Err(_) => {
+                tracing::warn!("Lease was not given back: the API server did not answer in time")
+            }
             Ok(Ok(())) => {}
         }
         Ok(())
@@ -176,12 +182,20 @@ impl Elector {
     async fn turn(&mut self) -> anyhow::Result<Verdict> {
         let began = Instant::now();
         let lease = self.leases.get_opt(LEASE).await.context("reading")?;
-        let spec = lease.as_ref().and_then(|lease| lease.spec.clone()).unwrap_or_default();
+        let spec = lease
+            .as_ref()
+            .and_then(|lease| lease.spec.clone())
+            .unwrap_or_default();
         let seen = seen(self.seen.take(), spec, Instant::now());
         let mine = seen.spec.holder_identity.as_deref() == Some(&self.candidacy.identity);
         let verdict = match self.trusted_until.borrow().is_some() && !mine {
             // Whoever led in between has written what this replica does not know of.
-            true => Verdict::Held(seen.spec.holder_identity.clone().unwrap_or_else(|| "nobody".into())),
+            true => Verdict::Held(
+                seen.spec
+                    .holder_identity
+                    .clone()
+                    .unwrap_or_else(|| "nobody".into()),
+            ),
             false => judge(&seen, &self.candidacy.identity, Instant::now()),
         };
         self.seen = Some(seen.clone());
@@ -191,8 +205,12 @@ impl Elector {
         let spec = taken(&seen.spec, &self.candidacy, Timestamp::now());
         match self.write(lease, spec).await? {
             Some(lease) => {
-                self.seen = Some(Seen { spec: lease.spec.unwrap_or_default(), at: Instant::now() });
-                self.trusted_until.send_replace(Some(began + trusted(self.candidacy.duration)));
+                self.seen = Some(Seen {
+                    spec: lease.spec.unwrap_or_default(),
+                    at: Instant::now(),
+                });
+                self.trusted_until
+                    .send_replace(Some(began + trusted(self.candidacy.duration)));
                 Ok(Verdict::Take)
             }
             // Somebody else wrote in between; the next look shows who.
@@ -205,12 +223,21 @@ impl Elector {
         let post = PostParams::default();
         let written = match read {
             Some(lease) => {
-                let lease = Lease { spec: Some(spec), ..lease };
+                let lease = Lease {
+                    spec: Some(spec),
+                    ..lease
+                };
                 self.leases.replace(LEASE, &post, &lease).await
             }
             None => {
-                let metadata = ObjectMeta { name: Some(LEASE.to_owned()), ..ObjectMeta::default() };
-                let lease = Lease { metadata, spec: Some(spec) };
+                let metadata = ObjectMeta {
+                    name: Some(LEASE.to_owned()),
+                    ..ObjectMeta::default()
+                };
+                let lease = Lease {
+                    metadata,
+                    spec: Some(spec),
+                };
                 self.leases.create(&post, &lease).await
             }
         };
@@ -233,7 +260,10 @@ impl Elector {
         if spec.holder_identity.as_deref() != Some(&self.candidacy.identity) {
             return Ok(());
         }
-        let spec = LeaseSpec { holder_identity: None, ..spec };
+        let spec = LeaseSpec {
+            holder_identity: None,
+            ..spec
+        };
         self.write(Some(lease), spec).await.map(drop)
     }
 }
@@ -254,8 +284,12 @@ fn seen(before: Option<Seen>, spec: LeaseSpec, now: Instant) -> Seen {
 fn judge(seen: &Seen, identity: &str, now: Instant) -> Verdict {
     let Seen { spec, at } = seen;
     let holder = spec.holder_identity.as_deref().unwrap_or_default();
-    let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-    let duration = seconds.map_or(MAX_DURATION, Duration::from_secs).min(MAX_DURATION);
+    let seconds = spec
+        .lease_duration_seconds
+        .and_then(|seconds| u64::try_from(seconds).ok());
+    let duration = seconds
+        .map_or(MAX_DURATION, Duration::from_secs)
+        .min(MAX_DURATION);
     if holder.is_empty() || holder == identity || now.duration_since(*at) >= duration {
         return Verdict::Take;
     }
@@ -274,7 +308,11 @@ fn taken(former: &LeaseSpec, candidacy: &Candidacy, now: Timestamp) -> LeaseSpec
             false => Some(MicroTime(now)),
         },
         renew_time: Some(MicroTime(now)),
-        lease_transitions: Some(if renews { transitions } else { transitions.saturating_add(1) }),
+        lease_transitions: Some(if renews {
+            transitions
+        } else {
+            transitions.saturating_add(1)
+        }),
         ..LeaseSpec::default()
     }
 }
@@ -306,7 +344,11 @@ mod tests {
         tokio::time::advance(Duration::from_secs(14)).await;
         let same = seen(Some(first), spec.clone(), Instant::now());
         assert_eq!(judge(&same, "b", Instant::now()), held, "not yet");
-        let renewed = seen(Some(same), taken(&spec, &candidacy("a"), at(14)), Instant::now());
+        let renewed = seen(
+            Some(same),
+            taken(&spec, &candidacy("a"), at(14)),
+            Instant::now(),
+        );
         tokio::time::advance(Duration::from_millis(14_999)).await;
         assert_eq!(judge(&renewed, "b", Instant::now()), held, "it renewed");
         tokio::time::advance(Duration::from_millis(1)).await;
@@ -316,8 +358,14 @@ mod tests {
     #[tokio::test]
     async fn a_lease_given_back_is_free_at_once() {
         let spec = taken(&LeaseSpec::default(), &candidacy("a"), at(0));
-        let free = LeaseSpec { holder_identity: None, ..spec };
-        assert_eq!(judge(&seen(None, free, Instant::now()), "b", Instant::now()), Verdict::Take);
+        let free = LeaseSpec {
+            holder_identity: None,
+            ..spec
+        };
+        assert_eq!(
+            judge(&seen(None, free, Instant::now()), "b", Instant::now()),
+            Verdict::Take
+        );
     }
 
     #[test]
@@ -328,7 +376,10 @@ mod tests {
         assert_eq!(renewed.acquire_time, Some(MicroTime(at(1))));
         assert_eq!(renewed.renew_time, Some(MicroTime(at(2))));
         let next = taken(&renewed, &candidacy("b"), at(3));
-        assert_eq!((next.lease_transitions, next.acquire_time), (Some(2), Some(MicroTime(at(3)))));
+        assert_eq!(
+            (next.lease_transitions, next.acquire_time),
+            (Some(2), Some(MicroTime(at(3))))
+        );
     }
 
     #[tokio::test(start_paused = true)]

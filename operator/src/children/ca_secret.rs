@@ -48,7 +48,11 @@ pub struct CaSecret {
 impl CaSecret {
     /// Reads and, while `leadership` is held, writes the Secret of `namespace`.
     pub fn new(client: Client, namespace: &str, leadership: Leadership) -> Self {
-        Self { secrets: Api::namespaced(client, namespace), leadership, version: Mutex::default() }
+        Self {
+            secrets: Api::namespaced(client, namespace),
+            leadership,
+            version: Mutex::default(),
+        }
     }
 
     fn remember(&self, version: Option<String>) {
@@ -56,15 +60,26 @@ impl CaSecret {
     }
 
     async fn read(&self) -> anyhow::Result<Option<Stored>> {
-        let secret = self.secrets.get_opt(NAME).await.with_context(|| format!("reading Secret {NAME}"))?;
+        let secret = self
+            .secrets
+            .get_opt(NAME)
+            .await
+            .with_context(|| format!("reading Secret {NAME}"))?;
         self.remember(secret.as_ref().and_then(ResourceExt::resource_version));
         secret.map(|secret| from_secret(&secret)).transpose()
     }
 
     async fn put(&self, material: &CaMaterial) -> anyhow::Result<()> {
-        let version = self.version.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let version = self
+            .version
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let secret = to_secret(material, version.clone());
-        let post = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let post = PostParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
         self.leadership.check()?;
         let written = match version {
             Some(_) => self.secrets.replace(NAME, &post, &secret).await,
@@ -87,7 +102,13 @@ impl CaStore for CaSecret {
 }
 
 fn to_secret(material: &CaMaterial, version: Option<String>) -> Secret {
-    let CaMaterial { key_pem, certificate_pem, cross_pem, roots_pem, hash_key } = material;
+    let CaMaterial {
+        key_pem,
+        certificate_pem,
+        cross_pem,
+        roots_pem,
+        hash_key,
+    } = material;
     let mut data = BTreeMap::from([
         (KEY, key_pem.as_bytes()),
         (CERTIFICATE, certificate_pem.as_bytes()),
@@ -98,12 +119,19 @@ fn to_secret(material: &CaMaterial, version: Option<String>) -> Secret {
     Secret {
         metadata: ObjectMeta {
             name: Some(NAME.to_owned()),
-            labels: Some(BTreeMap::from([(MANAGED_BY.to_owned(), FIELD_MANAGER.to_owned())])),
+            labels: Some(BTreeMap::from([(
+                MANAGED_BY.to_owned(),
+                FIELD_MANAGER.to_owned(),
+            )])),
             resource_version: version,
             ..ObjectMeta::default()
         },
         type_: Some("Opaque".to_owned()),
-        data: Some(data.into_iter().map(|(name, value)| (name.to_owned(), ByteString(value.to_vec()))).collect()),
+        data: Some(
+            data.into_iter()
+                .map(|(name, value)| (name.to_owned(), ByteString(value.to_vec())))
+                .collect(),
+        ),
         ..Secret::default()
     }
 }
@@ -114,7 +142,9 @@ fn from_secret(secret: &Secret) -> anyhow::Result<Stored> {
     let bytes = |name: &str| entries.get(name).map(|ByteString(bytes)| bytes.clone());
     let text = |name: &str| {
         let found = bytes(name).map(String::from_utf8);
-        found.transpose().map_err(|_| anyhow::anyhow!("entry {name} of Secret {NAME} is not text"))
+        found
+            .transpose()
+            .map_err(|_| anyhow::anyhow!("entry {name} of Secret {NAME} is not text"))
     };
     let needed = |name: &str| {
         let hint = "restore it from a backup, or delete the Secret to have a new CA made (every sidecar must then be restarted)";
@@ -126,9 +156,14 @@ fn from_secret(secret: &Secret) -> anyhow::Result<Stored> {
         certificate_pem: needed(CERTIFICATE)?,
         cross_pem: text(CROSS)?,
         roots_pem: needed(ROOTS)?,
-        hash_key: SecretBytes::new(hash_key.with_context(|| format!("Secret {NAME} lacks entry {HASH_KEY}"))?),
+        hash_key: SecretBytes::new(
+            hash_key.with_context(|| format!("Secret {NAME} lacks entry {HASH_KEY}"))?,
+        ),
     };
-    Ok(Stored { material, rotation_requested: secret.annotations().contains_key(ROTATE) })
+    Ok(Stored {
+        material,
+        rotation_requested: secret.annotations().contains_key(ROTATE),
+    })
 }
 
 #[cfg(test)]
@@ -146,7 +181,8 @@ mod tests {
             assert!(read.material.same_as(&material) && !read.rotation_requested);
             assert_eq!(read.material.hash_key.expose(), material.hash_key.expose());
             assert_eq!(read.material.cross_pem, material.cross_pem);
-            secret.metadata.annotations = Some(BTreeMap::from([(ROTATE.to_owned(), "now".to_owned())]));
+            secret.metadata.annotations =
+                Some(BTreeMap::from([(ROTATE.to_owned(), "now".to_owned())]));
             assert!(from_secret(&secret).expect("reads").rotation_requested);
         }
     }
@@ -158,7 +194,10 @@ mod tests {
             let mut secret = to_secret(&material, None);
             secret.data.as_mut().expect("data").remove(entry);
             let error = format!("{:#}", from_secret(&secret).expect_err("refused"));
-            assert!(error.contains(entry) && !error.contains("PRIVATE"), "{error}");
+            assert!(
+                error.contains(entry) && !error.contains("PRIVATE"),
+                "{error}"
+            );
         }
     }
 }

@@ -53,7 +53,9 @@ pub struct Keeper {
 /// Why one is not as it should be.
 #[derive(Debug, thiserror::Error)]
 enum ApplyError {
-    #[error("HorizontalPodAutoscaler {0}/{1} exists and is not Sluice's: rename it, or remove spec.scaling")]
+    #[error(
+        "HorizontalPodAutoscaler {0}/{1} exists and is not Sluice's: rename it, or remove spec.scaling"
+    )]
     Taken(String, String),
     #[error(transparent)]
     NotLeader(#[from] NotLeader),
@@ -72,10 +74,20 @@ impl Keeper {
         scalers: Arc<Scalers>,
         registry: &Registry,
     ) -> Result<Self, prometheus::Error> {
-        let opts = Opts::new("sluice_operator_hpa_writes_total", "Writes of HorizontalPodAutoscalers, by outcome");
+        let opts = Opts::new(
+            "sluice_operator_hpa_writes_total",
+            "Writes of HorizontalPodAutoscalers, by outcome",
+        );
         let writes = IntCounterVec::new(opts, &["outcome"])?;
         registry.register(Box::new(writes.clone()))?;
-        Ok(Self { client, engine, leadership, scalers, writes, applied: BTreeMap::new() })
+        Ok(Self {
+            client,
+            engine,
+            leadership,
+            scalers,
+            writes,
+            applied: BTreeMap::new(),
+        })
     }
 
     /// Keeps until shutdown, from the moment that this replica leads.
@@ -100,7 +112,11 @@ impl Keeper {
                 done &= self.sweep(&wanted).await;
                 resync = Instant::now() + RESYNC;
             }
-            let wait = if done { resync.saturating_duration_since(Instant::now()) } else { RETRY };
+            let wait = if done {
+                resync.saturating_duration_since(Instant::now())
+            } else {
+                RETRY
+            };
             tokio::select! {
                 () = shutdown.begun() => return Ok(()),
                 _ = deltas.recv() => {}
@@ -114,7 +130,12 @@ impl Keeper {
     /// Applies what differs and deletes what is not wanted any more; whether all of it succeeded.
     async fn apply_all(&mut self, wanted: &BTreeMap<(String, String), HpaIntent>) -> bool {
         let mut done = true;
-        let unwanted: Vec<_> = self.applied.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
+        let unwanted: Vec<_> = self
+            .applied
+            .keys()
+            .filter(|name| !wanted.contains_key(*name))
+            .cloned()
+            .collect();
         for name in unwanted {
             match self.delete(&name).await {
                 Ok(()) => drop(self.applied.remove(&name)),
@@ -137,7 +158,9 @@ impl Keeper {
                     match error {
                         ApplyError::Taken(..) => Scaling::Taken(error.to_string()),
                         ApplyError::NotLeader(_) => continue,
-                        ApplyError::Api(_) | ApplyError::Timeout => Scaling::Failed(error.to_string()),
+                        ApplyError::Api(_) | ApplyError::Timeout => {
+                            Scaling::Failed(error.to_string())
+                        }
                     }
                 }
             };
@@ -156,7 +179,10 @@ impl Keeper {
         let api = self.api(&intent.namespace);
         let there = within(api.get_opt(&intent.name)).await?;
         if there.as_ref().is_some_and(|there| !is_ours(there)) {
-            return Err(ApplyError::Taken(intent.namespace.clone(), intent.name.clone()));
+            return Err(ApplyError::Taken(
+                intent.namespace.clone(),
+                intent.name.clone(),
+            ));
         }
         // With the version that was looked at: what somebody makes or replaces in between is not taken over.
         let version = there.and_then(|there| there.metadata.resource_version);
@@ -165,7 +191,9 @@ impl Keeper {
         match version {
             Some(_) => {
                 let params = PatchParams::apply(FIELD_MANAGER).force();
-                within(api.patch(&intent.name, &params, &Patch::Apply(&object))).await.map(drop)
+                within(api.patch(&intent.name, &params, &Patch::Apply(&object)))
+                    .await
+                    .map(drop)
             }
             None => {
                 let object = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
@@ -184,14 +212,21 @@ impl Keeper {
             return Ok(());
         };
         let params = DeleteParams {
-            preconditions: Some(Preconditions { uid: there.uid(), resource_version: there.resource_version() }),
+            preconditions: Some(Preconditions {
+                uid: there.uid(),
+                resource_version: there.resource_version(),
+            }),
             ..DeleteParams::default()
         };
         self.leadership.check()?;
         match within(api.delete(name, &params)).await {
             Ok(_) => {
                 self.writes.with_label_values(&["deleted"]).inc();
-                tracing::info!(namespace, name, "HorizontalPodAutoscaler deleted: no ApiRoute asks for it");
+                tracing::info!(
+                    namespace,
+                    name,
+                    "HorizontalPodAutoscaler deleted: no ApiRoute asks for it"
+                );
                 Ok(())
             }
             Err(ApplyError::Api(kube::Error::Api(status))) if status.code == 404 => Ok(()),
@@ -230,21 +265,37 @@ impl Keeper {
 }
 
 async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, ApplyError> {
-    Ok(timeout(TIMEOUT, request).await.map_err(|_| ApplyError::Timeout)??)
+    Ok(timeout(TIMEOUT, request)
+        .await
+        .map_err(|_| ApplyError::Timeout)??)
 }
 
 /// Made by the operator: its label, and an ApiRoute as owner.
 fn is_ours(hpa: &HorizontalPodAutoscaler) -> bool {
-    let labelled = hpa.labels().get(MANAGED_BY).is_some_and(|by| by == FIELD_MANAGER);
-    labelled && hpa.owner_references().iter().any(|owner| owner.kind == Kind::ApiRoute.as_str())
+    let labelled = hpa
+        .labels()
+        .get(MANAGED_BY)
+        .is_some_and(|by| by == FIELD_MANAGER);
+    labelled
+        && hpa
+            .owner_references()
+            .iter()
+            .any(|owner| owner.kind == Kind::ApiRoute.as_str())
 }
 
 /// The object, whole.
 fn build(intent: &HpaIntent, version: Option<&str>) -> Value {
-    let HpaIntent { namespace, name, target, min_replicas, max_replicas, metrics, behavior, owners } = intent;
-    let owner = |(id, uid): &(sluice_translate::ObjectId, String)| {
-        json!({"apiVersion": api_version(), "kind": id.kind.as_str(), "name": &*id.name, "uid": uid})
-    };
+    let HpaIntent {
+        namespace,
+        name,
+        target,
+        min_replicas,
+        max_replicas,
+        metrics,
+        behavior,
+        owners,
+    } = intent;
+    let owner = |(id, uid): &(sluice_translate::ObjectId, String)| json!({"apiVersion": api_version(), "kind": id.kind.as_str(), "name": &*id.name, "uid": uid});
     let metric = |(metric, value): &(&str, String)| {
         json!({
             "type": "Pods",
@@ -285,17 +336,25 @@ mod tests {
     use super::*;
 
     fn intent() -> HpaIntent {
-        let owner = |name: &str| (ObjectId::new(Kind::ApiRoute, "shop", name), format!("uid-{name}"));
+        let owner = |name: &str| {
+            (
+                ObjectId::new(Kind::ApiRoute, "shop", name),
+                format!("uid-{name}"),
+            )
+        };
         HpaIntent {
             namespace: "shop".into(),
             name: "sluice-orders".into(),
-            target: serde_json::from_value(json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "orders"}))
-                .expect("a target"),
+            target: serde_json::from_value(
+                json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "orders"}),
+            )
+            .expect("a target"),
             min_replicas: Some(2),
             max_replicas: 40,
             metrics: vec![("sluice_requests_per_second", "150".into())],
             behavior: Some(
-                serde_json::from_value(json!({"scaleDown": {"stabilizationWindowSeconds": 120}})).expect("a behavior"),
+                serde_json::from_value(json!({"scaleDown": {"stabilizationWindowSeconds": 120}}))
+                    .expect("a behavior"),
             ),
             owners: vec![owner("orders"), owner("orders-admin")],
         }
@@ -305,22 +364,33 @@ mod tests {
     fn the_object_is_owned_by_every_route_and_controlled_by_none() {
         let built = build(&intent(), None);
         insta::assert_yaml_snapshot!("hpa", built);
-        let typed: HorizontalPodAutoscaler = serde_json::from_value(built).expect("an HPA of the API's shape");
+        let typed: HorizontalPodAutoscaler =
+            serde_json::from_value(built).expect("an HPA of the API's shape");
         assert!(is_ours(&typed));
-        assert!(typed.owner_references().iter().all(|owner| owner.controller.is_none()));
+        assert!(
+            typed
+                .owner_references()
+                .iter()
+                .all(|owner| owner.controller.is_none())
+        );
     }
 
     #[test]
     fn what_was_looked_at_is_what_is_written_over() {
-        assert_eq!(build(&intent(), Some("7"))["metadata"]["resourceVersion"], "7");
+        assert_eq!(
+            build(&intent(), Some("7"))["metadata"]["resourceVersion"],
+            "7"
+        );
     }
 
     #[test]
     fn a_foreign_object_is_not_ours_whatever_it_is_called() {
-        let mut foreign: HorizontalPodAutoscaler = serde_json::from_value(build(&intent(), None)).expect("an HPA");
+        let mut foreign: HorizontalPodAutoscaler =
+            serde_json::from_value(build(&intent(), None)).expect("an HPA");
         foreign.metadata.owner_references = None;
         assert!(!is_ours(&foreign));
-        let mut foreign: HorizontalPodAutoscaler = serde_json::from_value(build(&intent(), None)).expect("an HPA");
+        let mut foreign: HorizontalPodAutoscaler =
+            serde_json::from_value(build(&intent(), None)).expect("an HPA");
         foreign.metadata.labels = None;
         assert!(!is_ours(&foreign));
     }

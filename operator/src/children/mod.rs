@@ -34,7 +34,11 @@ impl Scalers {
     }
 
     fn new(otherwise: Scaling) -> Self {
-        Self { states: RwLock::default(), otherwise, changes: watch::Sender::new(0) }
+        Self {
+            states: RwLock::default(),
+            otherwise,
+            changes: watch::Sender::new(0),
+        }
     }
 
     /// How far one has come.

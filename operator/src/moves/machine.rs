@@ -76,7 +76,9 @@ pub struct Next {
 pub fn step(facts: &Facts<'_>) -> Step {
     match (facts.in_force, facts.moving) {
         (None, _) => first(facts),
-        (Some((epoch, table)), Some(moving)) if moving.epoch == epoch => continued(facts, epoch, table, moving),
+        (Some((epoch, table)), Some(moving)) if moving.epoch == epoch => {
+            continued(facts, epoch, table, moving)
+        }
         (Some((epoch, table)), _) => begin(facts, epoch, table, 0),
     }
 }
@@ -84,15 +86,19 @@ pub fn step(facts: &Facts<'_>) -> Step {
 /// What is asked for first is in force at once: there is nothing to move yet.
 fn first(facts: &Facts<'_>) -> Step {
     match facts.desired {
-        Some(desired) => {
-            Step::Write(Next { epoch: FIRST_EPOCH, placement: desired.to_placement(), moving: None })
-        }
+        Some(desired) => Step::Write(Next {
+            epoch: FIRST_EPOCH,
+            placement: desired.to_placement(),
+            moving: None,
+        }),
         None => Step::Stay(None),
     }
 }
 
 fn begin(facts: &Facts<'_>, epoch: i64, table: &SlotTable, attempts: i32) -> Step {
-    let Some(desired) = facts.desired else { return drop_move(facts, epoch, table) };
+    let Some(desired) = facts.desired else {
+        return drop_move(facts, epoch, table);
+    };
     let slots = table.difference(desired);
     if slots.is_empty() {
         return drop_move(facts, epoch, table);
@@ -100,7 +106,10 @@ fn begin(facts: &Facts<'_>, epoch: i64, table: &SlotTable, attempts: i32) -> Ste
     let missing = names(facts.pods, |pod| !pod.current);
     let (phase, message) = match missing {
         None => (MovePhase::Holding, String::new()),
-        Some(pods) => (MovePhase::Waiting, format!("waits until every pod holds today's map; missing: {pods}")),
+        Some(pods) => (
+            MovePhase::Waiting,
+            format!("waits until every pod holds today's map; missing: {pods}"),
+        ),
     };
     let moving = MoveStatus {
         phase,
@@ -112,17 +121,30 @@ fn begin(facts: &Facts<'_>, epoch: i64, table: &SlotTable, attempts: i32) -> Ste
         message,
     };
     // Waiting for the same pods is not worth a write.
-    let known = facts.moving.is_some_and(|known| MoveStatus { since: known.since.clone(), ..moving.clone() } == *known);
+    let known = facts.moving.is_some_and(|known| {
+        MoveStatus {
+            since: known.since.clone(),
+            ..moving.clone()
+        } == *known
+    });
     if known {
         return Step::Stay(None);
     }
-    Step::Write(Next { epoch, placement: table.to_placement(), moving: Some(moving) })
+    Step::Write(Next {
+        epoch,
+        placement: table.to_placement(),
+        moving: Some(moving),
+    })
 }
 
 /// The wish was taken back, or there is none.
 fn drop_move(facts: &Facts<'_>, epoch: i64, table: &SlotTable) -> Step {
     match facts.moving {
-        Some(_) => Step::Write(Next { epoch, placement: table.to_placement(), moving: None }),
+        Some(_) => Step::Write(Next {
+            epoch,
+            placement: table.to_placement(),
+            moving: None,
+        }),
         None => Step::Stay(None),
     }
 }
@@ -143,20 +165,40 @@ fn continued(facts: &Facts<'_>, epoch: i64, table: &SlotTable, moving: &MoveStat
 
 fn held(facts: &Facts<'_>, epoch: i64, table: &SlotTable, moving: &MoveStatus) -> Step {
     let Some(elapsed) = facts.elapsed else {
-        return abort(facts, epoch, table, moving, "the operator changed while requests were held".into());
+        return abort(
+            facts,
+            epoch,
+            table,
+            moving,
+            "the operator changed while requests were held".into(),
+        );
     };
     match names(facts.pods, |pod| !(pod.current && pod.settled)) {
         // All confirmed: this write decides.
-        None => Step::Write(Next { epoch: epoch + 1, placement: moving.placement.clone(), moving: None }),
-        Some(pods) if elapsed >= facts.max_pause => {
-            abort(facts, epoch, table, moving, format!("not settled within maxPause: {pods}"))
-        }
+        None => Step::Write(Next {
+            epoch: epoch + 1,
+            placement: moving.placement.clone(),
+            moving: None,
+        }),
+        Some(pods) if elapsed >= facts.max_pause => abort(
+            facts,
+            epoch,
+            table,
+            moving,
+            format!("not settled within maxPause: {pods}"),
+        ),
         Some(_) => Step::Stay(Some(facts.max_pause - elapsed)),
     }
 }
 
 /// The map without hold, same epoch: requests go on as before.
-fn abort(facts: &Facts<'_>, epoch: i64, table: &SlotTable, moving: &MoveStatus, message: String) -> Step {
+fn abort(
+    facts: &Facts<'_>,
+    epoch: i64,
+    table: &SlotTable,
+    moving: &MoveStatus,
+    message: String,
+) -> Step {
     let moving = MoveStatus {
         phase: MovePhase::BackingOff,
         since: facts.now.clone(),
@@ -164,16 +206,26 @@ fn abort(facts: &Facts<'_>, epoch: i64, table: &SlotTable, moving: &MoveStatus, 
         message,
         ..moving.clone()
     };
-    Step::Write(Next { epoch, placement: table.to_placement(), moving: Some(moving) })
+    Step::Write(Next {
+        epoch,
+        placement: table.to_placement(),
+        moving: Some(moving),
+    })
 }
 
 fn backoff(attempts: i32) -> Duration {
-    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(0).min(6);
+    let doublings = u32::try_from(attempts.saturating_sub(1))
+        .unwrap_or(0)
+        .min(6);
     (FIRST_BACKOFF * 2_u32.pow(doublings)).min(LONGEST_BACKOFF)
 }
 
 fn names(pods: &[PodView], wanted: impl Fn(&PodView) -> bool) -> Option<String> {
-    let mut names: Vec<_> = pods.iter().filter(|pod| wanted(pod)).map(|pod| pod.name.as_str()).collect();
+    let mut names: Vec<_> = pods
+        .iter()
+        .filter(|pod| wanted(pod))
+        .map(|pod| pod.name.as_str())
+        .collect();
     names.sort_unstable();
     let rest = names.len().saturating_sub(NAMED);
     names.truncate(NAMED);
@@ -192,14 +244,24 @@ mod tests {
 
     fn table(boundary: u16) -> SlotTable {
         let placement = [
-            Placement { slots: format!("0-{}", boundary - 1).as_str().into(), shard: "s0".into() },
-            Placement { slots: format!("{boundary}-16383").as_str().into(), shard: "s1".into() },
+            Placement {
+                slots: format!("0-{}", boundary - 1).as_str().into(),
+                shard: "s0".into(),
+            },
+            Placement {
+                slots: format!("{boundary}-16383").as_str().into(),
+                shard: "s1".into(),
+            },
         ];
         SlotTable::new(&placement).expect("covers every slot once")
     }
 
     fn pod(name: &str, current: bool, settled: bool) -> PodView {
-        PodView { name: name.into(), current, settled }
+        PodView {
+            name: name.into(),
+            current,
+            settled,
+        }
     }
 
     fn now() -> Time {
@@ -237,7 +299,10 @@ mod tests {
                 now: now(),
             });
             if let Step::Write(next) = &step {
-                self.in_force = (next.epoch, SlotTable::new(&next.placement).expect("a whole placement"));
+                self.in_force = (
+                    next.epoch,
+                    SlotTable::new(&next.placement).expect("a whole placement"),
+                );
                 self.moving = next.moving.clone();
                 self.elapsed = Some(Duration::ZERO);
             }
@@ -261,7 +326,11 @@ mod tests {
             max_pause: Duration::ZERO,
             now: now(),
         };
-        let expected = Next { epoch: 1, placement: desired.to_placement(), moving: None };
+        let expected = Next {
+            epoch: 1,
+            placement: desired.to_placement(),
+            moving: None,
+        };
         assert_eq!(step(&facts), Step::Write(expected));
     }
 
@@ -270,7 +339,10 @@ mod tests {
         let mut world = World::asked_to_move();
         world.step();
         assert_eq!(world.phase(), Some(MovePhase::Holding));
-        assert_eq!(world.moving.as_ref().expect("moves").slots, table(8192).difference(&table(4096)));
+        assert_eq!(
+            world.moving.as_ref().expect("moves").slots,
+            table(8192).difference(&table(4096))
+        );
         assert_eq!(world.in_force.0, 7, "nothing has moved yet");
 
         world.pods[0].settled = true;
@@ -288,8 +360,19 @@ mod tests {
         world.pods[1].current = false;
         world.step();
         assert_eq!(world.phase(), Some(MovePhase::Waiting));
-        assert!(world.moving.as_ref().expect("waits").message.contains("missing: b"));
-        assert_eq!(world.step(), Step::Stay(None), "the same wait is not written again");
+        assert!(
+            world
+                .moving
+                .as_ref()
+                .expect("waits")
+                .message
+                .contains("missing: b")
+        );
+        assert_eq!(
+            world.step(),
+            Step::Stay(None),
+            "the same wait is not written again"
+        );
         world.pods[1].current = true;
         world.step();
         assert_eq!(world.phase(), Some(MovePhase::Holding));
@@ -302,8 +385,18 @@ mod tests {
         world.pods[0].settled = true;
         world.elapsed = Some(Duration::from_millis(500));
         world.step();
-        assert_eq!((world.phase(), world.in_force.0), (Some(MovePhase::BackingOff), 7));
-        assert!(world.moving.as_ref().expect("backs off").message.contains('b'));
+        assert_eq!(
+            (world.phase(), world.in_force.0),
+            (Some(MovePhase::BackingOff), 7)
+        );
+        assert!(
+            world
+                .moving
+                .as_ref()
+                .expect("backs off")
+                .message
+                .contains('b')
+        );
         assert_eq!(world.step(), Step::Stay(Some(FIRST_BACKOFF)));
         world.elapsed = Some(FIRST_BACKOFF);
         world.step();
@@ -318,7 +411,10 @@ mod tests {
         world.elapsed = None;
         world.pods = vec![pod("a", true, true), pod("b", true, true)];
         world.step();
-        assert_eq!((world.phase(), world.in_force.0), (Some(MovePhase::BackingOff), 7));
+        assert_eq!(
+            (world.phase(), world.in_force.0),
+            (Some(MovePhase::BackingOff), 7)
+        );
     }
 
     #[test]

@@ -64,7 +64,10 @@ pub struct Metrics {
 impl Metrics {
     /// Makes and registers them.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let opts = Opts::new("sluice_operator_move_steps_total", "Steps of moves of shard slots that were written");
+        let opts = Opts::new(
+            "sluice_operator_move_steps_total",
+            "Steps of moves of shard slots that were written",
+        );
         let steps = IntCounterVec::new(opts, &["step"])?;
         registry.register(Box::new(steps.clone()))?;
         Ok(Self { steps })
@@ -95,7 +98,15 @@ impl Driver {
         leadership: Leadership,
         metrics: Metrics,
     ) -> Self {
-        Self { engine, table, statuses, leadership, metrics, entered: HashMap::new(), stale: true }
+        Self {
+            engine,
+            table,
+            statuses,
+            leadership,
+            metrics,
+            entered: HashMap::new(),
+            stale: true,
+        }
     }
 
     /// Drives until shutdown, from the moment that this replica leads.
@@ -162,7 +173,9 @@ impl Driver {
                 }
             },
         };
-        let in_force = table.as_ref().map(|table| (stored.epoch.unwrap_or_default(), table));
+        let in_force = table
+            .as_ref()
+            .map(|table| (stored.epoch.unwrap_or_default(), table));
         let pods = match in_force.is_some() {
             true => self.pods(set, stored.epoch.unwrap_or_default()),
             false => Vec::new(),
@@ -173,7 +186,10 @@ impl Driver {
             in_force,
             moving: stored.moving.as_ref(),
             pods: &pods,
-            elapsed: stored.moving.as_ref().and_then(|moving| self.elapsed(&set.object, moving)),
+            elapsed: stored
+                .moving
+                .as_ref()
+                .and_then(|moving| self.elapsed(&set.object, moving)),
             max_pause: set.max_pause,
             now,
         };
@@ -200,16 +216,24 @@ impl Driver {
             }
             let (current, settled) = match (&record, &set.map) {
                 (Some(record), Some((unit, hash))) => {
-                    let acked = record.acked.as_ref().and_then(|acked| acked.manifest.get(unit));
+                    let acked = record
+                        .acked
+                        .as_ref()
+                        .and_then(|acked| acked.manifest.get(unit));
                     let current = record.lost_at.is_none() && acked == Some(hash);
-                    let settled = record.settled.get(unit).is_some_and(|(of, by)| {
-                        i64::try_from(*of) == Ok(epoch) && by == hash
-                    });
+                    let settled = record
+                        .settled
+                        .get(unit)
+                        .is_some_and(|(of, by)| i64::try_from(*of) == Ok(epoch) && by == hash);
                     (current, settled)
                 }
                 _ => (false, false),
             };
-            Some(PodView { name: pod.name.clone(), current, settled })
+            Some(PodView {
+                name: pod.name.clone(),
+                current,
+                settled,
+            })
         };
         set.pods.iter().filter_map(view).collect()
     }
@@ -226,12 +250,22 @@ impl Driver {
         let write = self.statuses.write(&set.object, basis, &status);
         match timeout(WRITE_TIMEOUT, write).await {
             Ok(Ok(())) => {
-                let Next { epoch, placement: _, moving } = &next;
-                let why = moving.as_ref().map(|moving| moving.message.as_str()).unwrap_or_default();
+                let Next {
+                    epoch,
+                    placement: _,
+                    moving,
+                } = &next;
+                let why = moving
+                    .as_ref()
+                    .map(|moving| moving.message.as_str())
+                    .unwrap_or_default();
                 tracing::info!(set = %set.object, step = label, epoch, why, "move of slots");
                 self.metrics.steps.with_label_values(&[label]).inc();
                 match next.moving {
-                    Some(moving) => drop(self.entered.insert(set.object.clone(), (moving, Instant::now()))),
+                    Some(moving) => drop(
+                        self.entered
+                            .insert(set.object.clone(), (moving, Instant::now())),
+                    ),
                     None => drop(self.entered.remove(&set.object)),
                 }
                 None
@@ -267,7 +301,11 @@ fn label(before: &ShardSetStatus, next: &Next) -> &'static str {
 
 /// The status with the move's part replaced; the rest is the conditions' writer's.
 fn with_move(status: &Value, next: &Next) -> Value {
-    let Next { epoch, placement, moving } = next;
+    let Next {
+        epoch,
+        placement,
+        moving,
+    } = next;
     let mut status = match status {
         Value::Object(fields) => fields.clone(),
         _ => serde_json::Map::new(),
@@ -291,23 +329,35 @@ fn one(engine: &Engine, object: &ObjectId) -> Option<Set> {
     let set = view.shard_set(&object.namespace, &object.name)?;
     let spec = set.custom.sound();
     let findings = engine.findings(object);
-    let has = |condition| findings.iter().any(|finding| finding.reason.condition() == condition);
+    let has = |condition| {
+        findings
+            .iter()
+            .any(|finding| finding.reason.condition() == condition)
+    };
     // What is in force already is not moved to where nobody answers.
-    let obstacle = has(Condition::Accepted) || (set.epoch.is_some() && has(Condition::ResolvedRefs));
+    let obstacle =
+        has(Condition::Accepted) || (set.epoch.is_some() && has(Condition::ResolvedRefs));
     let name = UnitName::shard_map(&object.namespace, &object.name);
     let groups = engine.groups_holding(object);
     Some(Set {
         object: object.clone(),
-        desired: spec.filter(|_| !obstacle).and_then(|spec| SlotTable::new(&spec.placement).ok()),
+        desired: spec
+            .filter(|_| !obstacle)
+            .and_then(|spec| SlotTable::new(&spec.placement).ok()),
         seen: ShardSetStatus {
             epoch: set.epoch,
             placement: set.placement.clone(),
             moving: set.moving.clone(),
             ..ShardSetStatus::default()
         },
-        max_pause: spec.map(|spec| spec.effective_max_pause()).unwrap_or_default(),
+        max_pause: spec
+            .map(|spec| spec.effective_max_pause())
+            .unwrap_or_default(),
         map: engine.unit(&name).map(|unit| (name, unit.hash.clone())),
-        pods: groups.iter().flat_map(|group| engine.pods_of(group)).collect(),
+        pods: groups
+            .iter()
+            .flat_map(|group| engine.pods_of(group))
+            .collect(),
     })
 }
 
@@ -330,20 +380,40 @@ mod tests {
     #[test]
     fn a_step_replaces_the_moves_part_only() {
         let status = json!({"epoch": 4, "move": {"phase": "Holding"}, "conditions": [{"type": "Ready"}], "live": {"pods": 2}});
-        let next = Next { epoch: 5, placement: Vec::new(), moving: None };
+        let next = Next {
+            epoch: 5,
+            placement: Vec::new(),
+            moving: None,
+        };
         let expected = json!({"epoch": 5, "placement": [], "conditions": [{"type": "Ready"}], "live": {"pods": 2}});
         assert_eq!(with_move(&status, &next), expected);
-        let first = with_move(&Value::Null, &Next { moving: Some(moving(MovePhase::Holding)), ..next });
+        let first = with_move(
+            &Value::Null,
+            &Next {
+                moving: Some(moving(MovePhase::Holding)),
+                ..next
+            },
+        );
         assert_eq!(first["move"]["phase"], "Holding");
     }
 
     #[test]
     fn steps_have_names() {
-        let before = |epoch| ShardSetStatus { epoch, ..ShardSetStatus::default() };
-        let next = |epoch, phase: Option<MovePhase>| Next { epoch, placement: Vec::new(), moving: phase.map(moving) };
+        let before = |epoch| ShardSetStatus {
+            epoch,
+            ..ShardSetStatus::default()
+        };
+        let next = |epoch, phase: Option<MovePhase>| Next {
+            epoch,
+            placement: Vec::new(),
+            moving: phase.map(moving),
+        };
         assert_eq!(label(&before(None), &next(1, None)), "first");
         assert_eq!(label(&before(Some(4)), &next(5, None)), "commit");
         assert_eq!(label(&before(Some(4)), &next(4, None)), "withdrawn");
-        assert_eq!(label(&before(Some(4)), &next(4, Some(MovePhase::BackingOff))), "abort");
+        assert_eq!(
+            label(&before(Some(4)), &next(4, Some(MovePhase::BackingOff))),
+            "abort"
+        );
     }
 }

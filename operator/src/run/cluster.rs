@@ -49,9 +49,16 @@ pub(super) async fn start(args: &Args, process: Process) -> anyhow::Result<()> {
     let shutdown = tasks.shutdown().clone();
     tasks.spawn_critical("leader", elector.run(shutdown.clone()));
     let leads = process.readiness.condition("leader");
-    tasks.spawn_critical("readiness of the leader", leadership.clone().show(leads, shutdown.clone()));
+    tasks.spawn_critical(
+        "readiness of the leader",
+        leadership.clone().show(leads, shutdown.clone()),
+    );
 
-    let ca = Arc::new(CaSecret::new(client.clone(), &args.namespace, leadership.clone()));
+    let ca = Arc::new(CaSecret::new(
+        client.clone(),
+        &args.namespace,
+        leadership.clone(),
+    ));
     let material = authority_material(ca.as_ref(), &leadership, process.clock).await;
     let prepared = Prepared::new(args, process, material, Pods::FromPods).await?;
     let core = prepared.core();
@@ -82,7 +89,12 @@ pub(super) async fn start(args: &Args, process: Process) -> anyhow::Result<()> {
         tasks.spawn_critical("webhooks", async move {
             webhook::server::serve(listener, &authority, webhook::routes(hooks), shutdown).await
         });
-        let keep = ca_bundle::keep(client.clone(), core.authority.roots(), leadership.clone(), tasks.shutdown().clone());
+        let keep = ca_bundle::keep(
+            client.clone(),
+            core.authority.roots(),
+            leadership.clone(),
+            tasks.shutdown().clone(),
+        );
         tasks.spawn_critical("webhook configurations", keep);
     }
     let scalers = Arc::new(Scalers::of_cluster());
@@ -113,9 +125,14 @@ async fn client() -> anyhow::Result<Client> {
 
 /// This replica's name: the pod's, and a part that differs with each start.
 fn identity() -> anyhow::Result<String> {
-    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned());
-    let name = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty());
-    let name = name.or_else(|| host().ok()).unwrap_or_else(|| "operator".into());
+    let host =
+        || std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned());
+    let name = std::env::var("POD_NAME")
+        .ok()
+        .filter(|name| !name.is_empty());
+    let name = name
+        .or_else(|| host().ok())
+        .unwrap_or_else(|| "operator".into());
     let mut start = [0; 4];
     rand::fill(&mut start).map_err(|_| anyhow::anyhow!("no randomness"))?;
     Ok(format!("{name}_{}", hex(&start)))
@@ -143,7 +160,11 @@ fn config_source(args: &Args, core: &Core) -> anyhow::Result<Option<Directory>> 
         config: Some(file.clone()),
     };
     let metrics = directory::Metrics::register(&core.registry)?;
-    Ok(Some(Directory::new(places, core.engine.inlet("config"), metrics)))
+    Ok(Some(Directory::new(
+        places,
+        core.engine.inlet("config"),
+        metrics,
+    )))
 }
 
 fn sidecar(args: &Args) -> Sidecar {

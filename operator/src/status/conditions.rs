@@ -168,11 +168,19 @@ pub fn judge(facts: &Facts<'_>) -> Vec<Verdict> {
     let reconciling = reconciling(facts, &ready, &stalled, &programmed);
     let scaling = facts.scaling.map(|state| scaling(facts.findings, state));
     let accepted = with_warnings(accepted, facts.findings);
-    [accepted, resolved, programmed, ready, reconciling, stalled].into_iter().chain(scaling).collect()
+    [accepted, resolved, programmed, ready, reconciling, stalled]
+        .into_iter()
+        .chain(scaling)
+        .collect()
 }
 
 fn verdict(kind: Kind, holds: bool, reason: Reason, message: impl Into<String>) -> Verdict {
-    Verdict { kind, holds, reason, message: message.into() }
+    Verdict {
+        kind,
+        holds,
+        reason,
+        message: message.into(),
+    }
 }
 
 fn good(kind: Kind) -> Verdict {
@@ -191,28 +199,54 @@ fn by_findings(kind: Kind, concern: Concern, findings: &[Finding]) -> Verdict {
 }
 
 fn about(concern: Concern, findings: &[Finding]) -> impl Iterator<Item = &Finding> {
-    findings.iter().filter(move |finding| finding.reason.condition() == concern)
+    findings
+        .iter()
+        .filter(move |finding| finding.reason.condition() == concern)
 }
 
 /// Warnings touch no condition; this is where their owner finds them.
 fn with_warnings(accepted: Verdict, findings: &[Finding]) -> Verdict {
     let warnings = about(Concern::Warning, findings);
-    let texts: Vec<_> = warnings.map(|finding| format!("{}: {}", finding.reason.as_str(), finding.message)).collect();
+    let texts: Vec<_> = warnings
+        .map(|finding| format!("{}: {}", finding.reason.as_str(), finding.message))
+        .collect();
     match accepted.holds && !texts.is_empty() {
-        true => verdict(accepted.kind, true, accepted.reason, listed(texts.iter().map(String::as_str))),
+        true => verdict(
+            accepted.kind,
+            true,
+            accepted.reason,
+            listed(texts.iter().map(String::as_str)),
+        ),
         false => accepted,
     }
 }
 
 fn programmed(facts: &Facts<'_>, accepted: bool) -> Verdict {
-    let Live { pods, of, missing, .. } = facts.live;
+    let Live {
+        pods, of, missing, ..
+    } = facts.live;
     if let Some(moving) = facts.moving {
-        return verdict(Kind::Programmed, false, Reason::MovePending, move_message(moving));
+        return verdict(
+            Kind::Programmed,
+            false,
+            Reason::MovePending,
+            move_message(moving),
+        );
     }
     if *of == 0 {
         return match accepted {
-            true => verdict(Kind::Programmed, true, Reason::NoPods, "no pod is there yet to be configured"),
-            false => verdict(Kind::Programmed, false, Reason::NotAccepted, "given to no pod, see Accepted"),
+            true => verdict(
+                Kind::Programmed,
+                true,
+                Reason::NoPods,
+                "no pod is there yet to be configured",
+            ),
+            false => verdict(
+                Kind::Programmed,
+                false,
+                Reason::NotAccepted,
+                "given to no pod, see Accepted",
+            ),
         };
     }
     match missing.is_empty() {
@@ -220,7 +254,11 @@ fn programmed(facts: &Facts<'_>, accepted: bool) -> Verdict {
         false => {
             let live = format!("live on {pods} of {of} pods");
             let missing = missing.iter().map(pod_text).collect::<Vec<_>>();
-            let text = listed([live.as_str()].into_iter().chain(missing.iter().map(String::as_str)));
+            let text = listed(
+                [live.as_str()]
+                    .into_iter()
+                    .chain(missing.iter().map(String::as_str)),
+            );
             verdict(Kind::Programmed, false, Reason::PodsPending, text)
         }
     }
@@ -229,28 +267,53 @@ fn programmed(facts: &Facts<'_>, accepted: bool) -> Verdict {
 fn pod_text(missing: &Missing) -> String {
     let Missing { pod, why, .. } = missing;
     match why {
-        Why::NotConnected(since) => format!("{pod} not connected{}", coarse(since.unwrap_or_default())),
+        Why::NotConnected(since) => {
+            format!("{pod} not connected{}", coarse(since.unwrap_or_default()))
+        }
         Why::Pending => format!("{pod} has not acknowledged it"),
         Why::TooOld { .. } => format!("{pod} SidecarTooOld: restart it"),
-        Why::Refused { reason, .. } => format!("{pod} refused it ({reason}): restart it, and report this"),
+        Why::Refused { reason, .. } => {
+            format!("{pod} refused it ({reason}): restart it, and report this")
+        }
     }
 }
 
 /// ` for 30s`: rounded down to few steps, because every other text is another write.
 fn coarse(elapsed: Duration) -> String {
-    let steps = [(86_400, "1d"), (3600, "1h"), (900, "15m"), (300, "5m"), (60, "1m"), (30, "30s"), (10, "10s")];
-    let step = steps.iter().find(|(seconds, _)| elapsed.as_secs() >= *seconds);
-    step.map(|(_, text)| format!(" for {text}")).unwrap_or_default()
+    let steps = [
+        (86_400, "1d"),
+        (3600, "1h"),
+        (900, "15m"),
+        (300, "5m"),
+        (60, "1m"),
+        (30, "30s"),
+        (10, "10s"),
+    ];
+    let step = steps
+        .iter()
+        .find(|(seconds, _)| elapsed.as_secs() >= *seconds);
+    step.map(|(_, text)| format!(" for {text}"))
+        .unwrap_or_default()
 }
 
 fn move_message(moving: &MoveStatus) -> String {
-    let MoveStatus { phase, slots, attempts, message, .. } = moving;
+    let MoveStatus {
+        phase,
+        slots,
+        attempts,
+        message,
+        ..
+    } = moving;
     let slots = listed_by(", ", slots.iter().map(|range| range.as_str()));
     match phase {
         MovePhase::Waiting => format!("the move of slots {slots} {message}"),
-        MovePhase::Holding => format!("requests for slots {slots} are held until every pod has settled"),
+        MovePhase::Holding => {
+            format!("requests for slots {slots} are held until every pod has settled")
+        }
         MovePhase::BackingOff => {
-            format!("the move of slots {slots} was given up {attempts} times and will be tried again: {message}")
+            format!(
+                "the move of slots {slots} was given up {attempts} times and will be tried again: {message}"
+            )
         }
     }
 }
@@ -264,14 +327,20 @@ fn ready(parts: [&Verdict; 3]) -> Verdict {
 }
 
 fn stalled(facts: &Facts<'_>, accepted: &Verdict, resolved: &Verdict) -> Verdict {
-    let by = |verdict: &Verdict| self::verdict(Kind::Stalled, true, verdict.reason, verdict.message.clone());
+    let by = |verdict: &Verdict| {
+        self::verdict(Kind::Stalled, true, verdict.reason, verdict.message.clone())
+    };
     if !accepted.holds {
         return by(accepted);
     }
     if !resolved.holds && facts.unresolved_for >= REFS_PATIENCE {
         return by(resolved);
     }
-    let stuck = facts.live.missing.iter().find_map(|missing| Some((stuck(&missing.why)?, pod_text(missing))));
+    let stuck = facts
+        .live
+        .missing
+        .iter()
+        .find_map(|missing| Some((stuck(&missing.why)?, pod_text(missing))));
     match stuck {
         Some((reason, text)) => verdict(Kind::Stalled, true, reason, text),
         None => verdict(Kind::Stalled, false, Reason::Progressing, ""),
@@ -287,8 +356,18 @@ fn stuck(why: &Why) -> Option<Reason> {
     }
 }
 
-fn reconciling(facts: &Facts<'_>, ready: &Verdict, stalled: &Verdict, programmed: &Verdict) -> Verdict {
-    let waits = facts.moving.is_some() || facts.live.missing.iter().any(|missing| stuck(&missing.why).is_none());
+fn reconciling(
+    facts: &Facts<'_>,
+    ready: &Verdict,
+    stalled: &Verdict,
+    programmed: &Verdict,
+) -> Verdict {
+    let waits = facts.moving.is_some()
+        || facts
+            .live
+            .missing
+            .iter()
+            .any(|missing| stuck(&missing.why).is_none());
     let on_its_way = !ready.holds && (!stalled.holds || waits);
     match on_its_way {
         true if !programmed.holds => verdict(Kind::Reconciling, true, programmed.reason, ""),
@@ -305,10 +384,16 @@ fn scaling(findings: &[Finding], state: &Scaling) -> Verdict {
     let broken = |reason, message: &str| verdict(Kind::Scaling, false, reason, message);
     match state {
         Scaling::Applied => good(Kind::Scaling),
-        Scaling::Pending => broken(Reason::Pending, "the HorizontalPodAutoscaler is not written yet"),
+        Scaling::Pending => broken(
+            Reason::Pending,
+            "the HorizontalPodAutoscaler is not written yet",
+        ),
         Scaling::Taken(what) => broken(Reason::Finding(FindingReason::TargetTaken), what),
         Scaling::Failed(what) => broken(Reason::ApplyFailed, what),
-        Scaling::NoCluster => broken(Reason::NoCluster, "manifests of a directory are scaled by nobody"),
+        Scaling::NoCluster => broken(
+            Reason::NoCluster,
+            "manifests of a directory are scaled by nobody",
+        ),
     }
 }
 
@@ -320,7 +405,12 @@ fn listed<'a>(texts: impl Iterator<Item = &'a str>) -> String {
 fn listed_by<'a>(separator: &str, texts: impl Iterator<Item = &'a str>) -> String {
     let texts: Vec<_> = texts.collect();
     // One more than named pods, for the count in front of them.
-    let mut message = texts.iter().take(NAMED + 1).copied().collect::<Vec<_>>().join(separator);
+    let mut message = texts
+        .iter()
+        .take(NAMED + 1)
+        .copied()
+        .collect::<Vec<_>>()
+        .join(separator);
     if let Some(more @ 1..) = texts.len().checked_sub(NAMED + 1) {
         message.push_str(&format!("{separator}and {more} more"));
     }
@@ -330,7 +420,9 @@ fn listed_by<'a>(separator: &str, texts: impl Iterator<Item = &'a str>) -> Strin
 /// At most `max` bytes of a text, cut between characters.
 pub fn truncated(mut text: String, max: usize) -> String {
     if text.len() > max {
-        let end = (0..=max.saturating_sub(3)).rev().find(|at| text.is_char_boundary(*at));
+        let end = (0..=max.saturating_sub(3))
+            .rev()
+            .find(|at| text.is_char_boundary(*at));
         text.truncate(end.unwrap_or(0));
         text.push('…');
     }
@@ -338,18 +430,31 @@ pub fn truncated(mut text: String, max: usize) -> String {
 }
 
 /// The conditions as they are written: each with its generation, and with the time since which it has been so.
-pub fn stamped(verdicts: &[Verdict], known: &[Condition], generation: Option<i64>, now: &Time) -> Vec<Condition> {
+pub fn stamped(
+    verdicts: &[Verdict],
+    known: &[Condition],
+    generation: Option<i64>,
+    now: &Time,
+) -> Vec<Condition> {
     let stamp = |verdict: &Verdict| {
-        let Verdict { kind, holds, reason, message } = verdict;
+        let Verdict {
+            kind,
+            holds,
+            reason,
+            message,
+        } = verdict;
         let status = if *holds { "True" } else { "False" };
-        let former = known.iter().find(|known| known.type_ == kind.as_str() && known.status == status);
+        let former = known
+            .iter()
+            .find(|known| known.type_ == kind.as_str() && known.status == status);
         Condition {
             type_: kind.as_str().to_owned(),
             status: status.to_owned(),
             reason: reason.as_str().to_owned(),
             message: message.clone(),
             observed_generation: generation,
-            last_transition_time: former.map_or_else(|| now.clone(), |former| former.last_transition_time.clone()),
+            last_transition_time: former
+                .map_or_else(|| now.clone(), |former| former.last_transition_time.clone()),
         }
     };
     verdicts.iter().map(stamp).collect()
@@ -374,7 +479,11 @@ mod tests {
             slowest_ms: Some(7),
             missing: missing
                 .iter()
-                .map(|(pod, why)| Missing { namespace: "shop".into(), pod: (*pod).into(), why: why.clone() })
+                .map(|(pod, why)| Missing {
+                    namespace: "shop".into(),
+                    pod: (*pod).into(),
+                    why: why.clone(),
+                })
                 .collect(),
         }
     }
@@ -393,48 +502,131 @@ mod tests {
 
     fn text(facts: &Facts<'_>) -> String {
         let line = |verdict: &Verdict| {
-            let Verdict { kind, holds, reason, message } = verdict;
-            format!("{:<12} {:<5} {:<14} {message}", kind.as_str(), holds, reason.as_str()).trim_end().to_owned()
+            let Verdict {
+                kind,
+                holds,
+                reason,
+                message,
+            } = verdict;
+            format!(
+                "{:<12} {:<5} {:<14} {message}",
+                kind.as_str(),
+                holds,
+                reason.as_str()
+            )
+            .trim_end()
+            .to_owned()
         };
         judge(facts).iter().map(line).collect::<Vec<_>>().join("\n")
     }
 
     fn facts<'a>(findings: &'a [Finding], live: &'a Live) -> Facts<'a> {
-        Facts { findings, live, moving: None, scaling: None, unresolved_for: Duration::ZERO }
+        Facts {
+            findings,
+            live,
+            moving: None,
+            scaling: None,
+            unresolved_for: Duration::ZERO,
+        }
     }
 
     /// Everything that a status can say, side by side: a change of words or of logic shows here.
     #[test]
     fn what_conditions_say() {
         let gone = |seconds| Why::NotConnected(Some(Duration::from_secs(seconds)));
-        let old = Why::TooOld { lacks: vec!["cache"] };
-        let refused = Why::Refused { unit: "route/shop/orders".into(), reason: "regex".into() };
+        let old = Why::TooOld {
+            lacks: vec!["cache"],
+        };
+        let refused = Why::Refused {
+            unit: "route/shop/orders".into(),
+            reason: "regex".into(),
+        };
         let many: Vec<_> = (0..9).map(|_| ("p", Why::Pending)).collect();
         let (all, none) = (live(2, &[]), live(0, &[]));
-        let invalid = [finding(FindingReason::Invalid, "the regular expression does not compile")];
-        let missing = [finding(FindingReason::BackendNotFound, "no Service shop/stock")];
-        let warned = [finding(FindingReason::DuplicateKeyId, "key k1 stands in two Secrets")];
-        let taken = [finding(FindingReason::TargetTaken, "HorizontalPodAutoscaler shop/mine scales it already")];
+        let invalid = [finding(
+            FindingReason::Invalid,
+            "the regular expression does not compile",
+        )];
+        let missing = [finding(
+            FindingReason::BackendNotFound,
+            "no Service shop/stock",
+        )];
+        let warned = [finding(
+            FindingReason::DuplicateKeyId,
+            "key k1 stands in two Secrets",
+        )];
+        let taken = [finding(
+            FindingReason::TargetTaken,
+            "HorizontalPodAutoscaler shop/mine scales it already",
+        )];
         let patient = REFS_PATIENCE;
         let cases: Vec<(&str, Facts<'_>)> = vec![
             ("good", facts(&[], &all)),
             ("no pods", facts(&[], &none)),
-            ("pending", facts(&[], live_ref(live(118, &[("a", gone(41)), ("b", old.clone()), ("c", gone(2))])))),
+            (
+                "pending",
+                facts(
+                    &[],
+                    live_ref(live(
+                        118,
+                        &[("a", gone(41)), ("b", old.clone()), ("c", gone(2))],
+                    )),
+                ),
+            ),
             ("many pending", facts(&[], live_ref(live(1, &many)))),
             ("too old only", facts(&[], live_ref(live(1, &[("b", old)])))),
             ("refused", facts(&[], live_ref(live(1, &[("b", refused)])))),
             ("invalid, its denial is live", facts(&invalid, &all)),
             ("invalid, given to nobody", facts(&invalid, &none)),
             ("reference missing, just now", facts(&missing, &all)),
-            ("reference missing, still", Facts { unresolved_for: patient, ..facts(&missing, &all) }),
+            (
+                "reference missing, still",
+                Facts {
+                    unresolved_for: patient,
+                    ..facts(&missing, &all)
+                },
+            ),
             ("warned", facts(&warned, &all)),
-            ("move waits", Facts { moving: Some(move_ref(MovePhase::Waiting, "waits for b")), ..facts(&[], &all) }),
-            ("move holds", Facts { moving: Some(move_ref(MovePhase::Holding, "")), ..facts(&[], &all) }),
-            ("move given up", Facts { moving: Some(move_ref(MovePhase::BackingOff, "b froze")), ..facts(&[], &all) }),
-            ("scaled", Facts { scaling: Some(&Scaling::Applied), ..facts(&[], &all) }),
-            ("target taken", Facts { scaling: Some(&Scaling::Pending), ..facts(&taken, &all) }),
+            (
+                "move waits",
+                Facts {
+                    moving: Some(move_ref(MovePhase::Waiting, "waits for b")),
+                    ..facts(&[], &all)
+                },
+            ),
+            (
+                "move holds",
+                Facts {
+                    moving: Some(move_ref(MovePhase::Holding, "")),
+                    ..facts(&[], &all)
+                },
+            ),
+            (
+                "move given up",
+                Facts {
+                    moving: Some(move_ref(MovePhase::BackingOff, "b froze")),
+                    ..facts(&[], &all)
+                },
+            ),
+            (
+                "scaled",
+                Facts {
+                    scaling: Some(&Scaling::Applied),
+                    ..facts(&[], &all)
+                },
+            ),
+            (
+                "target taken",
+                Facts {
+                    scaling: Some(&Scaling::Pending),
+                    ..facts(&taken, &all)
+                },
+            ),
         ];
-        let text: String = cases.iter().map(|(name, facts)| format!("# {name}\n{}\n\n", text(facts))).collect();
+        let text: String = cases
+            .iter()
+            .map(|(name, facts)| format!("# {name}\n{}\n\n", text(facts)))
+            .collect();
         insta::assert_snapshot!(text);
     }
 
@@ -452,16 +644,29 @@ mod tests {
         let all = live(2, &[]);
         let first = stamped(&judge(&facts(&[], &all)), &[], Some(1), &at(10));
         let again = stamped(&judge(&facts(&[], &all)), &first, Some(2), &at(20));
-        assert!(again.iter().all(|condition| condition.last_transition_time == at(10)));
-        assert!(again.iter().all(|condition| condition.observed_generation == Some(2)));
+        assert!(
+            again
+                .iter()
+                .all(|condition| condition.last_transition_time == at(10))
+        );
+        assert!(
+            again
+                .iter()
+                .all(|condition| condition.observed_generation == Some(2))
+        );
 
         let invalid = [finding(FindingReason::Invalid, "x")];
         let broken = stamped(&judge(&facts(&invalid, &all)), &again, Some(3), &at(30));
         let time = |kind: Kind| {
-            let found = broken.iter().find(|condition| condition.type_ == kind.as_str());
+            let found = broken
+                .iter()
+                .find(|condition| condition.type_ == kind.as_str());
             found.expect("written").last_transition_time.clone()
         };
-        assert_eq!((time(Kind::Accepted), time(Kind::Programmed)), (at(30), at(10)));
+        assert_eq!(
+            (time(Kind::Accepted), time(Kind::Programmed)),
+            (at(30), at(10))
+        );
     }
 
     #[test]

@@ -48,19 +48,34 @@ pub struct ApiEvents {
 impl ApiEvents {
     /// Events that name `instance` as the replica they come from.
     pub fn new(client: Client, instance: &str, leadership: Leadership) -> Self {
-        let reporter = Reporter { controller: CONTROLLER_NAME.to_owned(), instance: Some(instance.to_owned()) };
-        Self { recorder: Recorder::new(client, reporter), leadership }
+        let reporter = Reporter {
+            controller: CONTROLLER_NAME.to_owned(),
+            instance: Some(instance.to_owned()),
+        };
+        Self {
+            recorder: Recorder::new(client, reporter),
+            leadership,
+        }
     }
 }
 
 impl Announcer for ApiEvents {
     fn turned<'a>(&'a self, turned: &'a Turned) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            let Turned { object, uid, kind, reason, message } = turned;
+            let Turned {
+                object,
+                uid,
+                kind,
+                reason,
+                message,
+            } = turned;
             let event = Event {
                 type_: EventType::Warning,
                 reason: reason.clone(),
-                note: Some(truncated(format!("{} is False: {message}", kind.as_str()), MAX_NOTE)),
+                note: Some(truncated(
+                    format!("{} is False: {message}", kind.as_str()),
+                    MAX_NOTE,
+                )),
                 action: "Reconcile".to_owned(),
                 secondary: None,
             };
@@ -88,7 +103,13 @@ pub struct LoggedEvents;
 
 impl Announcer for LoggedEvents {
     fn turned<'a>(&'a self, turned: &'a Turned) -> BoxFuture<'a, ()> {
-        let Turned { object, uid: _, kind, reason, message } = turned;
+        let Turned {
+            object,
+            uid: _,
+            kind,
+            reason,
+            message,
+        } = turned;
         tracing::warn!(%object, condition = kind.as_str(), reason, message, "condition turned False");
         Box::pin(std::future::ready(()))
     }

@@ -41,14 +41,20 @@ pub enum Special {
 
 /// Every resource of ours.
 pub fn all(engine: &Engine) -> Vec<Gathered> {
-    engine.resources().filter_map(|id| one(engine, id)).collect()
+    engine
+        .resources()
+        .filter_map(|id| one(engine, id))
+        .collect()
 }
 
 /// One of our resources; `None` where there is no such object.
 pub fn one(engine: &Engine, object: &ObjectId) -> Option<Gathered> {
     let meta = engine.meta(object)?;
     let required = required(engine, object);
-    let units = required.iter().flat_map(|required| &required.units).map(|(name, hash)| (name, hash));
+    let units = required
+        .iter()
+        .flat_map(|required| &required.units)
+        .map(|(name, hash)| (name, hash));
     let version = match required.is_empty() {
         true => String::new(),
         false => Version::of(units).short().to_owned(),
@@ -71,8 +77,17 @@ fn special(engine: &Engine, object: &ObjectId) -> Option<Special> {
             let route = view.route(namespace, name)?;
             let scaling = route.sound().and_then(|spec| spec.scaling.as_ref());
             Special::Route {
-                parents: route.spec.as_ref().map(|spec| spec.parent_refs.clone()).unwrap_or_default(),
-                scaler: scaling.map(|scaling| (namespace.to_owned(), format!("sluice-{}", scaling.scale_target_ref.name))),
+                parents: route
+                    .spec
+                    .as_ref()
+                    .map(|spec| spec.parent_refs.clone())
+                    .unwrap_or_default(),
+                scaler: scaling.map(|scaling| {
+                    (
+                        namespace.to_owned(),
+                        format!("sluice-{}", scaling.scale_target_ref.name),
+                    )
+                }),
             }
         }
         Kind::RateLimitPolicy => Special::Policy,
@@ -92,6 +107,8 @@ fn special(engine: &Engine, object: &ObjectId) -> Option<Special> {
 impl Gathered {
     /// Whether a finding speaks against a condition.
     pub fn has(&self, condition: Condition) -> bool {
-        self.findings.iter().any(|finding| finding.reason.condition() == condition)
+        self.findings
+            .iter()
+            .any(|finding| finding.reason.condition() == condition)
     }
 }

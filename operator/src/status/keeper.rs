@@ -55,10 +55,16 @@ pub struct Metrics {
 impl Metrics {
     /// Makes and registers them.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let opts = Opts::new("sluice_operator_status_writes_total", "Writes of status, by outcome");
+        let opts = Opts::new(
+            "sluice_operator_status_writes_total",
+            "Writes of status, by outcome",
+        );
         let metrics = Self {
             writes: IntCounterVec::new(opts, &["outcome"])?,
-            looks: IntCounter::new("sluice_operator_status_looks_total", "Times that all statuses were compared")?,
+            looks: IntCounter::new(
+                "sluice_operator_status_looks_total",
+                "Times that all statuses were compared",
+            )?,
         };
         registry.register(Box::new(metrics.writes.clone()))?;
         registry.register(Box::new(metrics.looks.clone()))?;
@@ -104,7 +110,12 @@ struct Due {
 impl Keeper {
     /// A keeper that has looked at nothing yet.
     pub fn new(wiring: Wiring) -> Self {
-        Self { wiring, gathered: Vec::new(), written: HashMap::new(), absent: HashMap::new() }
+        Self {
+            wiring,
+            gathered: Vec::new(),
+            written: HashMap::new(),
+            absent: HashMap::new(),
+        }
     }
 
     /// Keeps until shutdown, from the moment that this replica leads.
@@ -161,21 +172,38 @@ impl Keeper {
                 next = next.min(now + TICK);
             }
             let scaling = match &gathered.special {
-                Special::Route { scaler: Some(scaler), .. } => Some(self.wiring.scalers.get(scaler)),
+                Special::Route {
+                    scaler: Some(scaler),
+                    ..
+                } => Some(self.wiring.scalers.get(scaler)),
                 _ => None,
             };
-            let Some(rendered) = render(gathered, &live, scaling.as_ref(), &basis.status, &wall) else {
+            let Some(rendered) = render(gathered, &live, scaling.as_ref(), &basis.status, &wall)
+            else {
                 continue;
             };
-            match self.written.get(&gathered.object).map(|at| *at + WRITE_INTERVAL) {
+            match self
+                .written
+                .get(&gathered.object)
+                .map(|at| *at + WRITE_INTERVAL)
+            {
                 Some(free) if now < free => next = next.min(free),
-                _ => due.push(Due { object: gathered.object.clone(), basis, rendered }),
+                _ => due.push(Due {
+                    object: gathered.object.clone(),
+                    basis,
+                    rendered,
+                }),
             }
         }
         self.absent = absent;
-        let there: BTreeMap<_, _> = self.gathered.iter().map(|gathered| (&gathered.object, ())).collect();
+        let there: BTreeMap<_, _> = self
+            .gathered
+            .iter()
+            .map(|gathered| (&gathered.object, ()))
+            .collect();
         self.written.retain(|object, _| there.contains_key(object));
-        self.written.extend(due.iter().map(|due| (due.object.clone(), now)));
+        self.written
+            .extend(due.iter().map(|due| (due.object.clone(), now)));
         let wiring = &self.wiring;
         let failed = stream::iter(due)
             .map(|due| write(wiring, due))
@@ -183,18 +211,35 @@ impl Keeper {
             .filter(|written| std::future::ready(!written))
             .count()
             .await;
-        if failed > 0 { next.min(Instant::now() + WRITE_INTERVAL) } else { next }
+        if failed > 0 {
+            next.min(Instant::now() + WRITE_INTERVAL)
+        } else {
+            next
+        }
     }
 
     /// The table forgets lost sessions; how long a pod has been away is remembered here.
-    fn since(&self, live: &mut Live, absent: &mut HashMap<(String, String), Instant>, now: Instant) {
-        for Missing { namespace, pod, why } in &mut live.missing {
+    fn since(
+        &self,
+        live: &mut Live,
+        absent: &mut HashMap<(String, String), Instant>,
+        now: Instant,
+    ) {
+        for Missing {
+            namespace,
+            pod,
+            why,
+        } in &mut live.missing
+        {
             let Why::NotConnected(known) = why else {
                 continue;
             };
             let key = (namespace.clone(), pod.clone());
             let seen = now - known.unwrap_or_default();
-            let since = self.absent.get(&key).map_or(seen, |since| *since.min(&seen));
+            let since = self
+                .absent
+                .get(&key)
+                .map_or(seen, |since| *since.min(&seen));
             absent.insert(key, since);
             *known = Some(now.duration_since(since));
         }
@@ -203,13 +248,23 @@ impl Keeper {
 
 /// Whether a pod may have a session with a former operator.
 fn may_return(live: &Live) -> bool {
-    live.missing.iter().any(|missing| matches!(missing.why, Why::NotConnected(None) | Why::Pending))
+    live.missing
+        .iter()
+        .any(|missing| matches!(missing.why, Why::NotConnected(None) | Why::Pending))
 }
 
 /// Writes and tells; whether it is done with.
 async fn write(wiring: &Wiring, due: Due) -> bool {
-    let Due { object, basis, rendered: Rendered { status, turned } } = due;
-    let result = timeout(WRITE_TIMEOUT, wiring.statuses.write(&object, &basis, &status)).await;
+    let Due {
+        object,
+        basis,
+        rendered: Rendered { status, turned },
+    } = due;
+    let result = timeout(
+        WRITE_TIMEOUT,
+        wiring.statuses.write(&object, &basis, &status),
+    )
+    .await;
     let outcome = match &result {
         Ok(Ok(())) => "written",
         Ok(Err(WriteError::Stale)) => "stale",
@@ -222,7 +277,9 @@ async fn write(wiring: &Wiring, due: Due) -> bool {
     match result {
         Ok(Ok(())) => {
             for condition in turned {
-                let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == condition.type_);
+                let kind = Kind::ALL
+                    .into_iter()
+                    .find(|kind| kind.as_str() == condition.type_);
                 let turned = Turned {
                     object: object.clone(),
                     uid: basis.uid.clone(),

@@ -14,7 +14,7 @@ use sluice_crds::{
 use sluice_translate::{Condition as Concern, Finding, FindingReason};
 
 use super::{
-    conditions::{self, Facts, Kind, Scaling, Verdict, judge, stamped},
+    conditions::{Facts, Kind, Reason, Scaling, Verdict, judge, stamped},
     gather::{Gathered, Special},
 };
 use crate::stream::Live;
@@ -72,7 +72,12 @@ pub fn render(
         ),
         Special::ShardSet(_) => to_value(
             &typed::<ShardSetStatus>(stored),
-            ShardSetStatus { observed_generation, live: Some(live), conditions, ..former },
+            ShardSetStatus {
+                observed_generation,
+                live: Some(live),
+                conditions,
+                ..former
+            },
         ),
     };
     status.map(|status| Rendered { status, turned })
@@ -84,7 +89,9 @@ fn to_value<S>(former: &Option<S>, new: S) -> Option<Value>
 where
     S: serde::Serialize + PartialEq + Comparable,
 {
-    let same = former.as_ref().is_some_and(|former| former.comparable() == new.comparable());
+    let same = former
+        .as_ref()
+        .is_some_and(|former| former.comparable() == new.comparable());
     // A status of ours always serialises: it has string keys only.
     (!same).then(|| serde_json::to_value(new).unwrap_or_default())
 }
@@ -124,7 +131,9 @@ pub fn moves_part(stored: &Value) -> ShardSetStatus {
     let part = |name: &str| stored.get(name).cloned();
     ShardSetStatus {
         epoch: part("epoch").and_then(|value| typed(&value)),
-        placement: part("placement").and_then(|value| typed(&value)).unwrap_or_default(),
+        placement: part("placement")
+            .and_then(|value| typed(&value))
+            .unwrap_or_default(),
         moving: part("move").and_then(|value| typed(&value)),
         ..ShardSetStatus::default()
     }
@@ -135,7 +144,9 @@ fn unresolved_for(known: &[Condition], now: &Time) -> Duration {
     let unresolved = known.iter().find(|condition| {
         condition.type_ == Kind::ResolvedRefs.as_str() && condition.status == "False"
     });
-    let seconds = unresolved.map_or(0, |condition| now.0.as_second() - condition.last_transition_time.0.as_second());
+    let seconds = unresolved.map_or(0, |condition| {
+        now.0.as_second() - condition.last_transition_time.0.as_second()
+    });
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
@@ -144,17 +155,23 @@ fn turned(conditions: &[Condition], known: &[Condition]) -> Vec<Condition> {
         let former = known.iter().find(|known| known.type_ == condition.type_);
         former.is_some_and(|former| former.status == "False" && former.reason == condition.reason)
     };
-    // A change that is on its way to the pods is no news; what its owner must mend is.
+    // What is on its way is no news; what its owner must mend is.
     let told = [Kind::Accepted, Kind::ResolvedRefs, Kind::Scaling].map(Kind::as_str);
+    let on_its_way = [Reason::Pending, Reason::NoCluster].map(Reason::as_str);
     let is_news = |condition: &&Condition| {
-        condition.status == "False" && told.contains(&condition.type_.as_str()) && !was_false(condition)
+        condition.status == "False"
+            && told.contains(&condition.type_.as_str())
+            && !on_its_way.contains(&condition.reason.as_str())
+            && !was_false(condition)
     };
     conditions.iter().filter(is_news).cloned().collect()
 }
 
 fn live_status(live: &Live, version: &str) -> LiveStatus {
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    let slowest = live.slowest_ms.and_then(|slowest| i64::try_from(slowest).ok());
+    let slowest = live
+        .slowest_ms
+        .and_then(|slowest| i64::try_from(slowest).ok());
     LiveStatus::new(count(live.pods), count(live.of), version, slowest)
 }
 
@@ -169,7 +186,9 @@ fn parents_status(
     let known: Vec<ParentStatus> = stored.get("parents").and_then(typed).unwrap_or_default();
     let entry = |(index, parent): (usize, &ParentRef)| {
         let known = known.iter().find(|known| known.parent_ref == *parent);
-        let known = known.map(|known| known.conditions.as_slice()).unwrap_or_default();
+        let known = known
+            .map(|known| known.conditions.as_slice())
+            .unwrap_or_default();
         let verdicts: Vec<_> = verdicts
             .iter()
             .filter(|verdict| matches!(verdict.kind, Kind::Accepted | Kind::ResolvedRefs))
@@ -189,12 +208,15 @@ fn of_parent(verdict: &Verdict, index: usize, findings: &[Finding]) -> Verdict {
     let path = format!("spec.parentRefs[{index}]");
     let about_this = |finding: &&Finding| {
         finding.reason == FindingReason::ParentNotFound
-            && finding.path.as_deref().is_some_and(|found| found.strip_prefix(&path).is_some_and(ends_segment))
+            && finding
+                .path
+                .as_deref()
+                .is_some_and(|found| found.strip_prefix(&path).is_some_and(ends_segment))
     };
     match findings.iter().find(about_this) {
         Some(finding) if verdict.kind == Kind::Accepted && verdict.holds => Verdict {
             holds: false,
-            reason: conditions::Reason::Finding(finding.reason),
+            reason: Reason::Finding(finding.reason),
             message: finding.message.clone(),
             ..*verdict
         },
@@ -208,7 +230,9 @@ fn ends_segment(rest: &str) -> bool {
 
 /// Whether a status says that the object was on pods.
 pub fn was_programmed(stored: &Value) -> bool {
-    conditions_of(stored).iter().any(|condition| condition.type_ == Kind::Programmed.as_str())
+    conditions_of(stored)
+        .iter()
+        .any(|condition| condition.type_ == Kind::Programmed.as_str())
 }
 
 /// Whether unresolved references will change the conditions by the mere passing of time.
@@ -245,29 +269,56 @@ mod tests {
             {"kind": "Service", "name": "orders", "port": 80}, {"kind": "Service", "name": "gone"},
         ]))
         .expect("parents");
-        gathered(findings, Special::Route { parents, scaler: None })
+        gathered(
+            findings,
+            Special::Route {
+                parents,
+                scaler: None,
+            },
+        )
     }
 
     fn live(pods: usize, of: usize) -> Live {
-        let missing = (pods..of).map(|n| Missing { namespace: "shop".into(), pod: format!("p{n}"), why: Why::Pending });
-        Live { pods, of, slowest_ms: Some(12), missing: missing.collect() }
+        let missing = (pods..of).map(|n| Missing {
+            namespace: "shop".into(),
+            pod: format!("p{n}"),
+            why: Why::Pending,
+        });
+        Live {
+            pods,
+            of,
+            slowest_ms: Some(12),
+            missing: missing.collect(),
+        }
     }
 
     #[test]
     fn a_status_that_says_the_same_is_not_written_again() {
         let route = route(Vec::new());
         let first = render(&route, &live(2, 2), None, &Value::Null, &at(10)).expect("written");
-        assert_eq!(render(&route, &live(2, 2), None, &first.status, &at(99)), None);
+        assert_eq!(
+            render(&route, &live(2, 2), None, &first.status, &at(99)),
+            None
+        );
 
         // As an API server merges it: the default of the CRD first, another order.
         let mut merged = first.status.clone();
-        merged["conditions"].as_array_mut().expect("conditions").reverse();
+        merged["conditions"]
+            .as_array_mut()
+            .expect("conditions")
+            .reverse();
         assert_eq!(render(&route, &live(2, 2), None, &merged, &at(99)), None);
         // A pod that took longer this time is no news either.
-        let slow = Live { slowest_ms: Some(900), ..live(2, 2) };
+        let slow = Live {
+            slowest_ms: Some(900),
+            ..live(2, 2)
+        };
         assert_eq!(render(&route, &slow, None, &first.status, &at(99)), None);
 
-        let later = Gathered { generation: Some(4), ..route.clone() };
+        let later = Gathered {
+            generation: Some(4),
+            ..route.clone()
+        };
         assert!(render(&later, &live(2, 2), None, &first.status, &at(99)).is_some());
         assert!(render(&route, &live(1, 2), None, &first.status, &at(99)).is_some());
     }
@@ -275,12 +326,29 @@ mod tests {
     #[test]
     fn documents_of_a_route_good_and_broken() {
         let id = ObjectId::new(ObjectKind::ApiRoute, "shop", "orders");
-        let finding = Finding::new(&id, FindingReason::ParentNotFound, Some("spec.parentRefs[1]"), "no Service shop/gone");
-        let good = render(&route(Vec::new()), &live(2, 2), None, &Value::Null, &at(10)).expect("written");
-        let broken = render(&route(vec![finding]), &live(1, 2), None, &good.status, &at(20)).expect("written");
+        let finding = Finding::new(
+            &id,
+            FindingReason::ParentNotFound,
+            Some("spec.parentRefs[1]"),
+            "no Service shop/gone",
+        );
+        let good =
+            render(&route(Vec::new()), &live(2, 2), None, &Value::Null, &at(10)).expect("written");
+        let broken = render(
+            &route(vec![finding]),
+            &live(1, 2),
+            None,
+            &good.status,
+            &at(20),
+        )
+        .expect("written");
         insta::assert_yaml_snapshot!("a_good_route", good.status);
         insta::assert_yaml_snapshot!("a_broken_route", broken.status);
-        let told: Vec<_> = broken.turned.iter().map(|condition| condition.type_.as_str()).collect();
+        let told: Vec<_> = broken
+            .turned
+            .iter()
+            .map(|condition| condition.type_.as_str())
+            .collect();
         assert_eq!((good.turned.len(), told), (0, vec!["ResolvedRefs"]));
     }
 
@@ -308,15 +376,26 @@ mod tests {
     #[test]
     fn a_reference_is_stuck_only_after_a_while() {
         let id = ObjectId::new(ObjectKind::ApiRoute, "shop", "orders");
-        let broken = route(vec![Finding::new(&id, FindingReason::BackendNotFound, None, "no Service shop/stock")]);
+        let broken = route(vec![Finding::new(
+            &id,
+            FindingReason::BackendNotFound,
+            None,
+            "no Service shop/stock",
+        )]);
         let stalled = |status: &Value| {
-            let found = conditions_of(status).into_iter().find(|condition| condition.type_ == "Stalled");
+            let found = conditions_of(status)
+                .into_iter()
+                .find(|condition| condition.type_ == "Stalled");
             found.expect("written").status
         };
-        let first = render(&broken, &live(2, 2), None, &Value::Null, &at(100)).expect("written").status;
+        let first = render(&broken, &live(2, 2), None, &Value::Null, &at(100))
+            .expect("written")
+            .status;
         assert_eq!(stalled(&first), "False");
         assert_eq!(render(&broken, &live(2, 2), None, &first, &at(109)), None);
-        let later = render(&broken, &live(2, 2), None, &first, &at(110)).expect("it is time").status;
+        let later = render(&broken, &live(2, 2), None, &first, &at(110))
+            .expect("it is time")
+            .status;
         assert_eq!(stalled(&later), "True");
     }
 }

@@ -81,7 +81,10 @@ impl Known {
     /// An object was seen. What is older than what is known is left out: a watch lags behind a writer's own answer.
     pub fn put(&self, object: ObjectId, stored: Stored) {
         let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
-        if objects.get(&object).is_some_and(|known| is_older(&stored, known) || *known == stored) {
+        if objects
+            .get(&object)
+            .is_some_and(|known| is_older(&stored, known) || *known == stored)
+        {
             return;
         }
         objects.insert(object, stored);
@@ -91,7 +94,11 @@ impl Known {
 
     /// An object is gone.
     pub fn remove(&self, object: &ObjectId) {
-        let removed = self.objects.write().unwrap_or_else(PoisonError::into_inner).remove(object);
+        let removed = self
+            .objects
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(object);
         if removed.is_some() {
             self.tick();
         }
@@ -118,8 +125,14 @@ impl Known {
 
 /// Whether `new` is an earlier version of the same object. Versions of one kind are numbers that grow.
 fn is_older(new: &Stored, known: &Stored) -> bool {
-    let number = |stored: &Stored| stored.resource_version.as_ref().and_then(|version| version.parse::<u64>().ok());
-    new.uid == known.uid && matches!((number(new), number(known)), (Some(new), Some(known)) if new < known)
+    let number = |stored: &Stored| {
+        stored
+            .resource_version
+            .as_ref()
+            .and_then(|version| version.parse::<u64>().ok())
+    };
+    new.uid == known.uid
+        && matches!((number(new), number(known)), (Some(new), Some(known)) if new < known)
 }
 
 /// Statuses of the API server, written by server-side apply.
@@ -132,12 +145,23 @@ pub struct ApiStatuses {
 impl ApiStatuses {
     /// Reads what the source has put into `known`, writes through `client` while `leadership` is held.
     pub fn new(client: Client, known: Arc<Known>, leadership: Leadership) -> Self {
-        Self { client, known, leadership }
+        Self {
+            client,
+            known,
+            leadership,
+        }
     }
 
-    async fn apply(&self, object: &ObjectId, basis: &Stored, status: &Value) -> Result<(), WriteError> {
-        let resource = resource(object.kind).ok_or_else(|| WriteError::Other(anyhow::anyhow!("{object} has no status")))?;
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &object.namespace, &resource);
+    async fn apply(
+        &self,
+        object: &ObjectId,
+        basis: &Stored,
+        status: &Value,
+    ) -> Result<(), WriteError> {
+        let resource = resource(object.kind)
+            .ok_or_else(|| WriteError::Other(anyhow::anyhow!("{object} has no status")))?;
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &object.namespace, &resource);
         let patch = json!({
             "apiVersion": resource.api_version,
             "kind": resource.kind,
@@ -152,7 +176,10 @@ impl ApiStatuses {
         let params = PatchParams::apply(FIELD_MANAGER).force();
         // Nothing waits between this look and the request.
         self.leadership.check()?;
-        match api.patch_status(&object.name, &params, &Patch::Apply(&patch)).await {
+        match api
+            .patch_status(&object.name, &params, &Patch::Apply(&patch))
+            .await
+        {
             Ok(written) => {
                 self.known.put(object.clone(), stored(&written));
                 Ok(())
@@ -217,7 +244,11 @@ pub struct FileStatuses {
 impl FileStatuses {
     /// Reads from `state`, writes through `sink`.
     pub fn new(state: Arc<StateDir>, sink: StatusFiles) -> Self {
-        Self { state, sink, known: Known::default() }
+        Self {
+            state,
+            sink,
+            known: Known::default(),
+        }
     }
 }
 
@@ -230,7 +261,10 @@ impl Statuses for FileStatuses {
             tracing::error!(%object, %error, "status file");
             None
         });
-        let stored = Stored { status: status.unwrap_or_default(), ..Stored::default() };
+        let stored = Stored {
+            status: status.unwrap_or_default(),
+            ..Stored::default()
+        };
         self.known.put(object.clone(), stored.clone());
         Some(stored)
     }
@@ -245,8 +279,17 @@ impl Statuses for FileStatuses {
             if self.known.get(object).as_ref() != Some(basis) {
                 return Err(WriteError::Stale);
             }
-            self.sink.write(&object.reference(), status).await.map_err(WriteError::Other)?;
-            self.known.put(object.clone(), Stored { status: status.clone(), ..Stored::default() });
+            self.sink
+                .write(&object.reference(), status)
+                .await
+                .map_err(WriteError::Other)?;
+            self.known.put(
+                object.clone(),
+                Stored {
+                    status: status.clone(),
+                    ..Stored::default()
+                },
+            );
             Ok(())
         })
     }
@@ -267,7 +310,11 @@ mod tests {
     }
 
     fn version(version: &str, epoch: i64) -> Stored {
-        Stored { uid: "u".into(), resource_version: Some(version.into()), status: json!({"epoch": epoch}) }
+        Stored {
+            uid: "u".into(),
+            resource_version: Some(version.into()),
+            status: json!({"epoch": epoch}),
+        }
     }
 
     #[test]
@@ -276,9 +323,16 @@ mod tests {
         known.put(object(), version("100", 2));
         known.put(object(), version("99", 1));
         assert_eq!(known.get(&object()), Some(version("100", 2)));
-        let recreated = Stored { uid: "v".into(), ..version("7", 0) };
+        let recreated = Stored {
+            uid: "v".into(),
+            ..version("7", 0)
+        };
         known.put(object(), recreated.clone());
-        assert_eq!(known.get(&object()), Some(recreated), "another object of that name");
+        assert_eq!(
+            known.get(&object()),
+            Some(recreated),
+            "another object of that name"
+        );
     }
 
     #[test]
@@ -297,12 +351,25 @@ mod tests {
     async fn files_are_written_over_what_was_read_only() {
         let dir = tempfile::tempdir().expect("a directory");
         let state = Arc::new(StateDir::open(&dir.path().join("state")).expect("made"));
-        let files = || FileStatuses::new(state.clone(), StatusFiles::new(state.clone(), Arc::new(Notify::new())));
+        let files = || {
+            FileStatuses::new(
+                state.clone(),
+                StatusFiles::new(state.clone(), Arc::new(Notify::new())),
+            )
+        };
         let statuses = files();
         let before = statuses.load(&object()).expect("files know every object");
-        statuses.write(&object(), &before, &json!({"epoch": 1})).await.expect("writes");
-        let stale = statuses.write(&object(), &before, &json!({"epoch": 9})).await;
+        statuses
+            .write(&object(), &before, &json!({"epoch": 1}))
+            .await
+            .expect("writes");
+        let stale = statuses
+            .write(&object(), &before, &json!({"epoch": 9}))
+            .await;
         assert!(matches!(stale, Err(WriteError::Stale)));
-        assert_eq!(files().load(&object()).expect("kept").status, json!({"epoch": 1}));
+        assert_eq!(
+            files().load(&object()).expect("kept").status,
+            json!({"epoch": 1})
+        );
     }
 }

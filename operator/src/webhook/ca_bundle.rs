@@ -4,7 +4,9 @@
 use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
 use kube::{
     Api, Client, Resource,
     api::{Patch, PatchParams},
@@ -81,11 +83,21 @@ where
     let Some(found) = api.get_opt(NAME).await? else {
         return Ok(false);
     };
-    let Some(patch) = patch(&serde_json::to_value(&found)?, &K::api_version(&()), &K::kind(&()), bundle) else {
+    let Some(patch) = patch(
+        &serde_json::to_value(&found)?,
+        &K::api_version(&()),
+        &K::kind(&()),
+        bundle,
+    ) else {
         return Ok(false);
     };
     leadership.check()?;
-    api.patch(NAME, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&patch)).await?;
+    api.patch(
+        NAME,
+        &PatchParams::apply(FIELD_MANAGER).force(),
+        &Patch::Apply(&patch),
+    )
+    .await?;
     Ok(true)
 }
 
@@ -93,13 +105,27 @@ where
 /// an apply to a configuration that is gone would make one.
 fn patch(found: &Value, api_version: &str, kind: &str, bundle: &str) -> Option<Value> {
     let webhooks = found.get("webhooks").and_then(Value::as_array)?;
-    let name = |webhook: &Value| webhook.get("name").and_then(Value::as_str).map(str::to_owned);
-    let ours: Vec<_> = webhooks.iter().filter(|webhook| name(webhook).is_some_and(|name| name.ends_with(SUFFIX))).collect();
-    let has = |webhook: &&Value| webhook.pointer("/clientConfig/caBundle").and_then(Value::as_str) == Some(bundle);
+    let name = |webhook: &Value| {
+        webhook
+            .get("name")
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
+    let ours: Vec<_> = webhooks
+        .iter()
+        .filter(|webhook| name(webhook).is_some_and(|name| name.ends_with(SUFFIX)))
+        .collect();
+    let has = |webhook: &&Value| {
+        webhook
+            .pointer("/clientConfig/caBundle")
+            .and_then(Value::as_str)
+            == Some(bundle)
+    };
     if ours.iter().all(has) {
         return None;
     }
-    let entry = |webhook: &&Value| json!({"name": name(webhook), "clientConfig": {"caBundle": bundle}});
+    let entry =
+        |webhook: &&Value| json!({"name": name(webhook), "clientConfig": {"caBundle": bundle}});
     Some(json!({
         "apiVersion": api_version,
         "kind": kind,
@@ -121,9 +147,19 @@ mod tests {
                 {"name": "other.example", "clientConfig": {"caBundle": "b2xk"}},
             ],
         });
-        let patch = |bundle| patch(&found, "admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", bundle);
+        let patch = |bundle| {
+            patch(
+                &found,
+                "admissionregistration.k8s.io/v1",
+                "MutatingWebhookConfiguration",
+                bundle,
+            )
+        };
         let written = patch("bmV3").expect("differs");
-        assert_eq!(written["webhooks"], json!([{"name": "inject.sluice.dev", "clientConfig": {"caBundle": "bmV3"}}]));
+        assert_eq!(
+            written["webhooks"],
+            json!([{"name": "inject.sluice.dev", "clientConfig": {"caBundle": "bmV3"}}])
+        );
         assert_eq!(written["metadata"]["resourceVersion"], "7");
         assert_eq!(patch("b2xk"), None);
     }

@@ -49,10 +49,14 @@ pub enum InjectError {
     #[error("the object is not a Pod with a spec")]
     NotAPod,
     /// Somebody else's container of our name.
-    #[error("the Pod has a container named `sluice` that is not ours: rename it, or opt out with the label sluice.dev/inject: \"false\"")]
+    #[error(
+        "the Pod has a container named `sluice` that is not ours: rename it, or opt out with the label sluice.dev/inject: \"false\""
+    )]
     ForeignContainer,
     /// Somebody else's volume of one of our names.
-    #[error("the Pod has a volume named `{0}` that is not ours: rename it, or opt out with the label sluice.dev/inject: \"false\"")]
+    #[error(
+        "the Pod has a volume named `{0}` that is not ours: rename it, or opt out with the label sluice.dev/inject: \"false\""
+    )]
     ForeignVolume(&'static str),
 }
 
@@ -62,7 +66,10 @@ pub fn inject(pod: &Value, injection: &Injection) -> Result<Patch, InjectError> 
         return Ok(Patch(Vec::new()));
     }
     let mut injected = pod.clone();
-    let spec = injected.get_mut("spec").and_then(Value::as_object_mut).ok_or(InjectError::NotAPod)?;
+    let spec = injected
+        .get_mut("spec")
+        .and_then(Value::as_object_mut)
+        .ok_or(InjectError::NotAPod)?;
     put_container(spec, container(injection))?;
     for (name, volume) in volumes() {
         put_volume(spec, name, volume)?;
@@ -72,12 +79,18 @@ pub fn inject(pod: &Value, injection: &Injection) -> Result<Patch, InjectError> 
 
 fn opted_out(pod: &Value) -> bool {
     let labels = pod.pointer("/metadata/labels").and_then(Value::as_object);
-    labels.and_then(|labels| labels.get(OPT_OUT)).and_then(Value::as_str) == Some("false")
+    labels
+        .and_then(|labels| labels.get(OPT_OUT))
+        .and_then(Value::as_str)
+        == Some("false")
 }
 
 /// First among the init containers: the user's own then run behind a ready sidecar, with network.
 fn put_container(spec: &mut Map<String, Value>, ours: Value) -> Result<(), InjectError> {
-    let named = |list: Option<&Value>| list.and_then(Value::as_array).is_some_and(|list| list.iter().any(is_ours_by_name));
+    let named = |list: Option<&Value>| {
+        list.and_then(Value::as_array)
+            .is_some_and(|list| list.iter().any(is_ours_by_name))
+    };
     if named(spec.get("containers")) {
         return Err(InjectError::ForeignContainer);
     }
@@ -102,13 +115,20 @@ fn is_ours_by_name(container: &Value) -> bool {
     container.get("name").and_then(Value::as_str) == Some(CONTAINER)
 }
 
-fn put_volume(spec: &mut Map<String, Value>, name: &'static str, ours: Value) -> Result<(), InjectError> {
+fn put_volume(
+    spec: &mut Map<String, Value>,
+    name: &'static str,
+    ours: Value,
+) -> Result<(), InjectError> {
     let list = spec.entry("volumes").or_insert_with(|| json!([]));
     if list.is_null() {
         *list = json!([]);
     }
     let list = list.as_array_mut().ok_or(InjectError::NotAPod)?;
-    match list.iter().find(|volume| volume.get("name").and_then(Value::as_str) == Some(name)) {
+    match list
+        .iter()
+        .find(|volume| volume.get("name").and_then(Value::as_str) == Some(name))
+    {
         None => list.push(ours),
         Some(there) if covers(there, &ours) => {}
         Some(_) => return Err(InjectError::ForeignVolume(name)),
@@ -119,18 +139,30 @@ fn put_volume(spec: &mut Map<String, Value>, name: &'static str, ours: Value) ->
 /// Whether `there` says everything that `ours` says: the API server adds defaults between two calls.
 fn covers(there: &Value, ours: &Value) -> bool {
     match (there, ours) {
-        (Value::Object(there), Value::Object(ours)) => {
-            ours.iter().all(|(key, ours)| there.get(key).is_some_and(|there| covers(there, ours)))
-        }
+        (Value::Object(there), Value::Object(ours)) => ours
+            .iter()
+            .all(|(key, ours)| there.get(key).is_some_and(|there| covers(there, ours))),
         (Value::Array(there), Value::Array(ours)) => {
-            there.len() == ours.len() && there.iter().zip(ours).all(|(there, ours)| covers(there, ours))
+            there.len() == ours.len()
+                && there
+                    .iter()
+                    .zip(ours)
+                    .all(|(there, ours)| covers(there, ours))
         }
         (there, ours) => there == ours,
     }
 }
 
 fn container(injection: &Injection) -> Value {
-    let Injection { image, operator, operator_name, roots, data_threads, log_level, resources } = injection;
+    let Injection {
+        image,
+        operator,
+        operator_name,
+        roots,
+        data_threads,
+        log_level,
+        resources,
+    } = injection;
     let mut arguments = vec![
         format!("--operator={operator}"),
         format!("--operator-name={operator_name}"),
@@ -170,10 +202,19 @@ fn volumes() -> [(&'static str, Value); 3] {
         "expirationSeconds": TOKEN_SECONDS,
     }});
     [
-        (TOKEN_VOLUME, json!({"name": TOKEN_VOLUME, "projected": {"sources": [token]}})),
+        (
+            TOKEN_VOLUME,
+            json!({"name": TOKEN_VOLUME, "projected": {"sources": [token]}}),
+        ),
         // The last-known-good holds secret units: never on a disk.
-        (STATE_VOLUME, json!({"name": STATE_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}})),
-        (NO_ACCOUNT_VOLUME, json!({"name": NO_ACCOUNT_VOLUME, "emptyDir": {}})),
+        (
+            STATE_VOLUME,
+            json!({"name": STATE_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}),
+        ),
+        (
+            NO_ACCOUNT_VOLUME,
+            json!({"name": NO_ACCOUNT_VOLUME, "emptyDir": {}}),
+        ),
     ]
 }
 
@@ -206,7 +247,8 @@ mod tests {
 
     fn injected(pod: &Value) -> Value {
         let mut after = pod.clone();
-        json_patch::patch(&mut after, &inject(pod, &injection()).expect("injects")).expect("patches");
+        json_patch::patch(&mut after, &inject(pod, &injection()).expect("injects"))
+            .expect("patches");
         after
     }
 
@@ -214,21 +256,37 @@ mod tests {
     fn the_sidecar_comes_first_and_everything_else_stays() {
         let after = injected(&pod());
         assert_eq!(after["spec"]["initContainers"][0]["name"], "sluice");
-        assert_eq!(after["spec"]["initContainers"][0]["restartPolicy"], "Always");
-        assert_eq!(after["spec"]["initContainers"][1], pod()["spec"]["initContainers"][0]);
+        assert_eq!(
+            after["spec"]["initContainers"][0]["restartPolicy"],
+            "Always"
+        );
+        assert_eq!(
+            after["spec"]["initContainers"][1],
+            pod()["spec"]["initContainers"][0]
+        );
         assert_eq!(after["spec"]["containers"], pod()["spec"]["containers"]);
         assert_eq!(after["spec"]["volumes"][0], pod()["spec"]["volumes"][0]);
-        let mounts = after["spec"]["initContainers"][0]["volumeMounts"].as_array().expect("mounts");
+        let mounts = after["spec"]["initContainers"][0]["volumeMounts"]
+            .as_array()
+            .expect("mounts");
         for mount in mounts {
             let volumes = after["spec"]["volumes"].as_array().expect("volumes");
-            assert!(volumes.iter().any(|volume| volume["name"] == mount["name"]), "{mount}");
+            assert!(
+                volumes.iter().any(|volume| volume["name"] == mount["name"]),
+                "{mount}"
+            );
         }
     }
 
     #[test]
     fn a_pod_without_lists_gets_them() {
-        let after = injected(&json!({"metadata": {}, "spec": {"containers": [{"name": "app"}], "volumes": null}}));
-        assert_eq!(after["spec"]["initContainers"].as_array().map(Vec::len), Some(1));
+        let after = injected(
+            &json!({"metadata": {}, "spec": {"containers": [{"name": "app"}], "volumes": null}}),
+        );
+        assert_eq!(
+            after["spec"]["initContainers"].as_array().map(Vec::len),
+            Some(1)
+        );
         assert_eq!(after["spec"]["volumes"].as_array().map(Vec::len), Some(3));
     }
 
@@ -243,11 +301,18 @@ mod tests {
     #[test]
     fn called_again_it_moves_back_to_the_front() {
         let mut once = injected(&pod());
-        once["spec"]["initContainers"].as_array_mut().expect("list").insert(0, json!({"name": "other"}));
+        once["spec"]["initContainers"]
+            .as_array_mut()
+            .expect("list")
+            .insert(0, json!({"name": "other"}));
         let mut after = once.clone();
-        json_patch::patch(&mut after, &inject(&once, &injection()).expect("injects")).expect("patches");
+        json_patch::patch(&mut after, &inject(&once, &injection()).expect("injects"))
+            .expect("patches");
         assert_eq!(after["spec"]["initContainers"][0]["name"], "sluice");
-        assert_eq!(after["spec"]["initContainers"].as_array().map(Vec::len), Some(3));
+        assert_eq!(
+            after["spec"]["initContainers"].as_array().map(Vec::len),
+            Some(3)
+        );
     }
 
     #[test]
@@ -258,12 +323,28 @@ mod tests {
 
         for list in ["containers", "initContainers"] {
             let mut foreign = pod();
-            foreign["spec"][list].as_array_mut().expect("list").push(json!({"name": "sluice", "image": "evil"}));
-            assert_eq!(inject(&foreign, &injection()), Err(InjectError::ForeignContainer), "{list}");
+            foreign["spec"][list]
+                .as_array_mut()
+                .expect("list")
+                .push(json!({"name": "sluice", "image": "evil"}));
+            assert_eq!(
+                inject(&foreign, &injection()),
+                Err(InjectError::ForeignContainer),
+                "{list}"
+            );
         }
         let mut foreign = pod();
-        foreign["spec"]["volumes"].as_array_mut().expect("list").push(json!({"name": "sluice-token", "hostPath": {"path": "/"}}));
-        assert_eq!(inject(&foreign, &injection()), Err(InjectError::ForeignVolume("sluice-token")));
-        assert_eq!(inject(&json!({"spec": 1}), &injection()), Err(InjectError::NotAPod));
+        foreign["spec"]["volumes"]
+            .as_array_mut()
+            .expect("list")
+            .push(json!({"name": "sluice-token", "hostPath": {"path": "/"}}));
+        assert_eq!(
+            inject(&foreign, &injection()),
+            Err(InjectError::ForeignVolume("sluice-token"))
+        );
+        assert_eq!(
+            inject(&json!({"spec": 1}), &injection()),
+            Err(InjectError::NotAPod)
+        );
     }
 }

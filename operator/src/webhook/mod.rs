@@ -39,7 +39,10 @@ pub struct Metrics {
 impl Metrics {
     /// Makes and registers them.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let opts = Opts::new("sluice_operator_webhook_reviews_total", "Reviews that were answered");
+        let opts = Opts::new(
+            "sluice_operator_webhook_reviews_total",
+            "Reviews that were answered",
+        );
         let reviews = IntCounterVec::new(opts, &["webhook", "answer"])?;
         registry.register(Box::new(reviews.clone()))?;
         Ok(Self { reviews })
@@ -79,17 +82,34 @@ impl Hooks {
         roots: watch::Receiver<Arc<str>>,
         metrics: Metrics,
     ) -> Arc<Self> {
-        Arc::new(Self { engine, settings, sidecar, roots, metrics })
+        Arc::new(Self {
+            engine,
+            settings,
+            sidecar,
+            roots,
+            metrics,
+        })
     }
 
     /// What is injected now.
     async fn injection(&self) -> Injection {
-        let config = self.engine.read(|engine| View::new(engine.world()).config()).await;
+        let config = self
+            .engine
+            .read(|engine| View::new(engine.world()).config())
+            .await;
         let config = config.ok().flatten();
-        let Sidecar { image, operator, operator_name } = self.sidecar.clone();
+        let Sidecar {
+            image,
+            operator,
+            operator_name,
+        } = self.sidecar.clone();
         let roots = self.roots.borrow().to_string();
         let configured = config.as_deref().and_then(of_config);
-        let InjectionConfig { data_threads, resources, log_level } = configured.unwrap_or_default();
+        let InjectionConfig {
+            data_threads,
+            resources,
+            log_level,
+        } = configured.unwrap_or_default();
         Injection {
             image,
             operator,
@@ -138,18 +158,20 @@ async fn validating(State(hooks): State<Arc<Hooks>>, body: Bytes) -> Answer {
 
 async fn injecting(State(hooks): State<Arc<Hooks>>, body: Bytes) -> Answer {
     let review = Review::read(&body).map_err(unreadable)?;
-    Ok(Json(match inject::inject(&review.object, &hooks.injection().await) {
-        Ok(patch) if patch.0.is_empty() => {
-            hooks.metrics.count("inject", "unchanged");
-            review.allowed(&[])
-        }
-        Ok(patch) => {
-            hooks.metrics.count("inject", "injected");
-            review.patched(&patch)
-        }
-        Err(error) => {
-            hooks.metrics.count("inject", "denied");
-            review.denied(422, "Invalid", &error.to_string())
-        }
-    }))
+    Ok(Json(
+        match inject::inject(&review.object, &hooks.injection().await) {
+            Ok(patch) if patch.0.is_empty() => {
+                hooks.metrics.count("inject", "unchanged");
+                review.allowed(&[])
+            }
+            Ok(patch) => {
+                hooks.metrics.count("inject", "injected");
+                review.patched(&patch)
+            }
+            Err(error) => {
+                hooks.metrics.count("inject", "denied");
+                review.denied(422, "Invalid", &error.to_string())
+            }
+        },
+    ))
 }

@@ -74,7 +74,10 @@ struct Envelope {
 impl Review {
     /// Reads a question.
     pub fn read(body: &[u8]) -> Result<Self, ReviewError> {
-        let Envelope { api_version, request } = serde_json::from_slice(body)?;
+        let Envelope {
+            api_version,
+            request,
+        } = serde_json::from_slice(body)?;
         if api_version != VERSION {
             return Err(ReviewError::Version(api_version.chars().take(64).collect()));
         }
@@ -83,7 +86,8 @@ impl Review {
 
     /// Yes, with words for whoever asked.
     pub fn allowed(&self, warnings: &[String]) -> Value {
-        let cut = |warning: &String| crate::status::conditions::truncated(warning.clone(), MAX_WARNING);
+        let cut =
+            |warning: &String| crate::status::conditions::truncated(warning.clone(), MAX_WARNING);
         let warnings: Vec<_> = warnings.iter().take(MAX_WARNINGS).map(cut).collect();
         self.answer(json!({"allowed": true, "warnings": warnings}))
     }
@@ -92,7 +96,9 @@ impl Review {
     pub fn patched(&self, patch: &Patch) -> Value {
         // A JSON patch always serialises: its paths are strings and its values JSON.
         let patch = serde_json::to_vec(patch).unwrap_or_default();
-        self.answer(json!({"allowed": true, "patchType": "JSONPatch", "patch": STANDARD.encode(patch)}))
+        self.answer(
+            json!({"allowed": true, "patchType": "JSONPatch", "patch": STANDARD.encode(patch)}),
+        )
     }
 
     /// No, and why.
@@ -128,29 +134,57 @@ mod tests {
     #[test]
     fn the_object_comes_as_it_is_and_the_answer_names_the_question() {
         let review = Review::read(&question(VERSION)).expect("reads");
-        assert_eq!((review.operation, &review.object), (Operation::Create, &json!({"fieldOfTomorrow": 1})));
-        let patch: Patch = serde_json::from_value(json!([{"op": "add", "path": "/a", "value": 1}])).expect("a patch");
+        assert_eq!(
+            (review.operation, &review.object),
+            (Operation::Create, &json!({"fieldOfTomorrow": 1}))
+        );
+        let patch: Patch = serde_json::from_value(json!([{"op": "add", "path": "/a", "value": 1}]))
+            .expect("a patch");
         let answer = review.patched(&patch)["response"].clone();
-        assert_eq!((&answer["uid"], &answer["allowed"]), (&json!("u1"), &json!(true)));
-        let decoded = STANDARD.decode(answer["patch"].as_str().expect("text")).expect("base64");
-        assert_eq!(serde_json::from_slice::<Patch>(&decoded).expect("a patch"), patch);
-        assert_eq!(review.denied(422, "Invalid", "no")["response"]["status"]["message"], "no");
+        assert_eq!(
+            (&answer["uid"], &answer["allowed"]),
+            (&json!("u1"), &json!(true))
+        );
+        let decoded = STANDARD
+            .decode(answer["patch"].as_str().expect("text"))
+            .expect("base64");
+        assert_eq!(
+            serde_json::from_slice::<Patch>(&decoded).expect("a patch"),
+            patch
+        );
+        assert_eq!(
+            review.denied(422, "Invalid", "no")["response"]["status"]["message"],
+            "no"
+        );
     }
 
     #[test]
     fn warnings_are_bounded() {
         let review = Review::read(&question(VERSION)).expect("reads");
         let answer = review.allowed(&vec!["é".repeat(500); 50]);
-        let warnings = answer["response"]["warnings"].as_array().expect("a list").clone();
+        let warnings = answer["response"]["warnings"]
+            .as_array()
+            .expect("a list")
+            .clone();
         assert_eq!(warnings.len(), MAX_WARNINGS);
-        assert!(warnings.iter().all(|warning| warning.as_str().expect("text").len() <= MAX_WARNING));
+        assert!(
+            warnings
+                .iter()
+                .all(|warning| warning.as_str().expect("text").len() <= MAX_WARNING)
+        );
     }
 
     #[test]
     fn what_is_no_review_is_refused() {
         assert!(matches!(Review::read(b"{"), Err(ReviewError::Shape(_))));
-        assert!(matches!(Review::read(&question("admission.k8s.io/v1beta1")), Err(ReviewError::Version(_))));
+        assert!(matches!(
+            Review::read(&question("admission.k8s.io/v1beta1")),
+            Err(ReviewError::Version(_))
+        ));
         let empty = json!({"apiVersion": VERSION}).to_string();
-        assert!(matches!(Review::read(empty.as_bytes()), Err(ReviewError::NoRequest)));
+        assert!(matches!(
+            Review::read(empty.as_bytes()),
+            Err(ReviewError::NoRequest)
+        ));
     }
 }

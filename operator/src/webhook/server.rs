@@ -88,8 +88,19 @@ async fn connection(
 ) -> anyhow::Result<()> {
     let stream = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
-    let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)).into_owned();
-    watcher.watch(served).await.map_err(|error| anyhow::anyhow!(error))
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(30));
+    let served = builder
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
+        .into_owned();
+    watcher
+        .watch(served)
+        .await
+        .map_err(|error| anyhow::anyhow!(error))
 }

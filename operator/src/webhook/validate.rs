@@ -26,7 +26,9 @@ pub async fn judge(engine: &Handle, settings: &Settings, review: &Review) -> Ver
         Subject::Unquestioned => return Verdict::Allowed(Vec::new()),
         Subject::Undecodable(error) => {
             // The API server has checked it against the CRD: the CRD is newer than this operator.
-            let text = format!("this operator cannot read the object and will refuse its requests: {error}");
+            let text = format!(
+                "this operator cannot read the object and will refuse its requests: {error}"
+            );
             return Verdict::Allowed(vec![text]);
         }
         Subject::Object(object) => *object,
@@ -49,10 +51,22 @@ enum Subject {
 }
 
 fn subject(review: &Review) -> Subject {
-    let Review { operation, kind, object, old_object, .. } = review;
-    let goes = object.pointer("/metadata/deletionTimestamp").is_some_and(|at| !at.is_null());
+    let Review {
+        operation,
+        kind,
+        object,
+        old_object,
+        ..
+    } = review;
+    let goes = object
+        .pointer("/metadata/deletionTimestamp")
+        .is_some_and(|at| !at.is_null());
     let same = *operation == Operation::Update && object.get("spec") == old_object.get("spec");
-    if goes || same || kind.group != GROUP || !matches!(operation, Operation::Create | Operation::Update) {
+    if goes
+        || same
+        || kind.group != GROUP
+        || !matches!(operation, Operation::Create | Operation::Update)
+    {
         return Subject::Unquestioned;
     }
     let decoded = match kind.kind.as_str() {
@@ -93,10 +107,14 @@ fn faults(settings: &Settings, object: &Object) -> Vec<Finding> {
 /// What does not resolve among the objects that there are. An engine that is gone knows none.
 async fn warnings(engine: &Handle, object: Object) -> Vec<String> {
     let reference = object.id().reference();
-    let judged = engine.read(move |engine| engine.judge(&object)).await.unwrap_or_default();
+    let judged = engine
+        .read(move |engine| engine.judge(&object))
+        .await
+        .unwrap_or_default();
     let is_reference = |finding: &&Finding| {
         finding.object == reference
-            && (finding.reason.condition() == Condition::ResolvedRefs || finding.reason == FindingReason::Conflicted)
+            && (finding.reason.condition() == Condition::ResolvedRefs
+                || finding.reason == FindingReason::Conflicted)
     };
     judged.iter().filter(is_reference).map(text).collect()
 }
@@ -133,18 +151,37 @@ mod tests {
     }
 
     fn review(operation: Operation, object: Value, old_object: Value) -> Review {
-        let kind = super::super::review::ReviewKind { group: GROUP.into(), kind: "ApiRoute".into() };
-        Review { uid: "u".into(), operation, kind, object, old_object }
+        let kind = super::super::review::ReviewKind {
+            group: GROUP.into(),
+            kind: "ApiRoute".into(),
+        };
+        Review {
+            uid: "u".into(),
+            operation,
+            kind,
+            object,
+            old_object,
+        }
     }
 
     fn reasons(object: Result<Object, serde_json::Error>) -> Vec<FindingReason> {
-        faults(&settings(), &object.expect("decodes")).iter().map(|finding| finding.reason).collect()
+        faults(&settings(), &object.expect("decodes"))
+            .iter()
+            .map(|finding| finding.reason)
+            .collect()
     }
 
     #[test]
     fn only_what_nobody_else_can_mend_is_a_fault() {
-        assert_eq!(reasons(decode::<ApiRoute>(&route("/v1/(?<id>[0-9]+)"))), [], "its Service does not exist, and may yet");
-        assert_eq!(reasons(decode::<ApiRoute>(&route("/v1/("))), [FindingReason::Invalid]);
+        assert_eq!(
+            reasons(decode::<ApiRoute>(&route("/v1/(?<id>[0-9]+)"))),
+            [],
+            "its Service does not exist, and may yet"
+        );
+        assert_eq!(
+            reasons(decode::<ApiRoute>(&route("/v1/("))),
+            [FindingReason::Invalid]
+        );
     }
 
     #[test]
@@ -155,10 +192,26 @@ mod tests {
         let mut going = bad.clone();
         going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
         let unquestioned = |review: &Review| matches!(subject(review), Subject::Unquestioned);
-        assert!(unquestioned(&review(Operation::Update, labelled, bad.clone())));
-        assert!(unquestioned(&review(Operation::Update, going, route("/other"))));
-        assert!(unquestioned(&review(Operation::Delete, Value::Null, bad.clone())));
-        assert!(!unquestioned(&review(Operation::Update, bad.clone(), route("/other"))));
+        assert!(unquestioned(&review(
+            Operation::Update,
+            labelled,
+            bad.clone()
+        )));
+        assert!(unquestioned(&review(
+            Operation::Update,
+            going,
+            route("/other")
+        )));
+        assert!(unquestioned(&review(
+            Operation::Delete,
+            Value::Null,
+            bad.clone()
+        )));
+        assert!(!unquestioned(&review(
+            Operation::Update,
+            bad.clone(),
+            route("/other")
+        )));
         assert!(!unquestioned(&review(Operation::Create, bad, Value::Null)));
     }
 
@@ -179,6 +232,9 @@ mod tests {
             })
         };
         assert_eq!(reasons(decode::<ShardSet>(&set("0-16383"))), []);
-        assert_eq!(reasons(decode::<ShardSet>(&set("0-16000"))), [FindingReason::SlotsUncovered]);
+        assert_eq!(
+            reasons(decode::<ShardSet>(&set("0-16000"))),
+            [FindingReason::SlotsUncovered]
+        );
     }
 }

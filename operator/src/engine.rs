@@ -14,7 +14,7 @@ use sluice_process::{Condition, Shutdown};
 use sluice_snapshot::UnitName;
 use sluice_translate::{Change, Delta, Engine, Finding, Kind, Object, ObjectId, world::Settings};
 use tokio::{
-    sync::{broadcast, mpsc, oneshot},
+    sync::{broadcast, mpsc, oneshot, watch},
     time::{Instant, MissedTickBehavior, interval},
 };
 
@@ -191,6 +191,10 @@ pub struct Actor {
     entries: HashMap<UnitName, Arc<Entry>>,
     /// The fleet facts that the engine has.
     fleet: BTreeMap<ObjectId, u32>,
+    /// Ticks of the table that fleet facts do not show yet.
+    sessions: watch::Receiver<u64>,
+    /// Whether changes were applied that fleet facts do not show yet.
+    applied: bool,
 }
 
 /// An actor and the access to it.
@@ -201,6 +205,7 @@ pub fn new(wiring: Wiring) -> (Handle, Actor) {
     let waiting = Arc::default();
     let actor = Actor {
         engine: Some(Engine::new(wiring.settings.clone())),
+        sessions: wiring.table.changes(),
         wiring,
         inbox: Coalescer::new(inputs),
         questions: asked,
@@ -210,6 +215,7 @@ pub fn new(wiring: Wiring) -> (Handle, Actor) {
         early: Vec::new(),
         entries: HashMap::new(),
         fleet: BTreeMap::new(),
+        applied: true,
     };
     let handle = Handle {
         inbox,
@@ -237,11 +243,7 @@ impl Actor {
                     None => anyhow::bail!("every source is gone"),
                 },
                 Some(question) = self.questions.recv() => question(self.engine()?),
-                _ = fleet.tick(), if self.started => {
-                    self.wiring.table.prune(Instant::now());
-                    let changes = self.fleet_changes(false)?;
-                    self.apply(changes, Instant::now()).await?;
-                }
+                _ = fleet.tick(), if self.started => self.count_fleet().await?,
                 _ = verify.tick(), if self.started && self.wiring.verify => self.verify().await?,
             }
         }
@@ -303,6 +305,7 @@ impl Actor {
         if changes.is_empty() {
             return Ok(());
         }
+        self.applied = true;
         self.follow_trust_domain(&changes);
         let metrics = self.wiring.metrics.clone();
         let begun = Instant::now();
@@ -413,6 +416,20 @@ impl Actor {
                 _ => {}
             }
         }
+    }
+
+    /// Once a second: sessions come and go, and so do pods and policies.
+    async fn count_fleet(&mut self) -> anyhow::Result<()> {
+        let now = Instant::now();
+        self.wiring.table.prune(now);
+        let moved = self.sessions.has_changed().context("the session table is gone")?;
+        if std::mem::take(&mut self.applied) || moved {
+            self.sessions.mark_unchanged();
+            let changes = self.fleet_changes(false)?;
+            self.apply(changes, now).await?;
+            self.applied = false;
+        }
+        Ok(())
     }
 
     /// The fleet facts that are not what the table shows. `new_only`: those of policies that have none yet. With nobody

@@ -33,6 +33,8 @@ const CSR_REFILL: Duration = Duration::from_secs(60);
 /// Features a Hello may name; names of units it may hold.
 const MAX_FEATURES: usize = 256;
 const MAX_HELD: usize = 65_536;
+/// Limits that a Report may name.
+const MAX_LIMITS: usize = 4096;
 /// Text of a sidecar's that is kept, in characters.
 const MAX_TEXT: usize = 512;
 
@@ -86,7 +88,7 @@ struct UnderWay {
     denied: BTreeMap<UnitName, Denial>,
     snapshot: Arc<Snapshot>,
     sent: Instant,
-    /// Whether the session was waiting for this change, so that its times say something.
+    /// Whether its times say something.
     fresh: bool,
 }
 
@@ -101,6 +103,8 @@ struct Session {
     under_way: Option<UnderWay>,
     /// Whether there may be something to send.
     dirty: bool,
+    /// Whether that is a change this session waited for, so that its times say something.
+    fresh: bool,
     /// Whether nothing was sent yet: the first update goes out even if it changes nothing, to be acknowledged.
     first: bool,
     certificates: CsrBudget,
@@ -189,6 +193,7 @@ impl Session {
             held: Arc::new(held),
             under_way: None,
             dirty: true,
+            fresh: false,
             first: true,
             certificates: CsrBudget::new(Instant::now()),
         })
@@ -228,10 +233,10 @@ impl Session {
                     tracing::info!(principal = %self.principal, %group, "pod moved to another group");
                     self.row.moved(group);
                     snapshots = next;
-                    self.dirty = true;
+                    (self.dirty, self.fresh) = (true, false);
                 }
                 // A group ends after its pods have moved; the feed says where to.
-                Ok(()) = snapshots.changed() => self.dirty = true,
+                Ok(()) = snapshots.changed() => (self.dirty, self.fresh) = (true, true),
                 Ok(()) = roots.changed() => {
                     let pem = roots.borrow_and_update().to_string();
                     self.send(down::Kind::Roots(Roots { pem })).await?;
@@ -260,7 +265,7 @@ impl Session {
         if !changes && !self.first {
             return Ok(());
         }
-        let fresh = !self.first;
+        let fresh = std::mem::take(&mut self.fresh) && !self.first;
         self.first = false;
         let metrics = &self.context.metrics;
         let units = pieces.iter().map(|piece| piece.upserts.len() as u64).sum();
@@ -297,7 +302,12 @@ impl Session {
                 self.row.settled(unit, epoch, Hash::from_wire(hash));
             }
             Some(up::Kind::Csr(Csr { der })) => self.certify(&der).await?,
-            Some(up::Kind::Report(report)) => self.row.reported(report),
+            Some(up::Kind::Report(report)) => {
+                if report.limits.len() > MAX_LIMITS {
+                    return Err(End::Protocol("a Report names too many limits"));
+                }
+                self.row.reported(report);
+            }
             Some(up::Kind::Hello(_)) => return Err(End::Protocol("a second Hello")),
             // A newer sidecar's message that this build need not know.
             None => {}

@@ -5,7 +5,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -93,6 +96,8 @@ pub struct SessionTable {
     inner: Mutex<Inner>,
     changes: watch::Sender<u64>,
     started: Instant,
+    /// Whether it was told that pods are not unknown any more merely because the operator started.
+    starting: AtomicBool,
 }
 
 /// A session's own row; dropping it marks the session lost.
@@ -180,10 +185,12 @@ impl SessionTable {
             inner: Mutex::default(),
             changes: watch::Sender::new(0),
             started: Instant::now(),
+            starting: AtomicBool::new(true),
         })
     }
 
-    /// Ticks when a session came, was lost, acknowledged, refused or settled. Reports do not tick.
+    /// Ticks when a session came, was lost or forgotten, acknowledged, refused or settled, and when the time after a start
+    /// is over in which everybody is unknown. Reports do not tick.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
@@ -325,7 +332,9 @@ impl SessionTable {
         });
         let pruned = inner.by_pod.len() != before;
         drop(inner);
-        if pruned {
+        let started = now.duration_since(self.started) >= UNKNOWN_FOR
+            && self.starting.swap(false, Ordering::Relaxed);
+        if pruned || started {
             self.tick();
         }
     }
@@ -433,15 +442,20 @@ impl Row {
 
     /// The last request from before a hold has ended. Only a unit that the sidecar holds can settle.
     pub fn settled(&self, unit: UnitName, epoch: u64, hash: Hash) {
-        self.update(|record| {
+        let mut new = false;
+        self.quietly(|record| {
             let held = record
                 .acked
                 .as_ref()
                 .is_some_and(|acked| acked.manifest.get(&unit) == Some(&hash));
             if held && record.settled.len() < MAX_SETTLED {
-                record.settled.insert(unit, (epoch, hash));
+                let settled = (epoch, hash);
+                new = record.settled.insert(unit, settled.clone()) != Some(settled);
             }
         });
+        if new {
+            self.table.tick();
+        }
     }
 
     /// The pod moved to another group.
@@ -632,8 +646,13 @@ mod tests {
         row.settled(map.clone(), 1, held.manifest[&map].clone());
         assert!(settled().is_empty());
         row.acked(acked(&held, Instant::now()), &held);
+        let mut changes = table.changes();
         row.settled(map.clone(), 1, held.manifest[&map].clone());
         assert_eq!(settled()[&map], (1, held.manifest[&map].clone()));
+        assert!(changes.has_changed().expect("open"));
+        changes.mark_unchanged();
+        row.settled(map.clone(), 1, held.manifest[&map].clone());
+        assert!(!changes.has_changed().expect("open"), "nothing new");
         row.acked(acked(&over, Instant::now()), &over);
         assert!(settled().is_empty());
     }

@@ -11,6 +11,6 @@ for package in sluice-sidecar sluice-bench; do
     cargo build --quiet --locked --release --package $package
 done
 cargo build --quiet --locked --package sluice-operator
-say "measuring: about 10 minutes; what else runs on this machine shows in the figures"
+say "measuring: about 6 minutes; what else runs on this machine shows in the figures"
 target=${CARGO_TARGET_DIR:-target}
 exec "$target/release/sluice-bench" --sidecar "$target/release/sluice-sidecar" --operator "$target/debug/sluice-operator" "$@"

@@ -50,9 +50,21 @@ impl Keys {
         let [token_secret, signature_secret] = [secret()?, secret()?];
         let key = |id, algorithm, key| TokenKey { id, algorithm, key };
         Ok(Self {
-            hs256: key("bench-hs256", Algorithm::HS256, EncodingKey::from_secret(token_secret.as_bytes())),
-            rs256: key("bench-rs256", Algorithm::RS256, EncodingKey::from_rsa_pem(rsa.as_bytes())?),
-            es256: key("bench-es256", Algorithm::ES256, EncodingKey::from_ec_pem(ec.as_bytes())?),
+            hs256: key(
+                "bench-hs256",
+                Algorithm::HS256,
+                EncodingKey::from_secret(token_secret.as_bytes()),
+            ),
+            rs256: key(
+                "bench-rs256",
+                Algorithm::RS256,
+                EncodingKey::from_rsa_pem(rsa.as_bytes())?,
+            ),
+            es256: key(
+                "bench-es256",
+                Algorithm::ES256,
+                EncodingKey::from_ec_pem(ec.as_bytes())?,
+            ),
             token_secret,
             signature_secret,
         })
@@ -62,7 +74,9 @@ impl Keys {
 /// A random key as text, 64 bytes long.
 fn secret() -> Result<String> {
     let mut bytes = [0; 32];
-    aws_lc_rs::rand::fill(&mut bytes).ok().context("the system gave no randomness")?;
+    aws_lc_rs::rand::fill(&mut bytes)
+        .ok()
+        .context("the system gave no randomness")?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
@@ -79,7 +93,10 @@ impl TokenKey {
             "iss": ISSUER, "aud": AUDIENCE, "sub": subject, "iat": now, "exp": now + LIFETIME_S,
             "scope": "orders:read orders:write", "tenant": "acme", "plan": "gold",
         });
-        let header = Header { kid: Some(self.id.into()), ..Header::new(self.algorithm) };
+        let header = Header {
+            kid: Some(self.id.into()),
+            ..Header::new(self.algorithm)
+        };
         jsonwebtoken::encode(&header, &claims, &self.key).context("cannot sign a token")
     }
 
@@ -98,20 +115,35 @@ pub fn sign(facts: StaticFacts, secret: &str, nonce: &str) -> Result<StaticFacts
         "(\"@method\" \"@target-uri\");created={};keyid=\"{SIGNATURE_KEY_ID}\";nonce=\"{nonce}\";alg=\"hmac-sha256\"",
         now_s()?
     );
-    let query = facts.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
-    let authority = facts.authority.as_deref().context("a signed request names its host")?;
+    let query = facts
+        .query
+        .as_ref()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default();
+    let authority = facts
+        .authority
+        .as_deref()
+        .context("a signed request names its host")?;
     let base = format!(
         "\"@method\": {}\n\"@target-uri\": http://{authority}{}{query}\n\"@signature-params\": {params}",
         facts.method, facts.path,
     );
-    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), base.as_bytes());
+    let tag = hmac::sign(
+        &hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()),
+        base.as_bytes(),
+    );
     Ok(facts
         .with("signature-input", &format!("sig1={params}"))
-        .with("signature", &format!("sig1=:{}:", BASE64_STANDARD.encode(tag))))
+        .with(
+            "signature",
+            &format!("sig1=:{}:", BASE64_STANDARD.encode(tag)),
+        ))
 }
 
 /// Seconds since 1970.
 pub fn now_s() -> Result<i64> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .context("the clock is before 1970")?;
     Ok(i64::try_from(since.as_secs())?)
 }

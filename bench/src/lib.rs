@@ -47,7 +47,10 @@ pub fn quick() -> Result<()> {
 }
 
 fn measure(args: &Args) -> Result<()> {
-    ensure!(!cfg!(debug_assertions), "figures of a dev build mean nothing: use `make bench`, or --quick to check only");
+    ensure!(
+        !cfg!(debug_assertions),
+        "figures of a dev build mean nothing: use `make bench`, or --quick to check only"
+    );
     let machine = machine::Machine::look();
     let mut figures = Vec::new();
     for mut bench in micro::all(Size::FULL)? {
@@ -56,9 +59,16 @@ fn measure(args: &Args) -> Result<()> {
         figures.push(figure);
     }
     let compared = proxied::compare(args);
-    let report = Report { machine, figures, compared, rounds: args.rounds, seconds: args.seconds };
+    let report = Report {
+        machine,
+        figures,
+        compared,
+        rounds: args.rounds,
+        seconds: args.seconds,
+    };
     let text = report.to_string();
-    std::fs::write(&args.out, &text).with_context(|| format!("cannot write {}", args.out.display()))?;
+    std::fs::write(&args.out, &text)
+        .with_context(|| format!("cannot write {}", args.out.display()))?;
     println!("{text}");
     Ok(())
 }

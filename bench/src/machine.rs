@@ -34,16 +34,31 @@ impl Machine {
             date: httpdate::fmt_http_date(SystemTime::now()),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             processor: field(&read("/proc/cpuinfo"), "model name"),
-            kernel: format!("{} {}", uname.sysname().to_string_lossy(), uname.release().to_string_lossy()),
+            kernel: format!(
+                "{} {}",
+                uname.sysname().to_string_lossy(),
+                uname.release().to_string_lossy()
+            ),
             memory_gib: kib.map(|kib| (kib + (1 << 19)) >> 20),
-            load: read("/proc/loadavg").split(' ').next().filter(|load| !load.is_empty()).map(str::to_owned),
+            load: read("/proc/loadavg")
+                .split(' ')
+                .next()
+                .filter(|load| !load.is_empty())
+                .map(str::to_owned),
         }
     }
 }
 
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { date, cores, processor, kernel, memory_gib, load } = self;
+        let Self {
+            date,
+            cores,
+            processor,
+            kernel,
+            memory_gib,
+            load,
+        } = self;
         write!(f, "{date}; {cores} cores")?;
         if let Some(processor) = processor {
             write!(f, " ({processor})")?;
@@ -66,8 +81,14 @@ mod tests {
     #[test]
     fn it_names_kernel_and_cores_but_no_host() {
         let line = Machine::look().to_string();
-        assert!(line.contains("Linux") && line.contains("cores") && line.contains("GMT"), "{line}");
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        assert!(
+            line.contains("Linux") && line.contains("cores") && line.contains("GMT"),
+            "{line}"
+        );
+        let host = rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned();
         assert!(host.is_empty() || !line.contains(&host), "{line}");
     }
 }

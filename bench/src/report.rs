@@ -44,7 +44,13 @@ const NOT_MEASURED: &str = "\
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { machine, figures, compared, rounds, seconds } = self;
+        let Self {
+            machine,
+            figures,
+            compared,
+            rounds,
+            seconds,
+        } = self;
         writeln!(f, "{HEADING}\n{machine}\n")?;
         operations(f, figures)?;
         writeln!(f, "## Processor time per proxied request\n")?;
@@ -63,12 +69,21 @@ fn operations(f: &mut fmt::Formatter<'_>, figures: &[Figure]) -> fmt::Result {
         "One thread, the release profile's optimisation, everything in memory. Median of 21 samples of at least 20 ms, with the \
          least and the greatest. An operation whose result was once wrong has no figure.\n"
     )?;
-    writeln!(f, "| operation | median | least | greatest | what is done |")?;
+    writeln!(
+        f,
+        "| operation | median | least | greatest | what is done |"
+    )?;
     writeln!(f, "|---|---|---|---|---|")?;
     for Figure { name, what, spread } in figures {
         match spread {
             Some(Spread { median, min, max }) => {
-                writeln!(f, "| {name} | {} | {} | {} | {what} |", time(*median), time(*min), time(*max))?;
+                writeln!(
+                    f,
+                    "| {name} | {} | {} | {} | {what} |",
+                    time(*median),
+                    time(*min),
+                    time(*max)
+                )?;
             }
             None => writeln!(f, "| {name} | wrong result | | | {what} |")?,
         }
@@ -76,22 +91,33 @@ fn operations(f: &mut fmt::Formatter<'_>, figures: &[Figure]) -> fmt::Result {
     writeln!(f)
 }
 
-fn processes(f: &mut fmt::Formatter<'_>, compared: &Compared, rounds: u32, seconds: u64) -> fmt::Result {
+fn processes(
+    f: &mut fmt::Formatter<'_>,
+    compared: &Compared,
+    rounds: u32,
+    seconds: u64,
+) -> fmt::Result {
     let Compared { rows, nginx, sizes } = compared;
-    let version = nginx.as_deref().map(|version| format!(" {version}")).unwrap_or_default();
+    let version = nginx
+        .as_deref()
+        .map(|version| format!(" {version}"))
+        .unwrap_or_default();
     writeln!(
         f,
         "Microseconds that all threads of the process ran, per request (`/proc/PID/task/*/schedstat`): median of {rounds} rounds \
          of {seconds} s, least to greatest. A ratio is the median of the rounds' ratios; below 5 % it says nothing.\n"
     )?;
-    writeln!(f, "| workload | floor | nginx{version} | sluice-sidecar | sluice : nginx | sluice : floor | nginx : floor |")?;
+    writeln!(
+        f,
+        "| workload | floor | nginx{version} | sluice-sidecar | sluice : nginx | sluice : floor | nginx : floor |"
+    )?;
     writeln!(f, "|---|---|---|---|---|---|---|")?;
     for row in rows {
         line(f, row)?;
     }
     writeln!(
         f,
-        "\nThe proxy has core 0 to itself, with one data thread; load generator and upstream share core 1. Loopback, kept-alive \
+        "\nThe proxy runs on core 0 with one data thread; load generator and upstream share core 1. Loopback, kept-alive \
          HTTP/1.1, GET with 8 typical headers, answers with 7. The systems take turns in each round, every other round in \
          reverse. *Floor* is a relay of bytes on epoll that reads nothing. The sidecar is the release binary, configured by the \
          real operator with one route of 8 rules; nginx is one process. A system that gave another status than 200, lost a \
@@ -100,12 +126,26 @@ fn processes(f: &mut fmt::Formatter<'_>, compared: &Compared, rounds: u32, secon
          thing.\n"
     )?;
     if !sizes.is_empty() {
-        writeln!(f, "| process, before the load | anonymous memory | resident memory | program file |")?;
+        writeln!(
+            f,
+            "| process, before the load | anonymous memory | resident memory | program file |"
+        )?;
         writeln!(f, "|---|---|---|---|")?;
-        for Size { name, anonymous_kib, resident_kib, binary } in sizes {
+        for Size {
+            name,
+            anonymous_kib,
+            resident_kib,
+            binary,
+        } in sizes
+        {
             let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
             let binary = binary.map_or("-".into(), mib);
-            writeln!(f, "| {name} | {} | {} | {binary} |", mib(anonymous_kib << 10), mib(resident_kib << 10))?;
+            writeln!(
+                f,
+                "| {name} | {} | {} | {binary} |",
+                mib(anonymous_kib << 10),
+                mib(resident_kib << 10)
+            )?;
         }
         writeln!(f)?;
     }
@@ -118,7 +158,10 @@ fn line(f: &mut fmt::Formatter<'_>, row: &Row) -> fmt::Result {
         Err(why) if why.is_empty() => "-".into(),
         Err(why) => format!("not measured: {why}"),
     };
-    let ratio = |of, to| row.ratio(of, to).map_or("-".into(), |ratio| format!("{ratio:.2}"));
+    let ratio = |of, to| {
+        row.ratio(of, to)
+            .map_or("-".into(), |ratio| format!("{ratio:.2}"))
+    };
     let [floor, nginx, sluice] = System::ALL;
     writeln!(
         f,
@@ -138,24 +181,62 @@ mod tests {
     use super::*;
 
     fn report(compared: Result<Compared, String>) -> String {
-        let spread = Some(Spread { median: 1500.0, min: 1000.0, max: 2000.0 });
+        let spread = Some(Spread {
+            median: 1500.0,
+            min: 1000.0,
+            max: 2000.0,
+        });
         let figures = vec![
-            Figure { name: "good", what: "works".into(), spread },
-            Figure { name: "bad", what: "fails".into(), spread: None },
+            Figure {
+                name: "good",
+                what: "works".into(),
+                spread,
+            },
+            Figure {
+                name: "bad",
+                what: "fails".into(),
+                spread: None,
+            },
         ];
-        Report { machine: Machine::look(), figures, compared, rounds: 5, seconds: 2 }.to_string()
+        Report {
+            machine: Machine::look(),
+            figures,
+            compared,
+            rounds: 5,
+            seconds: 2,
+        }
+        .to_string()
     }
 
     #[test]
     fn what_is_missing_is_said_where_its_figure_would_be() {
-        let rounds = [Ok(vec![10.0]), Err("nginx is not installed".into()), Ok(vec![15.0])];
-        let rows = vec![Row { name: "plain", rounds }];
-        let text = report(Ok(Compared { rows, ..Compared::default() }));
+        let rounds = [
+            Ok(vec![10.0]),
+            Err("nginx is not installed".into()),
+            Ok(vec![15.0]),
+        ];
+        let rows = vec![Row {
+            name: "plain",
+            rounds,
+        }];
+        let text = report(Ok(Compared {
+            rows,
+            ..Compared::default()
+        }));
         let line = "| plain | 10.0 (10.0 to 10.0) | not measured: nginx is not installed | 15.0 (15.0 to 15.0) | - | 1.50 | - |";
         assert!(text.contains(line), "{text}");
-        assert!(text.contains("| good | 1.50 µs | 1.00 µs | 2.00 µs | works |"), "{text}");
-        assert!(text.contains("| bad | wrong result | | | fails |"), "{text}");
+        assert!(
+            text.contains("| good | 1.50 µs | 1.00 µs | 2.00 µs | works |"),
+            "{text}"
+        );
+        assert!(
+            text.contains("| bad | wrong result | | | fails |"),
+            "{text}"
+        );
         let text = report(Err("two cores are needed".into()));
-        assert!(text.contains("Not measured: two cores are needed."), "{text}");
+        assert!(
+            text.contains("Not measured: two cores are needed."),
+            "{text}"
+        );
     }
 }

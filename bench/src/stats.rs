@@ -43,8 +43,18 @@ mod tests {
     #[test]
     fn a_median_is_the_middle_whatever_the_order() {
         let spread = |values: &[f64]| Spread::of(values.iter().copied());
-        assert_eq!(spread(&[3.0, 1.0, 9.0]), Some(Spread { median: 3.0, min: 1.0, max: 9.0 }));
-        assert_eq!(spread(&[4.0, 1.0, 9.0, 2.0]).map(|spread| spread.median), Some(3.0));
+        assert_eq!(
+            spread(&[3.0, 1.0, 9.0]),
+            Some(Spread {
+                median: 3.0,
+                min: 1.0,
+                max: 9.0
+            })
+        );
+        assert_eq!(
+            spread(&[4.0, 1.0, 9.0, 2.0]).map(|spread| spread.median),
+            Some(3.0)
+        );
         assert_eq!(spread(&[]), None);
     }
 

@@ -32,13 +32,17 @@ struct Callers {
 pub(super) fn benches(program: &Program, port: u16, keys: &Keys) -> Result<Vec<Bench>> {
     let signed = Callers::new(program, port, |caller| {
         let facts = gateway::get(&format!("/signature/128?caller={caller}"));
-        Ok((sign(facts, &keys.signature_secret, &format!("nonce-{caller}"))?, "signer".into()))
+        Ok((
+            sign(facts, &keys.signature_secret, &format!("nonce-{caller}"))?,
+            "signer".into(),
+        ))
     })?;
     let with_tokens = |key: &TokenKey, path: &str| {
         Callers::new(program, port, |caller| {
             let subject = format!("caller-{caller}");
             let token = key.token(&subject)?;
-            let facts = gateway::get(&format!("/{path}/128")).with("authorization", &format!("Bearer {token}"));
+            let facts = gateway::get(&format!("/{path}/128"))
+                .with("authorization", &format!("Bearer {token}"));
             Ok((facts, format!("{ISSUER}|{subject}")))
         })
     };
@@ -56,7 +60,11 @@ pub(super) fn benches(program: &Program, port: u16, keys: &Keys) -> Result<Vec<B
 
 impl Callers {
     /// The requests that `make` gives, with the subject each must prove. Fails where a bad credential passes.
-    fn new(program: &Program, port: u16, make: impl Fn(usize) -> Result<(StaticFacts, String)>) -> Result<Self> {
+    fn new(
+        program: &Program,
+        port: u16,
+        make: impl Fn(usize) -> Result<(StaticFacts, String)>,
+    ) -> Result<Self> {
         let mut requests = Vec::with_capacity(CALLERS);
         let mut found = None;
         for caller in 0..CALLERS {
@@ -66,10 +74,25 @@ impl Callers {
             requests.push((facts, target, subject));
         }
         let rule = found.ok_or_else(|| anyhow::anyhow!("no callers"))?;
-        let callers = Self { rule, requests, wall_s: now_s()?, turn: 0 };
+        let callers = Self {
+            rule,
+            requests,
+            wall_s: now_s()?,
+            turn: 0,
+        };
         let (facts, target, _) = &callers.requests[0];
-        let spoilt = authenticate(&callers.rule, &spoilt(facts), target, &mut NoMemory, callers.wall_s);
-        ensure!(spoilt.is_err(), "rule {} takes a spoilt credential", callers.rule.name);
+        let spoilt = authenticate(
+            &callers.rule,
+            &spoilt(facts),
+            target,
+            &mut NoMemory,
+            callers.wall_s,
+        );
+        ensure!(
+            spoilt.is_err(),
+            "rule {} takes a spoilt credential",
+            callers.rule.name
+        );
         Ok(callers)
     }
 

@@ -39,7 +39,10 @@ pub(super) fn bench(program: &Program, port: u16) -> Result<Bench> {
     let other = gateway::get("/cached/1024?item=never");
     let (rule, target) = world::rule(program, port, &other)?;
     let policy = rule.cache.clone().context("the rule caches")?;
-    ensure!(!hit(&store, &rule, &policy, &other, &target), "what was never stored is a hit");
+    ensure!(
+        !hit(&store, &rule, &policy, &other, &target),
+        "what was never stored is a hit"
+    );
     let mut turn = 0;
     Ok(Bench::new(
         "cache hit, look-up",
@@ -53,39 +56,80 @@ pub(super) fn bench(program: &Program, port: u16) -> Result<Bench> {
 }
 
 fn rule_id(rule: &Rule) -> String {
-    format!("{}/{}/{}", rule.object.namespace, rule.object.name, rule.name)
+    format!(
+        "{}/{}/{}",
+        rule.object.namespace, rule.object.name, rule.name
+    )
 }
 
 /// Stores an answer as the sidecar does.
-fn fill(store: &CacheStore, rule: &Rule, policy: &CacheRule, facts: &StaticFacts, target: &Target) -> Result<()> {
+fn fill(
+    store: &CacheStore,
+    rule: &Rule,
+    policy: &CacheRule,
+    facts: &StaticFacts,
+    target: &Target,
+) -> Result<()> {
     let lines = [
         ("content-type", "application/json"),
         ("content-length", "1024"),
         ("cache-control", "public, max-age=600"),
         ("etag", "\"1\""),
     ];
-    let headers: HeaderMap =
-        lines.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect();
+    let headers: HeaderMap = lines
+        .iter()
+        .map(|(name, value)| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
+        })
+        .collect();
     let response = lines.iter().map(|(name, value)| (*name, value.as_bytes()));
     let stored = cache::storable(policy, facts, None, 200, response, now_s()?, NOW_MS)
         .map_err(|why| anyhow!("the answer is not stored: {why:?}"))?;
     let id = rule_id(rule);
     let key = cache::key(policy, &id, facts, target, None);
-    let account = Account { rule: &id, max_bytes: policy.max_bytes };
-    store.put(key, account, NewEntry { stored, status: StatusCode::OK, headers, body: Bytes::from(vec![b'x'; BODY]) });
+    let account = Account {
+        rule: &id,
+        max_bytes: policy.max_bytes,
+    };
+    store.put(
+        key,
+        account,
+        NewEntry {
+            stored,
+            status: StatusCode::OK,
+            headers,
+            body: Bytes::from(vec![b'x'; BODY]),
+        },
+    );
     Ok(())
 }
 
 /// Whether the cache answers, with the whole body.
-fn hit(store: &CacheStore, rule: &Rule, policy: &CacheRule, facts: &StaticFacts, target: &Target) -> bool {
+fn hit(
+    store: &CacheStore,
+    rule: &Rule,
+    policy: &CacheRule,
+    facts: &StaticFacts,
+    target: &Target,
+) -> bool {
     let key = cache::key(policy, &rule_id(rule), facts, target, None);
     let (said, entry) = store.find(&key, |variants| {
-        let said = cache::lookup(policy, facts, None, variants.iter().map(|entry| &entry.stored), NOW_MS + 1000);
+        let said = cache::lookup(
+            policy,
+            facts,
+            None,
+            variants.iter().map(|entry| &entry.stored),
+            NOW_MS + 1000,
+        );
         let chosen = match said {
             Lookup::Hit { index, .. } => Some(index),
             _ => None,
         };
         (said, chosen)
     });
-    matches!(said, Lookup::Hit { age_s: 1, .. }) && entry.is_some_and(|entry| entry.body.len() == BODY)
+    matches!(said, Lookup::Hit { age_s: 1, .. })
+        && entry.is_some_and(|entry| entry.body.len() == BODY)
 }

@@ -26,15 +26,28 @@ pub(super) fn benches(program: &Arc<Program>, port: u16) -> Result<Vec<Bench>> {
 }
 
 fn decide() -> Result<Bench> {
-    let bucket = |requests, burst| Bucket::new(&TokenBucket { requests, per_ms: 1000, burst });
+    let bucket = |requests, burst| {
+        Bucket::new(&TokenBucket {
+            requests,
+            per_ms: 1000,
+            burst,
+        })
+    };
     let (tight, state) = (bucket(1, 2)?, AtomicU64::new(0));
     let admitted = [(); 3].map(|()| token_bucket::take(&state, &tight, 1, 1).admitted());
-    ensure!(admitted == [true, true, false], "a burst of two admits {admitted:?}");
+    ensure!(
+        admitted == [true, true, false],
+        "a burst of two admits {admitted:?}"
+    );
     let (wide, state, mut now_us) = (bucket(1_000_000, 1_000_000)?, AtomicU64::new(0), 1);
-    Ok(Bench::new("token bucket, decide", "GCRA on one atomic", move || {
-        now_us += 1;
-        token_bucket::take(&state, &wide, 1, now_us).admitted()
-    }))
+    Ok(Bench::new(
+        "token bucket, decide",
+        "GCRA on one atomic",
+        move || {
+            now_us += 1;
+            token_bucket::take(&state, &wide, 1, now_us).admitted()
+        },
+    ))
 }
 
 fn by_header(program: &Arc<Program>, port: u16) -> Result<Bench> {
@@ -49,7 +62,8 @@ fn by_header(program: &Arc<Program>, port: u16) -> Result<Bench> {
         let shared = Arc::clone(&shared);
         move || {
             turn = (turn + 7) % requests.len();
-            let Ok(charges) = ratelimit::charges(&rule, When::Address, &requests[turn], None) else {
+            let Ok(charges) = ratelimit::charges(&rule, When::Address, &requests[turn], None)
+            else {
                 return false;
             };
             // A local bucket never waits.
@@ -60,7 +74,11 @@ fn by_header(program: &Arc<Program>, port: u16) -> Result<Bench> {
     for _ in 0..CLIENTS {
         ensure!(admitted(), "the limit refuses");
     }
-    ensure!(shared.limits.buckets() == CLIENTS as u64, "{} buckets for {CLIENTS} clients", shared.limits.buckets());
+    ensure!(
+        shared.limits.buckets() == CLIENTS as u64,
+        "{} buckets for {CLIENTS} clients",
+        shared.limits.buckets()
+    );
     Ok(Bench::new(
         "local limit by header",
         format!("key hashed, one of {CLIENTS} buckets found, clock read, decided, verdict made"),

@@ -38,9 +38,15 @@ pub struct Size {
 
 impl Size {
     /// What is measured.
-    pub const FULL: Self = Self { routes: 1000, groups: 100 };
+    pub const FULL: Self = Self {
+        routes: 1000,
+        groups: 100,
+    };
     /// What is only checked.
-    pub const QUICK: Self = Self { routes: 20, groups: 4 };
+    pub const QUICK: Self = Self {
+        routes: 20,
+        groups: 4,
+    };
 }
 
 /// Every operation, made ready. Fails where one could not be measured for what it is called.
@@ -79,15 +85,28 @@ pub struct Figure {
 
 impl Bench {
     /// An operation that tells whether its result is right.
-    fn new(name: &'static str, what: impl Into<String>, mut operation: impl FnMut() -> bool + 'static) -> Self {
+    fn new(
+        name: &'static str,
+        what: impl Into<String>,
+        mut operation: impl FnMut() -> bool + 'static,
+    ) -> Self {
         let batch = move |times| (0..times).map(|_| u64::from(black_box(operation()))).sum();
-        Self { name, what: what.into(), batch: Box::new(batch) }
+        Self {
+            name,
+            what: what.into(),
+            batch: Box::new(batch),
+        }
     }
 
     /// Runs it so often. Fails where a result is wrong.
     pub fn check(&mut self, times: u64) -> Result<()> {
         let right = (self.batch)(times);
-        ensure!(right == times, "{}: {} of {times} results are wrong", self.name, times - right);
+        ensure!(
+            right == times,
+            "{}: {} of {times} results are wrong",
+            self.name,
+            times - right
+        );
         Ok(())
     }
 
@@ -106,8 +125,14 @@ impl Bench {
         while timed(times) < SAMPLE {
             times *= 2;
         }
-        let samples: Vec<f64> = (0..SAMPLES).map(|_| timed(times).as_secs_f64() * 1e9 / times as f64).collect();
-        Figure { name, what: what.clone(), spread: Spread::of(samples).filter(|_| wrong == 0) }
+        let samples: Vec<f64> = (0..SAMPLES)
+            .map(|_| timed(times).as_secs_f64() * 1e9 / times as f64)
+            .collect();
+        Figure {
+            name,
+            what: what.clone(),
+            spread: Spread::of(samples).filter(|_| wrong == 0),
+        }
     }
 }
 
@@ -115,7 +140,14 @@ impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.spread {
             Some(Spread { median, min, max }) => {
-                write!(f, "{:<44} {:>10} ({} to {})", self.name, time(median), time(min), time(max))
+                write!(
+                    f,
+                    "{:<44} {:>10} ({} to {})",
+                    self.name,
+                    time(median),
+                    time(min),
+                    time(max)
+                )
             }
             None => write!(f, "{:<44} wrong result", self.name),
         }
@@ -138,6 +170,10 @@ mod tests {
         assert!(error.contains("1 of 3"), "{error}");
         assert_eq!(bench.measure().spread, None);
         let figure = Bench::new("always", "", || true).measure();
-        assert!(figure.spread.is_some_and(|spread| spread.min > 0.0 && spread.min <= spread.median));
+        assert!(
+            figure
+                .spread
+                .is_some_and(|spread| spread.min > 0.0 && spread.min <= spread.median)
+        );
     }
 }

@@ -64,19 +64,42 @@ pub fn all(keys: &Keys) -> Result<Vec<Cell>> {
     let plain = |target: &str| vec![http::get(target, &[])];
     let tokens = (0..CALLERS).map(|caller| {
         let token = keys.rs256.token(&format!("caller-{caller}"))?;
-        Ok(http::get("/rs256/128", &[("authorization", &format!("Bearer {token}"))]))
+        Ok(http::get(
+            "/rs256/128",
+            &[("authorization", &format!("Bearer {token}"))],
+        ))
     });
-    let clients = (0..CLIENTS).map(|client| http::get("/limited/128", &[(CLIENT_HEADER, &format!("client-{client}"))]));
+    let clients = (0..CLIENTS).map(|client| {
+        http::get(
+            "/limited/128",
+            &[(CLIENT_HEADER, &format!("client-{client}"))],
+        )
+    });
     Ok(vec![
         cell("plain 128 B, 16 connections", 16, plain("/plain/128")),
         cell("plain 128 B, 64 connections", 64, plain("/plain/128")),
         cell("plain 128 B, 1 connection", 1, plain("/plain/128")),
         cell("32 KiB body, 16 connections", 16, plain("/plain/32768")),
-        Cell { logged: true, ..cell("plain 128 B, 16 connections, access log on", 16, plain("/logged/128")) },
-        cell("token bucket, 1,000 keys by header, 16 connections", 16, clients.collect()),
+        Cell {
+            logged: true,
+            ..cell(
+                "plain 128 B, 16 connections, access log on",
+                16,
+                plain("/logged/128"),
+            )
+        },
+        cell(
+            "token bucket, 1,000 keys by header, 16 connections",
+            16,
+            clients.collect(),
+        ),
         Cell {
             without: &[System::Nginx],
-            ..cell("JWT RS256, verified before, 16 connections", 16, tokens.collect::<Result<_>>()?)
+            ..cell(
+                "JWT RS256, verified before, 16 connections",
+                16,
+                tokens.collect::<Result<_>>()?,
+            )
         },
         Cell {
             from_cache: true,
@@ -86,7 +109,11 @@ pub fn all(keys: &Keys) -> Result<Vec<Cell>> {
         Cell {
             from_cache: true,
             without: &[System::Floor],
-            ..cell("cache hit 32 KiB, 16 connections", 16, plain("/cached/32768"))
+            ..cell(
+                "cache hit 32 KiB, 16 connections",
+                16,
+                plain("/cached/32768"),
+            )
         },
     ])
 }

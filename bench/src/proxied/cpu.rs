@@ -19,7 +19,9 @@ pub fn start_on(core: usize, command: &mut std::process::Command) -> Result<Chil
             pin(core).with_context(|| format!("there is no core {core} for this process"))?;
             command.spawn().context("cannot start the program")
         });
-        starter.join().unwrap_or_else(|_| anyhow::bail!("the starting thread panicked"))
+        starter
+            .join()
+            .unwrap_or_else(|_| anyhow::bail!("the starting thread panicked"))
     })
 }
 
@@ -31,7 +33,10 @@ pub fn time_of(pid: u32) -> Result<Duration> {
         let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else {
             continue;
         };
-        let field = text.split(' ').next().and_then(|field| field.parse::<u64>().ok());
+        let field = text
+            .split(' ')
+            .next()
+            .and_then(|field| field.parse::<u64>().ok());
         nanoseconds += field.context("the kernel gives no schedstat")?;
     }
     Ok(Duration::from_nanos(nanoseconds))
@@ -56,7 +61,9 @@ mod tests {
         let me = std::process::id();
         let before = time_of(me).expect("schedstat");
         let (end, ended) = std::sync::mpsc::channel::<()>();
-        let work = std::thread::spawn(move || while ended.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {});
+        let work = std::thread::spawn(move || {
+            while ended.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {}
+        });
         while time_of(me).expect("schedstat") <= before {}
         drop(end);
         work.join().expect("it only counted time");
@@ -65,9 +72,14 @@ mod tests {
     #[test]
     fn a_started_process_stays_on_its_core() {
         let mut command = std::process::Command::new("grep");
-        command.args(["Cpus_allowed_list", "/proc/self/status"]).stdout(std::process::Stdio::piped());
+        command
+            .args(["Cpus_allowed_list", "/proc/self/status"])
+            .stdout(std::process::Stdio::piped());
         let child = start_on(0, &mut command).expect("core 0 is there");
         let said = child.wait_with_output().expect("it ends").stdout;
-        assert_eq!(String::from_utf8_lossy(&said).split_whitespace().last(), Some("0"));
+        assert_eq!(
+            String::from_utf8_lossy(&said).split_whitespace().last(),
+            Some("0")
+        );
     }
 }

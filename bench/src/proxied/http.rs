@@ -18,8 +18,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A GET with typical headers and more.
 pub fn get(target: &str, more: &[(&str, &str)]) -> Vec<u8> {
-    let lines = TYPICAL.iter().chain(more).map(|(name, value)| format!("{name}: {value}\r\n"));
-    format!("GET {target} HTTP/1.1\r\nhost: {HOST}\r\n{}\r\n", lines.collect::<String>()).into_bytes()
+    let lines = TYPICAL
+        .iter()
+        .chain(more)
+        .map(|(name, value)| format!("{name}: {value}\r\n"));
+    format!(
+        "GET {target} HTTP/1.1\r\nhost: {HOST}\r\n{}\r\n",
+        lines.collect::<String>()
+    )
+    .into_bytes()
 }
 
 /// Reads one answer after the other.
@@ -39,7 +46,9 @@ impl Reader {
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Option<Head>> {
         let body = match self.left {
             Some(left) => {
-                let left = left.checked_sub(bytes.len()).context("more than one answer to one request")?;
+                let left = left
+                    .checked_sub(bytes.len())
+                    .context("more than one answer to one request")?;
                 self.left = Some(left);
                 left
             }
@@ -52,7 +61,8 @@ impl Reader {
             return Ok(None);
         }
         self.left = None;
-        let head = String::from_utf8(std::mem::take(&mut self.head)).context("a header that is no text")?;
+        let head = String::from_utf8(std::mem::take(&mut self.head))
+            .context("a header that is no text")?;
         Ok(Some(Head(head)))
     }
 
@@ -60,7 +70,10 @@ impl Reader {
     fn begin(&mut self, bytes: &[u8]) -> Result<Option<usize>> {
         let searched = self.head.len().saturating_sub(3);
         self.head.extend_from_slice(bytes);
-        let Some(end) = self.head[searched..].windows(4).position(|four| four == b"\r\n\r\n") else {
+        let Some(end) = self.head[searched..]
+            .windows(4)
+            .position(|four| four == b"\r\n\r\n")
+        else {
             if self.head.len() > MAX_HEAD {
                 bail!("a header without end");
             }
@@ -70,7 +83,9 @@ impl Reader {
         let came = self.head.len() - end;
         self.head.truncate(end);
         let length = content_length(&self.head).context("an answer without Content-Length")?;
-        let left = length.checked_sub(came).context("more than one answer to one request")?;
+        let left = length
+            .checked_sub(came)
+            .context("more than one answer to one request")?;
         self.left = Some(left);
         Ok(Some(left))
     }
@@ -79,20 +94,33 @@ impl Reader {
 fn content_length(head: &[u8]) -> Option<usize> {
     const NAME: &[u8] = b"content-length:";
     let mut lines = head.split(|byte| *byte == b'\n');
-    let line = lines.find(|line| line.get(..NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME)))?;
-    std::str::from_utf8(&line[NAME.len()..]).ok()?.trim().parse().ok()
+    let line = lines.find(|line| {
+        line.get(..NAME.len())
+            .is_some_and(|name| name.eq_ignore_ascii_case(NAME))
+    })?;
+    std::str::from_utf8(&line[NAME.len()..])
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 impl Head {
     /// The status code; zero where there is none.
     pub fn status(&self) -> u16 {
-        self.0.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
+        self.0
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .unwrap_or(0)
     }
 
     /// The value of a header; its name in lower case.
     pub fn value(&self, name: &str) -> Option<&str> {
         let mut lines = self.0.lines().filter_map(|line| line.split_once(':'));
-        lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+        lines
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim())
     }
 }
 

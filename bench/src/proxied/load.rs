@@ -55,7 +55,10 @@ impl Load<'_> {
             poll::prepare(&stream)?;
             poll.add(&stream, number)?;
             poll::write(&mut stream, next()?)?;
-            clients.push(Client { stream, reader: Reader::default() });
+            clients.push(Client {
+                stream,
+                reader: Reader::default(),
+            });
         }
         let mut buffer = vec![0; poll::READ];
         let begins = Instant::now() + self.warm_up;
@@ -71,11 +74,17 @@ impl Load<'_> {
             }
             for number in poll.wait()? {
                 let client = &mut clients[number];
-                let Some(bytes) = poll::read(&mut client.stream, &mut buffer).context("a connection ended")? else {
+                let Some(bytes) =
+                    poll::read(&mut client.stream, &mut buffer).context("a connection ended")?
+                else {
                     continue;
                 };
                 if let Some(head) = client.reader.feed(bytes)? {
-                    ensure!(head.status() == 200, "an answer with status {}", head.status());
+                    ensure!(
+                        head.status() == 200,
+                        "an answer with status {}",
+                        head.status()
+                    );
                     answers += 1;
                     poll::write(&mut client.stream, next()?)?;
                 }
@@ -83,7 +92,11 @@ impl Load<'_> {
         }
         let after = look()?;
         ensure!(answers > 0, "no answer");
-        Ok(Counted { answers, before: before.context("the warm-up never ended")?, after })
+        Ok(Counted {
+            answers,
+            before: before.context("the warm-up never ended")?,
+            after,
+        })
     }
 }
 
@@ -102,7 +115,14 @@ mod tests {
     fn run(address: SocketAddr, target: &str, origin: &Origin) -> Result<Counted<u64>> {
         let requests = [http::get(target, &[])];
         let (warm_up, time) = (Duration::from_millis(30), Duration::from_millis(100));
-        Load { address, requests: &requests, connections: 4, warm_up, time }.run(|| Ok(origin.served()))
+        Load {
+            address,
+            requests: &requests,
+            connections: 4,
+            warm_up,
+            time,
+        }
+        .run(|| Ok(origin.served()))
     }
 
     #[test]
@@ -112,11 +132,20 @@ mod tests {
         let address = listener.local_addr().expect("bound");
         let ends = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let relay = scope.spawn(|| relay::serve(&listener, origin.address, || ends.load(Ordering::Relaxed)));
+            let relay = scope
+                .spawn(|| relay::serve(&listener, origin.address, || ends.load(Ordering::Relaxed)));
             for target in ["/plain/128", "/plain/32768?a=b"] {
-                let Counted { answers, before, after } = run(address, target, &origin).expect("only 200");
+                let Counted {
+                    answers,
+                    before,
+                    after,
+                } = run(address, target, &origin).expect("only 200");
                 // As many are under way at each of the two looks as there are connections, at most.
-                assert!(answers > 0 && answers.abs_diff(after - before) <= 4, "{answers} of {}", after - before);
+                assert!(
+                    answers > 0 && answers.abs_diff(after - before) <= 4,
+                    "{answers} of {}",
+                    after - before
+                );
             }
             let error = run(address, "/plain/7", &origin).expect_err("404 is no good answer");
             assert!(error.to_string().contains("404"), "{error}");
@@ -128,7 +157,9 @@ mod tests {
     #[test]
     fn nobody_there_is_an_error() {
         let origin = Origin::start(None).expect("a free port");
-        let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+        let closed = TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .expect("a port");
         run(closed, "/plain/128", &origin).expect_err("refused");
     }
 }

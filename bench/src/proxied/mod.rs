@@ -21,8 +21,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{Args, credentials::Keys, stats::Spread};
-pub use cells::System;
 use cells::Cell;
+pub use cells::System;
 use load::{Counted, Load};
 use nginx::Nginx;
 use origin::Origin;
@@ -76,7 +76,9 @@ pub struct Size {
 impl Row {
     /// Microseconds of one system.
     pub fn micros(&self, system: System) -> Result<Spread, String> {
-        let rounds = self.rounds[system as usize].as_ref().map_err(Clone::clone)?;
+        let rounds = self.rounds[system as usize]
+            .as_ref()
+            .map_err(Clone::clone)?;
         Spread::of(rounds.iter().copied()).ok_or_else(|| "no round".into())
     }
 
@@ -105,14 +107,21 @@ pub fn compare(args: &Args) -> Result<Compared, String> {
 fn on_core_one(args: &Args) -> Result<Compared> {
     let keys = Keys::generate()?;
     let origin = Origin::start(Some(CORES[1]))?;
-    let dir = tempfile::Builder::new().prefix("sluice-bench-").tempdir().context("no temporary folder")?;
+    let dir = tempfile::Builder::new()
+        .prefix("sluice-bench-")
+        .tempdir()
+        .context("no temporary folder")?;
     let dir = dir.path();
     let floor = start_relay(dir, origin.address);
     let found = Nginx::find();
     let version = found.as_ref().ok().map(|nginx| nginx.version.clone());
     let nginx = found.and_then(|nginx| nginx.start(CORES[0], dir, free()?, origin.address));
     let programs = Programs::find(args.sidecar.as_deref(), args.operator.as_deref());
-    let binary = programs.as_ref().ok().and_then(|programs| programs.sidecar.metadata().ok()).map(|file| file.len());
+    let binary = programs
+        .as_ref()
+        .ok()
+        .and_then(|programs| programs.sidecar.metadata().ok())
+        .map(|file| file.len());
     let sluice = programs.and_then(|programs| programs.start(CORES, dir, &keys, origin.address));
     let servers = Servers {
         floor: floor.map_err(|error| told(&error)),
@@ -121,19 +130,36 @@ fn on_core_one(args: &Args) -> Result<Compared> {
     };
     let sizes = servers.sizes(binary);
     let time = Duration::from_secs(args.seconds);
-    let rows = cells::all(&keys)?.iter().map(|cell| servers.row(cell, &origin, args.rounds, time)).collect();
-    Ok(Compared { rows, nginx: version, sizes })
+    let rows = cells::all(&keys)?
+        .iter()
+        .map(|cell| servers.row(cell, &origin, args.rounds, time))
+        .collect();
+    Ok(Compared {
+        rows,
+        nginx: version,
+        sizes,
+    })
 }
 
 /// A relay in a process of its own.
 fn start_relay(dir: &std::path::Path, origin: SocketAddr) -> Result<Server> {
     let address = free()?;
-    let mut command = Command::new(std::env::current_exe().context("this program does not know where it is")?);
-    command.args(["relay", "--listen", &address.to_string(), "--to", &origin.to_string()]);
+    let mut command =
+        Command::new(std::env::current_exe().context("this program does not know where it is")?);
+    command.args([
+        "relay",
+        "--listen",
+        &address.to_string(),
+        "--to",
+        &origin.to_string(),
+    ]);
     let mut running = Running::start("relay", CORES[0], dir, &mut command)?;
     poll::until(Duration::from_secs(10), || {
         running.check()?;
-        ensure!(http::exchange(address, &http::get("/plain/128", &[]))?.status() == 200, "the relay does not relay");
+        ensure!(
+            http::exchange(address, &http::get("/plain/128", &[]))?.status() == 200,
+            "the relay does not relay"
+        );
         Ok(())
     })?;
     Ok(Server { running, address })
@@ -162,14 +188,19 @@ impl Servers {
 
     /// All rounds of a workload. A system that fails once has no figure.
     fn row(&self, cell: &Cell, origin: &Origin, rounds: u32, time: Duration) -> Row {
-        let mut row = Row { name: cell.name, rounds: System::ALL.map(|system| self.of(system, cell).map(|_| Vec::new())) };
+        let mut row = Row {
+            name: cell.name,
+            rounds: System::ALL.map(|system| self.of(system, cell).map(|_| Vec::new())),
+        };
         for round in 0..rounds {
             let mut order = System::ALL;
             if round % 2 == 1 {
                 order.reverse();
             }
             for system in order {
-                let (Ok(server), Ok(figures)) = (self.of(system, cell), &mut row.rounds[system as usize]) else {
+                let (Ok(server), Ok(figures)) =
+                    (self.of(system, cell), &mut row.rounds[system as usize])
+                else {
                     continue;
                 };
                 match once(server, cell, origin, time) {
@@ -185,27 +216,54 @@ impl Servers {
     fn sizes(&self, binary: Option<u64>) -> Vec<Size> {
         let size = |name, server: &Server, binary| {
             let (anonymous_kib, resident_kib) = cpu::memory_of(server.running.pid())?;
-            Some(Size { name, anonymous_kib, resident_kib, binary })
+            Some(Size {
+                name,
+                anonymous_kib,
+                resident_kib,
+                binary,
+            })
         };
-        let nginx = self.nginx.as_ref().ok().and_then(|server| size("nginx", server, None));
-        let sluice = self.sluice.as_ref().ok().and_then(|sluice| size("sluice-sidecar", &sluice.quiet, binary));
+        let nginx = self
+            .nginx
+            .as_ref()
+            .ok()
+            .and_then(|server| size("nginx", server, None));
+        let sluice = self
+            .sluice
+            .as_ref()
+            .ok()
+            .and_then(|sluice| size("sluice-sidecar", &sluice.quiet, binary));
         nginx.into_iter().chain(sluice).collect()
     }
 }
 
 /// One measurement: microseconds of the process per request.
 fn once(server: &Server, cell: &Cell, origin: &Origin, time: Duration) -> Result<f64> {
-    let Cell { connections, requests, .. } = cell;
-    let load = Load { address: server.address, requests, connections: *connections, warm_up: WARM_UP, time };
-    let Counted { answers, before, after } =
-        load.run(|| Ok((cpu::time_of(server.running.pid())?, origin.served())))?;
+    let Cell {
+        connections,
+        requests,
+        ..
+    } = cell;
+    let load = Load {
+        address: server.address,
+        requests,
+        connections: *connections,
+        warm_up: WARM_UP,
+        time,
+    };
+    let Counted {
+        answers,
+        before,
+        after,
+    } = load.run(|| Ok((cpu::time_of(server.running.pid())?, origin.served())))?;
     let served = after.1 - before.1;
-    if cell.from_cache {
-        ensure!(served == 0, "{served} answers came from the upstream, not from the cache");
-    } else {
-        // At each of the two looks every connection may have a request under way.
-        ensure!(served.abs_diff(answers) <= *connections as u64, "{served} requests reached the upstream for {answers} answers");
-    }
+    let expected = if cell.from_cache { 0 } else { answers };
+    // At either look every connection may have a request under way, and so may those of the load before.
+    let slack = 2 * *connections as u64;
+    ensure!(
+        served.abs_diff(expected) <= slack,
+        "{served} requests reached the upstream for {answers} answers"
+    );
     Ok((after.0.saturating_sub(before.0)).as_secs_f64() * 1e6 / answers as f64)
 }
 
@@ -217,7 +275,8 @@ fn told(error: &anyhow::Error) -> String {
 
 /// A free port of loopback.
 fn free() -> Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on loopback")?;
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on loopback")?;
     Ok(listener.local_addr()?)
 }
 
@@ -229,18 +288,29 @@ mod tests {
     fn a_ratio_is_the_median_of_rounds_and_not_the_ratio_of_medians() {
         let row = Row {
             name: "",
-            rounds: [Ok(vec![1.0, 10.0, 2.0]), Err("not installed".into()), Ok(vec![3.0, 20.0, 1.0])],
+            rounds: [
+                Ok(vec![1.0, 10.0, 2.0]),
+                Err("not installed".into()),
+                Ok(vec![3.0, 20.0, 1.0]),
+            ],
         };
         assert_eq!(row.ratio(System::Sluice, System::Floor), Some(2.0));
         assert_eq!(row.ratio(System::Sluice, System::Nginx), None);
-        assert_eq!(row.micros(System::Floor).map(|spread| spread.median), Ok(2.0));
+        assert_eq!(
+            row.micros(System::Floor).map(|spread| spread.median),
+            Ok(2.0)
+        );
         assert_eq!(row.micros(System::Nginx), Err("not installed".into()));
     }
 
     #[test]
     fn a_system_that_is_not_there_is_told_in_its_cell_and_stops_nothing() {
-        let absent = || Err("nginx is not installed".to_owned());
-        let servers = Servers { floor: absent().map(|(): ()| unreachable!()), nginx: absent().map(|(): ()| unreachable!()), sluice: absent().map(|(): ()| unreachable!()) };
+        let absent = || "not installed".to_owned();
+        let servers = Servers {
+            floor: Err(absent()),
+            nginx: Err(absent()),
+            sluice: Err(absent()),
+        };
         let origin = Origin::start(None).expect("a free port");
         let keys = Keys::generate().expect("keys");
         for cell in cells::all(&keys).expect("cells") {

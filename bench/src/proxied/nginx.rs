@@ -31,20 +31,41 @@ impl Nginx {
             .map(|dir| dir.join("nginx"))
             .find(|program| program.is_file())
             .context("nginx is not installed")?;
-        let said = Command::new(&program).arg("-v").output().context("nginx does not tell its version")?.stderr;
+        let said = Command::new(&program)
+            .arg("-v")
+            .output()
+            .context("nginx does not tell its version")?
+            .stderr;
         let said = String::from_utf8_lossy(&said);
-        let version = said.rsplit_once("nginx/").map_or("", |(_, version)| version.trim());
-        Ok(Self { program, version: version.to_owned() })
+        let version = said
+            .rsplit_once("nginx/")
+            .map_or("", |(_, version)| version.trim());
+        Ok(Self {
+            program,
+            version: version.to_owned(),
+        })
     }
 
     /// Starts it on a core, in front of the upstream.
-    pub fn start(&self, core: usize, dir: &Path, listen: SocketAddr, origin: SocketAddr) -> Result<Server> {
+    pub fn start(
+        &self,
+        core: usize,
+        dir: &Path,
+        listen: SocketAddr,
+        origin: SocketAddr,
+    ) -> Result<Server> {
         let dir = dir.join("nginx");
         fs::create_dir(&dir)?;
         let file = dir.join("nginx.conf");
         fs::write(&file, config(&dir, listen, origin))?;
         let mut command = Command::new(&self.program);
-        command.arg("-p").arg(&dir).arg("-c").arg(&file).arg("-e").arg("stderr");
+        command
+            .arg("-p")
+            .arg(&dir)
+            .arg("-c")
+            .arg(&file)
+            .arg("-e")
+            .arg("stderr");
         let mut running = Running::start("nginx", core, &dir, &mut command)?;
         poll::until(PATIENCE, || {
             running.check()?;
@@ -52,7 +73,10 @@ impl Nginx {
             ensure!(head.status() == 200, "nginx answers {}", head.status());
             Ok(())
         })?;
-        Ok(Server { running, address: listen })
+        Ok(Server {
+            running,
+            address: listen,
+        })
     }
 }
 

@@ -34,7 +34,8 @@ pub struct Origin {
 impl Origin {
     /// Starts it on a core; none: on any.
     pub fn start(core: Option<usize>) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on loopback")?;
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on loopback")?;
         let address = listener.local_addr()?;
         let (served, ends) = (Arc::default(), Arc::default());
         let thread = {
@@ -46,7 +47,12 @@ impl Origin {
                 serve(&listener, &served, &ends)
             })
         };
-        Ok(Self { address, served, ends, thread: Some(thread) })
+        Ok(Self {
+            address,
+            served,
+            ends,
+            thread: Some(thread),
+        })
     }
 
     /// Requests answered so far.
@@ -74,8 +80,9 @@ fn serve(listener: &TcpListener, served: &AtomicU64, ends: &AtomicBool) -> Resul
     listener.set_nonblocking(true)?;
     let mut poll = poll::Poll::new()?;
     poll.add(listener, LISTENER)?;
-    let answers: HashMap<Vec<u8>, Vec<u8>> =
-        SIZES.map(|size| (size.to_string().into_bytes(), answer("200 OK", size))).into();
+    let answers: HashMap<Vec<u8>, Vec<u8>> = SIZES
+        .map(|size| (size.to_string().into_bytes(), answer("200 OK", size)))
+        .into();
     let unknown = answer("404 Not Found", 0);
     let mut connections: HashMap<usize, Connection> = HashMap::new();
     let (mut next, mut buffer) = (LISTENER + 1, vec![0; poll::READ]);
@@ -86,7 +93,13 @@ fn serve(listener: &TcpListener, served: &AtomicU64, ends: &AtomicBool) -> Resul
                 while let Ok((stream, _)) = listener.accept() {
                     poll::prepare(&stream)?;
                     poll.add(&stream, next)?;
-                    connections.insert(next, Connection { stream, request: Vec::new() });
+                    connections.insert(
+                        next,
+                        Connection {
+                            stream,
+                            request: Vec::new(),
+                        },
+                    );
                     next += 1;
                 }
             } else if let Some(connection) = connections.get_mut(&number) {
@@ -103,7 +116,12 @@ fn serve(listener: &TcpListener, served: &AtomicU64, ends: &AtomicBool) -> Resul
 
 impl Connection {
     /// Reads, and answers a request that is whole; how many were.
-    fn step(&mut self, buffer: &mut [u8], answers: &HashMap<Vec<u8>, Vec<u8>>, unknown: &[u8]) -> Result<u64> {
+    fn step(
+        &mut self,
+        buffer: &mut [u8],
+        answers: &HashMap<Vec<u8>, Vec<u8>>,
+        unknown: &[u8],
+    ) -> Result<u64> {
         let Some(bytes) = poll::read(&mut self.stream, buffer)? else {
             return Ok(0);
         };
@@ -112,10 +130,20 @@ impl Connection {
             anyhow::ensure!(self.request.len() <= MAX_REQUEST, "a request without end");
             return Ok(0);
         }
-        let target = self.request.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
-        let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+        let target = self
+            .request
+            .split(|byte| *byte == b' ')
+            .nth(1)
+            .unwrap_or_default();
+        let path = target
+            .split(|byte| *byte == b'?')
+            .next()
+            .unwrap_or_default();
         let size = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        poll::write(&mut self.stream, answers.get(size).map_or(unknown, Vec::as_slice))?;
+        poll::write(
+            &mut self.stream,
+            answers.get(size).map_or(unknown, Vec::as_slice),
+        )?;
         self.request.clear();
         Ok(1)
     }

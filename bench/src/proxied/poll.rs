@@ -20,7 +20,10 @@ const SEND_BUFFER: usize = 200 << 10;
 /// Bytes read at once.
 pub const READ: usize = 64 << 10;
 /// How long a wait lasts at most, so that its loop can look at the clock.
-const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+const TICK: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 20_000_000,
+};
 /// Between attempts to connect to what is starting.
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -34,13 +37,21 @@ impl Poll {
     /// Nobody yet.
     pub fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        Ok(Self { epoll, events: Vec::with_capacity(256) })
+        Ok(Self {
+            epoll,
+            events: Vec::with_capacity(256),
+        })
     }
 
     /// Waits for `source` too. It is forgotten when it is closed.
     pub fn add(&self, source: impl AsFd, number: usize) -> io::Result<()> {
         let data = epoll::EventData::new_u64(number as u64);
-        Ok(epoll::add(&self.epoll, source, data, epoll::EventFlags::IN | epoll::EventFlags::RDHUP)?)
+        Ok(epoll::add(
+            &self.epoll,
+            source,
+            data,
+            epoll::EventFlags::IN | epoll::EventFlags::RDHUP,
+        )?)
     }
 
     /// Those that can be read, or nobody after a short while.
@@ -69,7 +80,9 @@ pub fn read<'b>(stream: &mut TcpStream, buffer: &'b mut [u8]) -> io::Result<Opti
     match stream.read(buffer) {
         Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
         Ok(count) => Ok(Some(&buffer[..count])),
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }
@@ -78,12 +91,18 @@ pub fn read<'b>(stream: &mut TcpStream, buffer: &'b mut [u8]) -> io::Result<Opti
 pub fn write(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     match stream.write(bytes)? {
         count if count == bytes.len() => Ok(()),
-        _ => Err(io::Error::new(ErrorKind::WriteZero, "the socket's buffer is full")),
+        _ => Err(io::Error::new(
+            ErrorKind::WriteZero,
+            "the socket's buffer is full",
+        )),
     }
 }
 
 /// Asks until the answer is there; the last error after `patience`.
-pub fn until<T>(patience: Duration, mut ask: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+pub fn until<T>(
+    patience: Duration,
+    mut ask: impl FnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let begun = std::time::Instant::now();
     loop {
         match ask() {

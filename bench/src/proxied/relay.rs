@@ -14,7 +14,8 @@ const LISTENER: usize = 0;
 
 /// Relays until the process is ended.
 pub fn run(listen: SocketAddr, to: SocketAddr) -> Result<()> {
-    let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
+    let listener =
+        TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
     serve(&listener, to, || false)
 }
 
@@ -48,7 +49,11 @@ pub(super) fn serve(listener: &TcpListener, to: SocketAddr, ends: impl Fn() -> b
 }
 
 fn other(number: usize) -> usize {
-    if number % 2 == 1 { number + 1 } else { number - 1 }
+    if number % 2 == 1 {
+        number + 1
+    } else {
+        number - 1
+    }
 }
 
 fn pass(sides: &mut HashMap<usize, TcpStream>, from: usize, buffer: &mut [u8]) -> Result<()> {
@@ -56,7 +61,10 @@ fn pass(sides: &mut HashMap<usize, TcpStream>, from: usize, buffer: &mut [u8]) -
         return Ok(()); // went with its other side
     };
     if let Some(bytes) = poll::read(stream, buffer)? {
-        poll::write(sides.get_mut(&other(from)).context("half a connection")?, bytes)?;
+        poll::write(
+            sides.get_mut(&other(from)).context("half a connection")?,
+            bytes,
+        )?;
     }
     Ok(())
 }

@@ -28,10 +28,22 @@ pub struct Running {
 
 impl Running {
     /// Starts it on a core. What it says on standard error goes to a log in `dir`, the rest nowhere.
-    pub fn start(name: &'static str, core: usize, dir: &Path, command: &mut Command) -> Result<Self> {
+    pub fn start(
+        name: &'static str,
+        core: usize,
+        dir: &Path,
+        command: &mut Command,
+    ) -> Result<Self> {
         let log = dir.join(format!("{name}.log"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
-        Ok(Self { name, child: cpu::start_on(core, command)?, log })
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log)?);
+        Ok(Self {
+            name,
+            child: cpu::start_on(core, command)?,
+            log,
+        })
     }
 
     /// Its process.
@@ -46,7 +58,11 @@ impl Running {
         };
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
-        eprintln!("{} ended; its log:\n{}", self.name, lines[lines.len().saturating_sub(TAIL)..].join("\n"));
+        eprintln!(
+            "{} ended; its log:\n{}",
+            self.name,
+            lines[lines.len().saturating_sub(TAIL)..].join("\n")
+        );
         bail!("{} ended: {status}", self.name)
     }
 }
@@ -79,7 +95,8 @@ mod tests {
     fn it_ends_with_its_handle_and_its_end_is_noticed() {
         let dir = tempfile::tempdir().expect("a folder");
         let start = |script: &str| {
-            Running::start("sh", 0, dir.path(), Command::new("sh").args(["-c", script])).expect("a shell")
+            Running::start("sh", 0, dir.path(), Command::new("sh").args(["-c", script]))
+                .expect("a shell")
         };
         let mut long = start("exec sleep 600");
         long.check().expect("it runs");

@@ -20,7 +20,10 @@ use crate::{
 /// How long anything may take to become ready.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The two pods: the second one writes an access log.
-const PODS: [(&str, Ipv4Addr); 2] = [("gateway-0", Ipv4Addr::new(127, 0, 0, 1)), ("gateway-1", Ipv4Addr::new(127, 0, 0, 2))];
+const PODS: [(&str, Ipv4Addr); 2] = [
+    ("gateway-0", Ipv4Addr::new(127, 0, 0, 1)),
+    ("gateway-1", Ipv4Addr::new(127, 0, 0, 2)),
+];
 
 /// The binaries.
 pub struct Programs {
@@ -48,7 +51,11 @@ impl Programs {
         let dev = folder.with_file_name("debug");
         let find = |named: Option<&Path>, name: &str, folders: &[&Path]| {
             let places = folders.iter().map(|folder| folder.join(name));
-            let found = named.map(Path::to_owned).into_iter().chain(places).find(|file| file.is_file());
+            let found = named
+                .map(Path::to_owned)
+                .into_iter()
+                .chain(places)
+                .find(|file| file.is_file());
             found.with_context(|| format!("{name} is not built"))
         };
         Ok(Self {
@@ -58,22 +65,45 @@ impl Programs {
     }
 
     /// Starts all on two cores, the sidecars on the first, and waits until they enforce the gateway's rules.
-    pub fn start(&self, cores: [usize; 2], dir: &Path, keys: &Keys, origin: SocketAddr) -> Result<Sluice> {
+    pub fn start(
+        &self,
+        cores: [usize; 2],
+        dir: &Path,
+        keys: &Keys,
+        origin: SocketAddr,
+    ) -> Result<Sluice> {
         let port = common_port()?;
         let [manifests, state] = ["manifests", "operator"].map(|name| dir.join(name));
         folder(&manifests)?;
-        let pods = PODS.map(|(pod, address)| (pod.to_owned(), address.to_string())).into();
-        fs::write(manifests.join("bench.yaml"), world::text(&Gateway { port, pods }.documents(keys)?))?;
+        let pods = PODS
+            .map(|(pod, address)| (pod.to_owned(), address.to_string()))
+            .into();
+        fs::write(
+            manifests.join("bench.yaml"),
+            world::text(&Gateway { port, pods }.documents(keys)?),
+        )?;
         let listen = free()?;
         let mut command = Command::new(&self.operator);
-        command.arg("--manifests").arg(&manifests).arg("--state-dir").arg(&state);
-        command.args(["--listen", &listen.to_string(), "--health", &free()?.to_string()]);
+        command
+            .arg("--manifests")
+            .arg(&manifests)
+            .arg("--state-dir")
+            .arg(&state);
+        command.args([
+            "--listen",
+            &listen.to_string(),
+            "--health",
+            &free()?.to_string(),
+        ]);
         let mut operator = Running::start("operator", cores[1], dir, &mut command)?;
         let token = |pod: &str| state.join(format!("join/{NAMESPACE}.{pod}.token"));
         poll::until(PATIENCE, || {
             operator.check()?;
             let files = [state.join("roots.pem"), token(PODS[0].0), token(PODS[1].0)];
-            ensure!(files.iter().all(|file| file.exists()), "the operator writes no tokens");
+            ensure!(
+                files.iter().all(|file| file.exists()),
+                "the operator writes no tokens"
+            );
             Ok(())
         })?;
         let sidecar = |(pod, address): (&'static str, Ipv4Addr), log: &str| -> Result<Server> {
@@ -82,9 +112,25 @@ impl Programs {
             folder(&kept)?;
             let mut command = Command::new(&self.sidecar);
             command.arg("--inbound").arg(format!("{address}={origin}"));
-            command.args(["--operator", &listen.to_string(), "--data-threads", "1", "--access-log", log]);
-            command.args(["--admin", &free()?.to_string(), "--metrics", &free()?.to_string()]);
-            command.arg("--token-file").arg(token(pod)).arg("--roots").arg(state.join("roots.pem"));
+            command.args([
+                "--operator",
+                &listen.to_string(),
+                "--data-threads",
+                "1",
+                "--access-log",
+                log,
+            ]);
+            command.args([
+                "--admin",
+                &free()?.to_string(),
+                "--metrics",
+                &free()?.to_string(),
+            ]);
+            command
+                .arg("--token-file")
+                .arg(token(pod))
+                .arg("--roots")
+                .arg(state.join("roots.pem"));
             command.arg("--state-dir").arg(&kept);
             let mut running = Running::start(pod, cores[0], dir, &mut command)?;
             poll::until(PATIENCE, || {
@@ -93,31 +139,56 @@ impl Programs {
             })?;
             Ok(Server { running, address })
         };
-        Ok(Sluice { quiet: sidecar(PODS[0], "off")?, logged: sidecar(PODS[1], "stdout")?, _operator: operator })
+        Ok(Sluice {
+            quiet: sidecar(PODS[0], "off")?,
+            logged: sidecar(PODS[1], "stdout")?,
+            _operator: operator,
+        })
     }
 }
 
 /// Whether the rules are in force: each feature that is measured must show that it is there.
 fn enforces(address: SocketAddr) -> Result<()> {
-    let ask = |target: &str, more: &[(&str, &str)]| http::exchange(address, &http::get(target, more));
+    let ask =
+        |target: &str, more: &[(&str, &str)]| http::exchange(address, &http::get(target, more));
     let status = |target: &str| Ok::<_, anyhow::Error>(ask(target, &[])?.status());
-    ensure!(status("/no-rule-names-this")? == 404, "the sidecar does not enforce the routes");
-    ensure!(status("/plain/128")? == 200, "the sidecar does not reach the upstream");
-    ensure!(status("/rs256/128")? == 401, "the sidecar asks for no token");
+    ensure!(
+        status("/no-rule-names-this")? == 404,
+        "the sidecar does not enforce the routes"
+    );
+    ensure!(
+        status("/plain/128")? == 200,
+        "the sidecar does not reach the upstream"
+    );
+    ensure!(
+        status("/rs256/128")? == 401,
+        "the sidecar asks for no token"
+    );
     let limited = ask("/limited/128", &[(world::gateway::CLIENT_HEADER, "one")])?;
-    ensure!(limited.value("ratelimit").is_some(), "the sidecar does not limit");
+    ensure!(
+        limited.value("ratelimit").is_some(),
+        "the sidecar does not limit"
+    );
     for size in [1024, 32768] {
         let target = format!("/cached/{size}");
         ask(&target, &[])?;
         let again = ask(&target, &[])?;
-        ensure!(again.value("cache-status").is_some_and(|said| said.contains("hit")), "the sidecar does not cache");
+        ensure!(
+            again
+                .value("cache-status")
+                .is_some_and(|said| said.contains("hit")),
+            "the sidecar does not cache"
+        );
     }
     Ok(())
 }
 
 /// A new folder for its owner only.
 fn folder(path: &Path) -> Result<()> {
-    DirBuilder::new().mode(0o700).create(path).context("cannot make a folder")
+    DirBuilder::new()
+        .mode(0o700)
+        .create(path)
+        .context("cannot make a folder")
 }
 
 /// A port that is free on both pods' addresses: the targetPort is one number.

@@ -21,13 +21,23 @@ impl Catalog {
     pub fn documents(&self) -> Vec<Value> {
         let groups = (0..self.groups).flat_map(|group| self.group(group));
         let routes = (0..self.routes).map(|route| self.route(route, "1"));
-        let key = secret("consumer", "api-keys", "consumer-1", "a-key-that-is-long-enough");
+        let key = secret(
+            "consumer",
+            "api-keys",
+            "consumer-1",
+            "a-key-that-is-long-enough",
+        );
         groups.chain(routes).chain([key]).collect()
     }
 
     fn group(&self, group: usize) -> [Value; 3] {
         let name = service_of(group);
-        let pod = |pod: usize| (format!("{name}-{pod}"), format!("10.{}.{}.{}", group / 250, group % 250, pod + 1));
+        let pod = |pod: usize| {
+            (
+                format!("{name}-{pod}"),
+                format!("10.{}.{}.{}", group / 250, group % 250, pod + 1),
+            )
+        };
         let route = json!({"group": "sluice.dev", "kind": "ApiRoute", "name": name_of(group)});
         [
             service(&name, PORT),
@@ -53,7 +63,13 @@ impl Catalog {
             {"name": "write", "matches": [{"path": {"type": "PathPrefix", "value": "/v1/orders"}, "method": "POST"}]},
             {"name": "tenant", "matches": [{"path": {"type": "RegularExpression", "value": regex}}]},
         ]);
-        api_route(&name_of(route), &service_of(route % self.groups), &hostname_of(route), &auth, &rules)
+        api_route(
+            &name_of(route),
+            &service_of(route % self.groups),
+            &hostname_of(route),
+            &auth,
+            &rules,
+        )
     }
 }
 

@@ -17,7 +17,10 @@ pub const CLIENTS: usize = 1000;
 
 /// Headers of every request beside `Host` and what a bench adds: with them a typical request has eight.
 pub const TYPICAL: [(&str, &str); 6] = [
-    ("user-agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)"),
+    (
+        "user-agent",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)",
+    ),
     ("accept", "application/json, text/plain;q=0.9, */*;q=0.8"),
     ("accept-encoding", "gzip, deflate, br"),
     ("accept-language", "en-GB,en;q=0.7"),
@@ -37,7 +40,10 @@ pub struct Gateway {
 impl Gateway {
     /// One pod, for a program that nobody connects to.
     pub fn unreachable() -> Self {
-        Self { port: 8080, pods: vec![("gateway-0".into(), "10.0.0.1".into())] }
+        Self {
+            port: 8080,
+            pods: vec![("gateway-0".into(), "10.0.0.1".into())],
+        }
     }
 
     /// Every manifest.
@@ -48,9 +54,20 @@ impl Gateway {
         Ok(vec![
             service("gateway", self.port),
             slice("gateway", self.port, &self.pods),
-            secret("signer", "signature-keys", SIGNATURE_KEY_ID, &keys.signature_secret),
+            secret(
+                "signer",
+                "signature-keys",
+                SIGNATURE_KEY_ID,
+                &keys.signature_secret,
+            ),
             secret("tokens", "jwt-keys", keys.hs256.id(), &keys.token_secret),
-            api_route("gateway", "gateway", HOST, &json!({"providers": providers(keys)?}), &rules()),
+            api_route(
+                "gateway",
+                "gateway",
+                HOST,
+                &json!({"providers": providers(keys)?}),
+                &rules(),
+            ),
             limit_by_header("by-client", &limited, CLIENT_HEADER),
         ])
     }
@@ -77,7 +94,8 @@ fn providers(keys: &Keys) -> Result<Value> {
 }
 
 fn rules() -> Value {
-    let matching = |name: &str| json!([{"path": {"type": "PathPrefix", "value": format!("/{name}")}}]);
+    let matching =
+        |name: &str| json!([{"path": {"type": "PathPrefix", "value": format!("/{name}")}}]);
     let open = |name: &str| json!({"name": name, "matches": matching(name)});
     let proven = |name: &str| json!({"name": name, "matches": matching(name), "auth": {"anyOf": [{"allOf": [name]}]}});
     json!([
@@ -95,7 +113,9 @@ fn rules() -> Value {
 /// A GET of the API with typical headers.
 pub fn get(target: &str) -> StaticFacts {
     let facts = StaticFacts::new("GET", HOST, target).with("host", HOST);
-    TYPICAL.iter().fold(facts, |facts, (name, value)| facts.with(name, value))
+    TYPICAL
+        .iter()
+        .fold(facts, |facts, (name, value)| facts.with(name, value))
 }
 
 #[cfg(test)]
@@ -108,10 +128,22 @@ mod tests {
     #[test]
     fn every_path_leads_to_the_rule_of_its_name() {
         let gateway = Gateway::unreachable();
-        let documents = gateway.documents(&Keys::generate().expect("keys")).expect("manifests");
+        let documents = gateway
+            .documents(&Keys::generate().expect("keys"))
+            .expect("manifests");
         let program: Program = world::program(&documents).expect("no finding");
-        for name in ["plain", "logged", "limited", "cached", "signature", "hs256", "rs256", "es256"] {
-            let (rule, _) = world::rule(&program, gateway.port, &get(&format!("/{name}/128"))).expect("a rule");
+        for name in [
+            "plain",
+            "logged",
+            "limited",
+            "cached",
+            "signature",
+            "hs256",
+            "rs256",
+            "es256",
+        ] {
+            let (rule, _) =
+                world::rule(&program, gateway.port, &get(&format!("/{name}/128"))).expect("a rule");
             assert_eq!(rule.name, name);
             assert_eq!(rule.cache.is_some(), name == "cached");
             assert_eq!(!rule.policies.is_empty(), name == "limited");

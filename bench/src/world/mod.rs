@@ -23,7 +23,10 @@ pub const NAMESPACE: &str = "bench";
 
 /// Manifests as one text of YAML documents (JSON is YAML).
 pub fn text(documents: &[Value]) -> String {
-    documents.iter().map(|document| format!("---\n{document}\n")).collect()
+    documents
+        .iter()
+        .map(|document| format!("---\n{document}\n"))
+        .collect()
 }
 
 /// Manifests as the engine takes them. Fails where one has a finding.
@@ -34,8 +37,16 @@ pub fn changes(documents: &[Value]) -> Result<Vec<Change>> {
         if let Some(finding) = contents.findings.first() {
             anyhow::bail!("a manifest of the bench is refused: {finding}");
         }
-        ensure!(contents.declared.len() == 1, "a manifest of the bench is not understood: {document}");
-        changes.extend(contents.declared.into_iter().map(|placed| placed.declared.into_change()));
+        ensure!(
+            contents.declared.len() == 1,
+            "a manifest of the bench is not understood: {document}"
+        );
+        changes.extend(
+            contents
+                .declared
+                .into_iter()
+                .map(|placed| placed.declared.into_change()),
+        );
     }
     Ok(changes)
 }
@@ -54,7 +65,11 @@ pub fn engine(documents: &[Value]) -> Result<Engine> {
     let mut engine = empty();
     engine.apply(changes(documents)?);
     if let Some(id) = engine.troubled().first() {
-        let findings: Vec<&str> = engine.findings(id).iter().map(|finding| finding.message.as_str()).collect();
+        let findings: Vec<&str> = engine
+            .findings(id)
+            .iter()
+            .map(|finding| finding.message.as_str())
+            .collect();
         anyhow::bail!("{id} of the bench has findings: {}", findings.join("; "));
     }
     Ok(engine)
@@ -64,9 +79,17 @@ pub fn engine(documents: &[Value]) -> Result<Engine> {
 pub fn units(engine: &Engine, group: &GroupId) -> Result<UnitSet> {
     let mut set = UnitSet::default();
     for (name, hash) in engine.group_units(group).context("no such group")? {
-        let encoded = engine.unit(name).with_context(|| format!("{name} is listed and not there"))?;
+        let encoded = engine
+            .unit(name)
+            .with_context(|| format!("{name} is listed and not there"))?;
         let content = Content::Unit(Arc::new(Unit::decode(name, &encoded.body)?));
-        set.units.insert(name.clone(), Held { hash: hash.clone(), content });
+        set.units.insert(
+            name.clone(),
+            Held {
+                hash: hash.clone(),
+                content,
+            },
+        );
     }
     Ok(set)
 }
@@ -74,14 +97,18 @@ pub fn units(engine: &Engine, group: &GroupId) -> Result<UnitSet> {
 /// The program of a world with one group.
 pub fn program(documents: &[Value]) -> Result<Program> {
     let engine = engine(documents)?;
-    let group = engine.groups().next().context("the bench's world has no group")?;
+    let group = engine
+        .groups()
+        .next()
+        .context("the bench's world has no group")?;
     Ok(Program::compile(&units(&engine, group)?, None)?)
 }
 
 /// The rule that a request to a port belongs to, and its target.
 pub fn rule(program: &Program, port: u16, facts: &StaticFacts) -> Result<(Arc<Rule>, Target)> {
     let table = program.table(port).context("the port has no routes")?;
-    let refused = |reject: sluice_pipeline::Reject| anyhow::anyhow!("{:?} for {}", reject.reason, facts.path);
+    let refused =
+        |reject: sluice_pipeline::Reject| anyhow::anyhow!("{:?} for {}", reject.reason, facts.path);
     let target = target::normalise(facts).map_err(refused)?;
     let matched = route::find(table, facts, &target).map_err(refused)?;
     Ok((Arc::clone(matched.rule), target))

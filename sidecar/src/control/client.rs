@@ -77,10 +77,11 @@ impl Client {
         metrics: Arc<Metrics>,
         settled: mpsc::Receiver<stream::Settled>,
     ) -> Result<Self, IdentityError> {
-        let file = LastKnownGood::open(&settings.state_dir).map_err(|error| IdentityError::Roots {
-            origin: settings.state_dir.display().to_string(),
-            reason: format!("--state-dir cannot be used: {error}"),
-        })?;
+        let file =
+            LastKnownGood::open(&settings.state_dir).map_err(|error| IdentityError::Roots {
+                origin: settings.state_dir.display().to_string(),
+                reason: format!("--state-dir cannot be used: {error}"),
+            })?;
         Ok(Self {
             roots: Roots::new(settings.roots.clone(), &settings.state_dir),
             token: TokenFile(settings.token_file.clone()),
@@ -135,7 +136,9 @@ impl Client {
         let (outgoing, receiver) = mpsc::channel(16);
         let hello = stream::Hello {
             build: self.settings.build.clone(),
-            features: Feature::ALL.map(|feature| feature.name().to_owned()).to_vec(),
+            features: Feature::ALL
+                .map(|feature| feature.name().to_owned())
+                .to_vec(),
             held: self.snapshot.held(),
         };
         // The channel is new and has room.
@@ -153,7 +156,8 @@ impl Client {
         self.metrics.connected.set(1);
         self.metrics.connections.inc();
         if self.certificate.renew_at().is_none() {
-            self.send(&outgoing, up::Kind::Csr(self.certificate.request()?)).await?;
+            self.send(&outgoing, up::Kind::Csr(self.certificate.request()?))
+                .await?;
         }
         let mut pending = Pending::default();
         let mut report = tokio::time::interval(REPORT);
@@ -182,11 +186,17 @@ impl Client {
         }
     }
 
-    async fn open(&self, proof: &Proof, receiver: mpsc::Receiver<stream::Up>) -> Result<Streaming<stream::Down>, SessionEnd> {
+    async fn open(
+        &self,
+        proof: &Proof,
+        receiver: mpsc::Receiver<stream::Up>,
+    ) -> Result<Streaming<stream::Down>, SessionEnd> {
         let tls = TlsConnector::from(identity::client_config(self.roots.load()?, proof)?);
-        let name = ServerName::try_from(self.settings.operator_name.clone()).map_err(|error| IdentityError::Roots {
-            origin: "--operator-name".into(),
-            reason: error.to_string(),
+        let name = ServerName::try_from(self.settings.operator_name.clone()).map_err(|error| {
+            IdentityError::Roots {
+                origin: "--operator-name".into(),
+                reason: error.to_string(),
+            }
         })?;
         let address = self.settings.operator.clone();
         let connect = tower::service_fn(move |_| {
@@ -206,14 +216,20 @@ impl Client {
             .await?;
         let mut request = Request::new(ReceiverStream::new(receiver));
         if let Proof::Token(token) = proof {
-            let value = format!("Bearer {token}").parse().map_err(|_| IdentityError::Token {
-                path: self.token.0.clone(),
-                source: std::io::Error::other("it is no text that a header can carry"),
-            })?;
+            let value = format!("Bearer {token}")
+                .parse()
+                .map_err(|_| IdentityError::Token {
+                    path: self.token.0.clone(),
+                    source: std::io::Error::other("it is no text that a header can carry"),
+                })?;
             request.metadata_mut().insert("authorization", value);
         }
-        let mut client = ConfigClient::new(channel).max_decoding_message_size(2 * MAX_MESSAGE_BYTES);
-        let response = client.stream(request).await.map_err(|status| SessionEnd::Status(Box::new(status)))?;
+        let mut client =
+            ConfigClient::new(channel).max_decoding_message_size(2 * MAX_MESSAGE_BYTES);
+        let response = client
+            .stream(request)
+            .await
+            .map_err(|status| SessionEnd::Status(Box::new(status)))?;
         Ok(response.into_inner())
     }
 
@@ -230,7 +246,9 @@ impl Client {
                     self.send(outgoing, answer).await?;
                 }
             }
-            Some(down::Kind::Certificate(certificate)) => self.certificate.accept(&certificate, unix_now())?,
+            Some(down::Kind::Certificate(certificate)) => {
+                self.certificate.accept(&certificate, unix_now())?
+            }
             Some(down::Kind::Roots(stream::Roots { pem })) => self.roots.replace(&pem)?,
             // A newer operator's message that this build need not know.
             None => {}
@@ -243,7 +261,11 @@ impl Client {
         let nack = |unit: String, reason: String| {
             self.metrics.updates.with_label_values(&["refused"]).inc();
             tracing::error!(%version, unit, reason, "a version is refused; the former one goes on serving");
-            up::Kind::Nack(stream::Nack { version: version.to_string(), unit, reason })
+            up::Kind::Nack(stream::Nack {
+                version: version.to_string(),
+                unit,
+                reason,
+            })
         };
         let snapshot = match self.snapshot.apply(pending, &version) {
             Ok(snapshot) => snapshot,
@@ -255,18 +277,27 @@ impl Client {
             Ok(program) => program,
             Err(error) => return Ok(nack(error.unit.to_string(), error.reason)),
         };
-        let principal = self.principal().map_err(|error| SessionEnd::LastKnownGood(std::io::Error::other(error.to_string())))?;
-        self.file.write(&principal, &version, &snapshot.encoded()).map_err(SessionEnd::LastKnownGood)?;
+        let principal = self
+            .principal()
+            .map_err(|error| SessionEnd::LastKnownGood(std::io::Error::other(error.to_string())))?;
+        self.file
+            .write(&principal, &version, &snapshot.encoded())
+            .map_err(SessionEnd::LastKnownGood)?;
         self.plane.install(program, &set);
         self.snapshot = snapshot;
         self.progress = true;
         self.metrics.updates.with_label_values(&["applied"]).inc();
         self.metrics.applied_at.set(unix_now());
         tracing::debug!(version = version.short(), "applied");
-        Ok(up::Kind::Ack(stream::Ack { version: version.to_string() }))
+        Ok(up::Kind::Ack(stream::Ack {
+            version: version.to_string(),
+        }))
     }
 
-    fn compile_and_install(&self, snapshot: &Snapshot) -> Result<(), sluice_pipeline::program::CompileError> {
+    fn compile_and_install(
+        &self,
+        snapshot: &Snapshot,
+    ) -> Result<(), sluice_pipeline::program::CompileError> {
         let set = snapshot.unit_set();
         let program = Program::compile(&set, Some(&self.plane.current()))?;
         self.plane.install(program, &set);
@@ -277,8 +308,15 @@ impl Client {
         Ok(Principal::of_token(&self.token.read()?)?)
     }
 
-    async fn send(&self, outgoing: &mpsc::Sender<stream::Up>, kind: up::Kind) -> Result<(), SessionEnd> {
-        outgoing.send(up_message(kind)).await.map_err(|_| SessionEnd::Closed)
+    async fn send(
+        &self,
+        outgoing: &mpsc::Sender<stream::Up>,
+        kind: up::Kind,
+    ) -> Result<(), SessionEnd> {
+        outgoing
+            .send(up_message(kind))
+            .await
+            .map_err(|_| SessionEnd::Closed)
     }
 }
 
@@ -302,7 +340,9 @@ fn up_message(kind: up::Kind) -> stream::Up {
 }
 
 fn unix_now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs() as i64)
 }
 
 /// An error with its causes: transport errors name the reason only there.

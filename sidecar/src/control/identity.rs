@@ -26,7 +26,9 @@ pub enum RootsSource {
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The token file.
-    #[error("the token {path} cannot be read: {source}; is the projected volume mounted (audience `sluice`)?")]
+    #[error(
+        "the token {path} cannot be read: {source}; is the projected volume mounted (audience `sluice`)?"
+    )]
     Token {
         /// Its path.
         path: PathBuf,
@@ -34,7 +36,9 @@ pub enum IdentityError {
         source: io::Error,
     },
     /// The roots.
-    #[error("no usable root certificate in {origin}: {reason}; give --roots FILE or SLUICE_ROOTS_PEM")]
+    #[error(
+        "no usable root certificate in {origin}: {reason}; give --roots FILE or SLUICE_ROOTS_PEM"
+    )]
     Roots {
         /// Which source.
         origin: String,
@@ -56,7 +60,10 @@ pub struct TokenFile(pub PathBuf);
 impl TokenFile {
     /// The token as it is now.
     pub fn read(&self) -> Result<String, IdentityError> {
-        let text = fs::read_to_string(&self.0).map_err(|source| IdentityError::Token { path: self.0.clone(), source })?;
+        let text = fs::read_to_string(&self.0).map_err(|source| IdentityError::Token {
+            path: self.0.clone(),
+            source,
+        })?;
         Ok(text.trim().to_owned())
     }
 }
@@ -72,13 +79,19 @@ pub struct Roots {
 impl Roots {
     /// Roots from `first`, with newer ones kept in `directory`.
     pub fn new(first: RootsSource, directory: &Path) -> Self {
-        Self { first, file: directory.join("roots.pem") }
+        Self {
+            first,
+            file: directory.join("roots.pem"),
+        }
     }
 
     /// Takes the bundle the operator sent. One that holds no certificate is refused: it would cut this sidecar off.
     pub fn replace(&self, pem: &str) -> Result<(), IdentityError> {
         parse_roots(pem, "the operator's bundle")?;
-        let unwritable = |error: io::Error| IdentityError::Roots { origin: self.file.display().to_string(), reason: error.to_string() };
+        let unwritable = |error: io::Error| IdentityError::Roots {
+            origin: self.file.display().to_string(),
+            reason: error.to_string(),
+        };
         let temporary = self.file.with_extension("pem.tmp");
         fs::write(&temporary, pem).map_err(unwritable)?;
         fs::rename(&temporary, &self.file).map_err(unwritable)
@@ -90,27 +103,40 @@ impl Roots {
             RootsSource::Pem(pem) => (pem.clone(), "SLUICE_ROOTS_PEM".to_owned()),
             RootsSource::File(path) => {
                 let origin = path.display().to_string();
-                let pem = fs::read_to_string(path)
-                    .map_err(|error| IdentityError::Roots { origin: origin.clone(), reason: error.to_string() })?;
+                let pem = fs::read_to_string(path).map_err(|error| IdentityError::Roots {
+                    origin: origin.clone(),
+                    reason: error.to_string(),
+                })?;
                 (pem, origin)
             }
         };
         let mut store = parse_roots(&pem, &origin)?;
         if let Ok(newer) = fs::read_to_string(&self.file) {
-            store.roots.extend(parse_roots(&newer, &self.file.display().to_string())?.roots);
+            store
+                .roots
+                .extend(parse_roots(&newer, &self.file.display().to_string())?.roots);
         }
         Ok(store)
     }
 }
 
 fn parse_roots(pem: &str, origin: &str) -> Result<RootCertStore, IdentityError> {
-    let refuse = |reason: String| IdentityError::Roots { origin: origin.to_owned(), reason };
+    let refuse = |reason: String| IdentityError::Roots {
+        origin: origin.to_owned(),
+        reason,
+    };
     let mut store = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
         let certificate = certificate.map_err(|error| refuse(error.to_string()))?;
-        store.add(certificate).map_err(|error| refuse(error.to_string()))?;
+        store
+            .add(certificate)
+            .map_err(|error| refuse(error.to_string()))?;
     }
-    if store.is_empty() { Err(refuse("it holds no certificate".into())) } else { Ok(store) }
+    if store.is_empty() {
+        Err(refuse("it holds no certificate".into()))
+    } else {
+        Ok(store)
+    }
 }
 
 /// A key of our own, made once per process, and the certificate for it, once there is one.
@@ -128,24 +154,37 @@ struct Issued {
 impl Certificate {
     /// A fresh key without certificate.
     pub fn generate() -> Result<Self, IdentityError> {
-        Ok(Self { key: rcgen::KeyPair::generate()?, issued: None })
+        Ok(Self {
+            key: rcgen::KeyPair::generate()?,
+            issued: None,
+        })
     }
 
     /// A certificate request. It names nothing: the operator takes the identity from the proof.
     pub fn request(&self) -> Result<stream::Csr, IdentityError> {
         let request = rcgen::CertificateParams::default().serialize_request(&self.key)?;
-        Ok(stream::Csr { der: request.der().to_vec() })
+        Ok(stream::Csr {
+            der: request.der().to_vec(),
+        })
     }
 
     /// Takes what the operator issued at `now` (Unix seconds).
-    pub fn accept(&mut self, certificate: &stream::Certificate, now: i64) -> Result<(), IdentityError> {
+    pub fn accept(
+        &mut self,
+        certificate: &stream::Certificate,
+        now: i64,
+    ) -> Result<(), IdentityError> {
         let chain = CertificateDer::pem_slice_iter(certificate.chain.as_bytes())
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| IdentityError::Certificate(error.to_string()))?;
         if chain.is_empty() {
             return Err(IdentityError::Certificate("the chain is empty".into()));
         }
-        self.issued = Some(Issued { chain, issued_at: now, not_after: certificate.not_after });
+        self.issued = Some(Issued {
+            chain,
+            issued_at: now,
+            not_after: certificate.not_after,
+        });
         Ok(())
     }
 
@@ -156,12 +195,20 @@ impl Certificate {
 
     /// When to ask for the next one (Unix seconds): at half-life. None: there is no certificate.
     pub fn renew_at(&self) -> Option<i64> {
-        self.issued.as_ref().map(|issued| issued.issued_at + (issued.not_after - issued.issued_at) / 2)
+        self.issued
+            .as_ref()
+            .map(|issued| issued.issued_at + (issued.not_after - issued.issued_at) / 2)
     }
 
     /// The chain and key to present, unless expired at `now`.
-    pub fn usable(&self, now: i64) -> Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
-        let issued = self.issued.as_ref().filter(|issued| now < issued.not_after)?;
+    pub fn usable(
+        &self,
+        now: i64,
+    ) -> Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+        let issued = self
+            .issued
+            .as_ref()
+            .filter(|issued| now < issued.not_after)?;
         let key = PrivateKeyDer::try_from(self.key.serialize_der()).ok()?;
         Some((issued.chain.clone(), key))
     }
@@ -176,7 +223,10 @@ pub enum Proof {
 }
 
 /// TLS 1.3 towards the operator, with HTTP/2.
-pub fn client_config(roots: RootCertStore, proof: &Proof) -> Result<Arc<ClientConfig>, IdentityError> {
+pub fn client_config(
+    roots: RootCertStore,
+    proof: &Proof,
+) -> Result<Arc<ClientConfig>, IdentityError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -225,7 +275,10 @@ mod tests {
     fn a_certificate_is_renewed_at_half_life_and_not_used_after_its_end() {
         let mut certificate = Certificate::generate().expect("key");
         assert!(certificate.usable(0).is_none());
-        let issued = stream::Certificate { chain: authority(), not_after: 1_000 };
+        let issued = stream::Certificate {
+            chain: authority(),
+            not_after: 1_000,
+        };
         certificate.accept(&issued, 200).expect("accepts");
         assert_eq!(certificate.renew_at(), Some(600));
         assert!(certificate.usable(999).is_some());

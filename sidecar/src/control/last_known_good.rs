@@ -55,13 +55,17 @@ pub enum LastKnownGoodError {
     #[error("the last-known-good is damaged ({0}): it is refused, waiting for the operator")]
     Damaged(&'static str),
     /// Written by a newer build.
-    #[error("the last-known-good has format {found}, this build reads up to {FORMAT}: it is refused, waiting for the operator")]
+    #[error(
+        "the last-known-good has format {found}, this build reads up to {FORMAT}: it is refused, waiting for the operator"
+    )]
     Newer {
         /// The format of the file.
         found: u32,
     },
     /// Written for another pod.
-    #[error("the last-known-good was written for {theirs}, this is {ours}: it is refused, waiting for the operator; was a volume shared?")]
+    #[error(
+        "the last-known-good was written for {theirs}, this is {ours}: it is refused, waiting for the operator; was a volume shared?"
+    )]
     Foreign {
         /// Whom it was written for.
         theirs: Principal,
@@ -82,13 +86,23 @@ impl LastKnownGood {
         if directory.exists() {
             fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
         } else {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(directory)?;
         }
-        Ok(Self { path: directory.join(FILE) })
+        Ok(Self {
+            path: directory.join(FILE),
+        })
     }
 
     /// Replaces the file, whole or not at all.
-    pub fn write(&self, principal: &Principal, version: &Version, units: &[(UnitName, Encoded)]) -> io::Result<()> {
+    pub fn write(
+        &self,
+        principal: &Principal,
+        version: &Version,
+        units: &[(UnitName, Encoded)],
+    ) -> io::Result<()> {
         let stored = units
             .iter()
             .map(|(name, unit)| {
@@ -96,7 +110,12 @@ impl LastKnownGood {
                     super::snapshot::Body::Json(bytes) => (Some(raw(bytes)?), None),
                     super::snapshot::Body::Denied(error) => (None, Some(error.clone())),
                 };
-                Ok(Stored { name: name.clone(), hash: unit.hash.clone(), body, denied })
+                Ok(Stored {
+                    name: name.clone(),
+                    hash: unit.hash.clone(),
+                    body,
+                    denied,
+                })
             })
             .collect::<io::Result<Vec<_>>>()?;
         let payload = Zeroizing::new(serde_json::to_vec(&stored)?);
@@ -107,7 +126,12 @@ impl LastKnownGood {
             version: version.clone(),
         };
         let temporary = self.path.with_extension("tmp");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
         serde_json::to_writer(&mut file, &header)?;
         file.write_all(b"\n")?;
         file.write_all(&payload)?;
@@ -116,42 +140,68 @@ impl LastKnownGood {
     }
 
     /// Reads the file, if it is whole, of a known format and ours.
-    pub fn read(&self, ours: &Principal) -> Result<(Version, Vec<(UnitName, Encoded)>), LastKnownGoodError> {
+    pub fn read(
+        &self,
+        ours: &Principal,
+    ) -> Result<(Version, Vec<(UnitName, Encoded)>), LastKnownGoodError> {
         let content = match fs::read(&self.path) {
             Ok(content) => Zeroizing::new(content),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(LastKnownGoodError::Absent),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(LastKnownGoodError::Absent);
+            }
             Err(error) => return Err(error.into()),
         };
-        let end = content.iter().position(|byte| *byte == b'\n').ok_or(LastKnownGoodError::Damaged("no header"))?;
+        let end = content
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .ok_or(LastKnownGoodError::Damaged("no header"))?;
         let (header, payload) = (&content[..end], &content[end + 1..]);
         // The format decides how the rest of the header is read, so it is looked at alone first.
         #[derive(Deserialize)]
         struct Format {
             format: u32,
         }
-        let Format { format } = serde_json::from_slice(header).map_err(|_| LastKnownGoodError::Damaged("bad header"))?;
+        let Format { format } = serde_json::from_slice(header)
+            .map_err(|_| LastKnownGoodError::Damaged("bad header"))?;
         if format > FORMAT {
             return Err(LastKnownGoodError::Newer { found: format });
         }
-        let header: Header = serde_json::from_slice(header).map_err(|_| LastKnownGoodError::Damaged("bad header"))?;
+        let header: Header = serde_json::from_slice(header)
+            .map_err(|_| LastKnownGoodError::Damaged("bad header"))?;
         if header.principal != *ours {
-            return Err(LastKnownGoodError::Foreign { theirs: header.principal, ours: ours.clone() });
+            return Err(LastKnownGoodError::Foreign {
+                theirs: header.principal,
+                ours: ours.clone(),
+            });
         }
         if header.sha256 != sha256(payload) {
             return Err(LastKnownGoodError::Damaged("checksum differs"));
         }
-        let stored: Vec<Stored<Box<serde_json::value::RawValue>>> =
-            serde_json::from_slice(payload).map_err(|_| LastKnownGoodError::Damaged("bad payload"))?;
+        let stored: Vec<Stored<Box<serde_json::value::RawValue>>> = serde_json::from_slice(payload)
+            .map_err(|_| LastKnownGoodError::Damaged("bad payload"))?;
         let units = stored
             .into_iter()
-            .map(|Stored { name, hash, body, denied }| {
-                let content = match (body, denied) {
-                    (Some(body), None) => super::snapshot::Body::Json(bytes::Bytes::from(String::from(Box::<str>::from(body)))),
-                    (None, Some(error)) => super::snapshot::Body::Denied(error),
-                    _ => return Err(LastKnownGoodError::Damaged("a unit has neither or both of body and denial")),
-                };
-                Ok((name, Encoded { hash, content }))
-            })
+            .map(
+                |Stored {
+                     name,
+                     hash,
+                     body,
+                     denied,
+                 }| {
+                    let content = match (body, denied) {
+                        (Some(body), None) => super::snapshot::Body::Json(bytes::Bytes::from(
+                            String::from(Box::<str>::from(body)),
+                        )),
+                        (None, Some(error)) => super::snapshot::Body::Denied(error),
+                        _ => {
+                            return Err(LastKnownGoodError::Damaged(
+                                "a unit has neither or both of body and denial",
+                            ));
+                        }
+                    };
+                    Ok((name, Encoded { hash, content }))
+                },
+            )
             .collect::<Result<Vec<_>, _>>()?;
         Ok((header.version, units))
     }
@@ -171,18 +221,31 @@ mod tests {
     use crate::control::snapshot::Body;
 
     fn principal(pod: &str) -> Principal {
-        Principal { namespace: "shop".into(), pod: pod.into(), uid: format!("uid-{pod}") }
+        Principal {
+            namespace: "shop".into(),
+            pod: pod.into(),
+            uid: format!("uid-{pod}"),
+        }
     }
 
     fn units() -> Vec<(UnitName, Encoded)> {
         let body = br#"{"sessions":2}"#;
         vec![
-            (UnitName::fleet("shop", "a"), Encoded { hash: Hash::of(body), content: Body::Json(bytes::Bytes::from_static(body)) }),
+            (
+                UnitName::fleet("shop", "a"),
+                Encoded {
+                    hash: Hash::of(body),
+                    content: Body::Json(bytes::Bytes::from_static(body)),
+                },
+            ),
             (
                 UnitName::route("shop", "b"),
                 Encoded {
                     hash: Hash::of(b"x"),
-                    content: Body::Denied(ConfigError::new(sluice_snapshot::ConfigReason::SidecarTooOld, "restart it")),
+                    content: Body::Denied(ConfigError::new(
+                        sluice_snapshot::ConfigReason::SidecarTooOld,
+                        "restart it",
+                    )),
                 },
             ),
         ]
@@ -190,7 +253,8 @@ mod tests {
 
     fn written(directory: &Path) -> LastKnownGood {
         let file = LastKnownGood::open(directory).expect("opens");
-        file.write(&principal("p0"), &Version::from_wire("v1"), &units()).expect("writes");
+        file.write(&principal("p0"), &Version::from_wire("v1"), &units())
+            .expect("writes");
         file
     }
 
@@ -210,16 +274,31 @@ mod tests {
     fn a_truncated_newer_or_foreign_file_is_refused() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let file = written(directory.path());
-        assert!(matches!(file.read(&principal("p1")), Err(LastKnownGoodError::Foreign { .. })));
+        assert!(matches!(
+            file.read(&principal("p1")),
+            Err(LastKnownGoodError::Foreign { .. })
+        ));
 
         let whole = fs::read(&file.path).expect("reads");
         for cut in [0, 10, whole.len() / 2, whole.len() - 1] {
             fs::write(&file.path, &whole[..cut]).expect("writes");
-            assert!(matches!(file.read(&principal("p0")), Err(LastKnownGoodError::Damaged(_))), "cut at {cut}");
+            assert!(
+                matches!(
+                    file.read(&principal("p0")),
+                    Err(LastKnownGoodError::Damaged(_))
+                ),
+                "cut at {cut}"
+            );
         }
 
-        let newer = String::from_utf8(whole).expect("text").replacen("\"format\":1", "\"format\":2", 1);
+        let newer =
+            String::from_utf8(whole)
+                .expect("text")
+                .replacen("\"format\":1", "\"format\":2", 1);
         fs::write(&file.path, newer).expect("writes");
-        assert!(matches!(file.read(&principal("p0")), Err(LastKnownGoodError::Newer { found: 2 })));
+        assert!(matches!(
+            file.read(&principal("p0")),
+            Err(LastKnownGoodError::Newer { found: 2 })
+        ));
     }
 }

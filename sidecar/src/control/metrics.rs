@@ -19,10 +19,22 @@ impl Metrics {
     /// Registers them.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
         let metrics = Self {
-            connected: IntGauge::new("sluice_stream_connected", "1 while the stream from the operator is up.")?,
-            connections: IntCounter::new("sluice_stream_connections_total", "Streams to the operator that were begun.")?,
-            updates: IntCounterVec::new(Opts::new("sluice_updates_total", "Versions received, by result."), &["result"])?,
-            applied_at: IntGauge::new("sluice_applied_timestamp_seconds", "When the version in force was applied.")?,
+            connected: IntGauge::new(
+                "sluice_stream_connected",
+                "1 while the stream from the operator is up.",
+            )?,
+            connections: IntCounter::new(
+                "sluice_stream_connections_total",
+                "Streams to the operator that were begun.",
+            )?,
+            updates: IntCounterVec::new(
+                Opts::new("sluice_updates_total", "Versions received, by result."),
+                &["result"],
+            )?,
+            applied_at: IntGauge::new(
+                "sluice_applied_timestamp_seconds",
+                "When the version in force was applied.",
+            )?,
         };
         registry.register(Box::new(metrics.connected.clone()))?;
         registry.register(Box::new(metrics.connections.clone()))?;

@@ -74,7 +74,9 @@ struct Backoff {
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { ceiling: Duration::from_millis(100) }
+        Self {
+            ceiling: Duration::from_millis(100),
+        }
     }
 }
 

@@ -25,28 +25,36 @@ impl fmt::Display for Principal {
 
 /// A token that names no pod.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("the token names no pod: expected a service-account token bound to a pod, or a join token of the operator's state directory")]
+#[error(
+    "the token names no pod: expected a service-account token bound to a pod, or a join token of the operator's state directory"
+)]
 pub struct NoPrincipal;
 
 impl Principal {
     /// The pod of a projected service-account token, or of a join token `<ns>/<pod>/<uid>.<random>`.
     pub fn of_token(token: &str) -> Result<Self, NoPrincipal> {
-        join_token(token).or_else(|| service_account_token(token)).ok_or(NoPrincipal)
+        join_token(token)
+            .or_else(|| service_account_token(token))
+            .ok_or(NoPrincipal)
     }
 }
 
 fn join_token(token: &str) -> Option<Principal> {
     let (subject, _random) = token.trim().rsplit_once('.')?;
     match *subject.split('/').collect::<Vec<_>>() {
-        [namespace, pod, uid] if ![namespace, pod, uid].contains(&"") => {
-            Some(Principal { namespace: namespace.into(), pod: pod.into(), uid: uid.into() })
-        }
+        [namespace, pod, uid] if ![namespace, pod, uid].contains(&"") => Some(Principal {
+            namespace: namespace.into(),
+            pod: pod.into(),
+            uid: uid.into(),
+        }),
         _ => None,
     }
 }
 
 fn service_account_token(token: &str) -> Option<Principal> {
-    let payload = BASE64_URL_SAFE_NO_PAD.decode(token.trim().split('.').nth(1)?).ok()?;
+    let payload = BASE64_URL_SAFE_NO_PAD
+        .decode(token.trim().split('.').nth(1)?)
+        .ok()?;
     let claims: serde_json::Value = serde_json::from_slice(&payload).ok()?;
     let bound = claims.get("kubernetes.io")?;
     let text = |value: Option<&serde_json::Value>| value?.as_str().map(str::to_owned);
@@ -63,9 +71,17 @@ mod tests {
 
     #[test]
     fn both_kinds_of_token_name_their_pod() {
-        let expected = Principal { namespace: "shop".into(), pod: "orders-0".into(), uid: "u-1".into() };
-        assert_eq!(Principal::of_token("shop/orders-0/u-1.c2VjcmV0\n"), Ok(expected.clone()));
-        let claims = r#"{"kubernetes.io":{"namespace":"shop","pod":{"name":"orders-0","uid":"u-1"}}}"#;
+        let expected = Principal {
+            namespace: "shop".into(),
+            pod: "orders-0".into(),
+            uid: "u-1".into(),
+        };
+        assert_eq!(
+            Principal::of_token("shop/orders-0/u-1.c2VjcmV0\n"),
+            Ok(expected.clone())
+        );
+        let claims =
+            r#"{"kubernetes.io":{"namespace":"shop","pod":{"name":"orders-0","uid":"u-1"}}}"#;
         let token = format!("e30.{}.sig", BASE64_URL_SAFE_NO_PAD.encode(claims));
         assert_eq!(Principal::of_token(&token), Ok(expected));
     }

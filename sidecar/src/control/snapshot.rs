@@ -73,7 +73,12 @@ pub struct Pending {
 impl Pending {
     /// Takes a piece. Returns the announced version once it was the last.
     pub fn push(&mut self, piece: stream::Update) -> Option<Version> {
-        let stream::Update { version, upserts, removes, last } = piece;
+        let stream::Update {
+            version,
+            upserts,
+            removes,
+            last,
+        } = piece;
         self.upserts.extend(upserts);
         self.removes.extend(removes);
         last.then(|| Version::from_wire(version))
@@ -92,26 +97,52 @@ impl Snapshot {
 
     /// The snapshot after `pending`, if it decodes and is the announced version.
     pub fn apply(&self, pending: Pending, announced: &Version) -> Result<Self, UpdateError> {
-        let mut next = Self { encoded: self.encoded.clone(), decoded: clone_held(&self.decoded) };
+        let mut next = Self {
+            encoded: self.encoded.clone(),
+            decoded: clone_held(&self.decoded),
+        };
         for name in pending.removes {
             let name = parse(&name)?;
             next.encoded.remove(&name);
             next.decoded.remove(&name);
         }
         for unit in pending.upserts {
-            let stream::Unit { name, hash, features: _, content } = unit;
+            let stream::Unit {
+                name,
+                hash,
+                features: _,
+                content,
+            } = unit;
             let name = parse(&name)?;
             let content = match content {
                 Some(stream::unit::Content::Body(body)) => Body::Json(body),
                 Some(stream::unit::Content::Denied(stream::Denied { reason })) => {
                     Body::Denied(ConfigError::new(ConfigReason::SidecarTooOld, reason))
                 }
-                None => return Err(UpdateError::Unit { unit: name.to_string(), reason: "it has no content".into() }),
+                None => {
+                    return Err(UpdateError::Unit {
+                        unit: name.to_string(),
+                        reason: "it has no content".into(),
+                    });
+                }
             };
-            next.insert(name, Encoded { hash: Hash::from_wire(hash), content })?;
+            next.insert(
+                name,
+                Encoded {
+                    hash: Hash::from_wire(hash),
+                    content,
+                },
+            )?;
         }
         let found = next.version();
-        if found == *announced { Ok(next) } else { Err(UpdateError::Version { announced: announced.clone(), found }) }
+        if found == *announced {
+            Ok(next)
+        } else {
+            Err(UpdateError::Version {
+                announced: announced.clone(),
+                found,
+            })
+        }
     }
 
     /// The version of what is held.
@@ -121,42 +152,65 @@ impl Snapshot {
 
     /// `name -> hash`, for Hello.
     pub fn held(&self) -> std::collections::HashMap<String, String> {
-        self.encoded.iter().map(|(name, unit)| (name.to_string(), unit.hash.to_string())).collect()
+        self.encoded
+            .iter()
+            .map(|(name, unit)| (name.to_string(), unit.hash.to_string()))
+            .collect()
     }
 
     /// The units, encoded.
     pub fn encoded(&self) -> Vec<(UnitName, Encoded)> {
-        self.encoded.iter().map(|(name, unit)| (name.clone(), unit.clone())).collect()
+        self.encoded
+            .iter()
+            .map(|(name, unit)| (name.clone(), unit.clone()))
+            .collect()
     }
 
     /// The units, decoded: what the program is compiled from.
     pub fn unit_set(&self) -> UnitSet {
-        UnitSet { units: clone_held(&self.decoded) }
+        UnitSet {
+            units: clone_held(&self.decoded),
+        }
     }
 
     fn insert(&mut self, name: UnitName, unit: Encoded) -> Result<(), UpdateError> {
-        let refuse = |reason: String| UpdateError::Unit { unit: name.to_string(), reason };
+        let refuse = |reason: String| UpdateError::Unit {
+            unit: name.to_string(),
+            reason,
+        };
         let content = match &unit.content {
             Body::Json(body) => {
                 // A secret's hash is keyed with a key that no sidecar has.
                 if name.kind() != UnitKind::Secret && Hash::of(body) != unit.hash {
-                    return Err(refuse("its body does not have the hash it was sent with".into()));
+                    return Err(refuse(
+                        "its body does not have the hash it was sent with".into(),
+                    ));
                 }
-                Content::Unit(Arc::new(Unit::decode(&name, body).map_err(|error| refuse(error.to_string()))?))
+                Content::Unit(Arc::new(
+                    Unit::decode(&name, body).map_err(|error| refuse(error.to_string()))?,
+                ))
             }
             Body::Denied(error) => Content::Denied(error.clone()),
         };
-        self.decoded.insert(name.clone(), Held { hash: unit.hash.clone(), content });
+        self.decoded.insert(
+            name.clone(),
+            Held {
+                hash: unit.hash.clone(),
+                content,
+            },
+        );
         self.encoded.insert(name, unit);
         Ok(())
     }
 }
 
 fn parse(name: &str) -> Result<UnitName, UpdateError> {
-    name.parse().map_err(|error: sluice_snapshot::name::NameError| UpdateError::Unit {
-        unit: name.chars().take(80).collect(),
-        reason: error.to_string(),
-    })
+    name.parse().map_err(
+        |error: sluice_snapshot::name::NameError| UpdateError::Unit {
+            unit: name.chars().take(80).collect(),
+            reason: error.to_string(),
+        },
+    )
 }
 
 fn clone_held(units: &BTreeMap<UnitName, Held>) -> BTreeMap<UnitName, Held> {
@@ -167,7 +221,13 @@ fn clone_held(units: &BTreeMap<UnitName, Held>) -> BTreeMap<UnitName, Held> {
                 Content::Unit(unit) => Content::Unit(unit.clone()),
                 Content::Denied(error) => Content::Denied(error.clone()),
             };
-            (name.clone(), Held { hash: hash.clone(), content })
+            (
+                name.clone(),
+                Held {
+                    hash: hash.clone(),
+                    content,
+                },
+            )
         })
         .collect()
 }
@@ -192,13 +252,21 @@ mod tests {
     }
 
     fn pending(upserts: Vec<stream::Unit>, removes: &[&UnitName]) -> Pending {
-        Pending { upserts, removes: removes.iter().map(ToString::to_string).collect() }
+        Pending {
+            upserts,
+            removes: removes.iter().map(ToString::to_string).collect(),
+        }
     }
 
     #[test]
     fn pieces_count_only_once_the_last_has_come() {
         let mut collected = Pending::default();
-        let piece = |last| stream::Update { version: "v".into(), upserts: Vec::new(), removes: vec!["x".into()], last };
+        let piece = |last| stream::Update {
+            version: "v".into(),
+            upserts: Vec::new(),
+            removes: vec!["x".into()],
+            last,
+        };
         assert_eq!(collected.push(piece(false)), None);
         assert_eq!(collected.push(piece(true)), Some(Version::from_wire("v")));
         assert_eq!(collected.removes.len(), 2);
@@ -209,9 +277,17 @@ mod tests {
         let (a, b) = (UnitName::fleet("shop", "a"), UnitName::fleet("shop", "b"));
         let ((one, h1), (two, h2)) = (fleet(1), fleet(2));
         let both = Snapshot::default()
-            .apply(pending(vec![upsert(&a, one.clone(), &h1), upsert(&b, two, &h2)], &[]), &Version::of([(&a, &h1), (&b, &h2)]))
+            .apply(
+                pending(
+                    vec![upsert(&a, one.clone(), &h1), upsert(&b, two, &h2)],
+                    &[],
+                ),
+                &Version::of([(&a, &h1), (&b, &h2)]),
+            )
             .expect("applies");
-        let only_b = both.apply(pending(Vec::new(), &[&a]), &Version::of([(&b, &h2)])).expect("applies");
+        let only_b = both
+            .apply(pending(Vec::new(), &[&a]), &Version::of([(&b, &h2)]))
+            .expect("applies");
         assert_eq!(only_b.held().len(), 1);
         assert_eq!(only_b.version(), Version::of([(&b, &h2)]));
         assert_eq!(both.held().len(), 2, "the former snapshot is untouched");
@@ -221,18 +297,40 @@ mod tests {
     fn a_wrong_version_hash_name_or_shape_is_refused() {
         let a = UnitName::fleet("shop", "a");
         let (body, hash) = fleet(1);
-        let apply = |unit: stream::Unit, version: Version| Snapshot::default().apply(pending(vec![unit], &[]), &version).err();
+        let apply = |unit: stream::Unit, version: Version| {
+            Snapshot::default()
+                .apply(pending(vec![unit], &[]), &version)
+                .err()
+        };
         let right = Version::of([(&a, &hash)]);
-        assert!(matches!(apply(upsert(&a, body.clone(), &hash), Version::from_wire("other")), Some(UpdateError::Version { .. })));
+        assert!(matches!(
+            apply(upsert(&a, body.clone(), &hash), Version::from_wire("other")),
+            Some(UpdateError::Version { .. })
+        ));
         let (_, other) = fleet(2);
-        assert!(matches!(apply(upsert(&a, body.clone(), &other), Version::of([(&a, &other)])), Some(UpdateError::Unit { .. })));
+        assert!(matches!(
+            apply(
+                upsert(&a, body.clone(), &other),
+                Version::of([(&a, &other)])
+            ),
+            Some(UpdateError::Unit { .. })
+        ));
         let unknown = Bytes::from_static(br#"{"sessions":1,"later":true}"#);
         let unknown_hash = Hash::of(&unknown);
         assert!(matches!(
-            apply(upsert(&a, unknown, &unknown_hash), Version::of([(&a, &unknown_hash)])),
+            apply(
+                upsert(&a, unknown, &unknown_hash),
+                Version::of([(&a, &unknown_hash)])
+            ),
             Some(UpdateError::Unit { .. })
         ));
-        let nameless = stream::Unit { name: "nonsense".into(), ..upsert(&a, body, &hash) };
-        assert!(matches!(apply(nameless, right), Some(UpdateError::Unit { .. })));
+        let nameless = stream::Unit {
+            name: "nonsense".into(),
+            ..upsert(&a, body, &hash)
+        };
+        assert!(matches!(
+            apply(nameless, right),
+            Some(UpdateError::Unit { .. })
+        ));
     }
 }

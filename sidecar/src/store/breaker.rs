@@ -14,7 +14,10 @@ pub struct Breaker {
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self { open: Cell::new(true), timeouts: Cell::new(0) }
+        Self {
+            open: Cell::new(true),
+            timeouts: Cell::new(0),
+        }
     }
 }
 
@@ -62,6 +65,9 @@ mod tests {
         assert!(breaker.timed_out() && breaker.is_open());
         assert!(!breaker.timed_out(), "it opens once");
         breaker.close();
-        assert!(!breaker.timed_out() && !breaker.is_open(), "and counts from the start");
+        assert!(
+            !breaker.timed_out() && !breaker.is_open(),
+            "and counts from the start"
+        );
     }
 }

@@ -24,7 +24,10 @@ use crate::{
 /// Must run inside a `LocalSet`.
 pub async fn serve(shared: Arc<Shared>, mut calls: mpsc::Receiver<StoreCall>, metrics: Metrics) {
     let mut changes = shared.live.subscribe();
-    let mut stores = Stores { open: BTreeMap::new(), metrics };
+    let mut stores = Stores {
+        open: BTreeMap::new(),
+        metrics,
+    };
     stores.follow(&shared);
     loop {
         tokio::select! {
@@ -65,17 +68,40 @@ impl Stores {
     fn follow(&mut self, shared: &Arc<Shared>) {
         let set = shared.live.units();
         let wanted = wanted(&set);
-        self.open.retain(|name, open| wanted.get(name).is_some_and(|wanted| wanted.identity == open.identity));
-        for (name, Wanted { identity, unit, credentials }) in wanted {
+        self.open.retain(|name, open| {
+            wanted
+                .get(name)
+                .is_some_and(|wanted| wanted.identity == open.identity)
+        });
+        for (
+            name,
+            Wanted {
+                identity,
+                unit,
+                credentials,
+            },
+        ) in wanted
+        {
             if !self.open.contains_key(&name) {
                 let settings = redis::Settings::new(&unit, credentials);
-                let (handle, unit_name, up) = (shared.stores.clone(), name.clone(), self.metrics.up.with_label_values(&[&unit.name]));
+                let (handle, unit_name, up) = (
+                    shared.stores.clone(),
+                    name.clone(),
+                    self.metrics.up.with_label_values(&[&unit.name]),
+                );
                 let connections = Rc::new(redis::Connections::new(settings, move |open| {
                     handle.set_open(&unit_name, open);
                     up.set(i64::from(!open));
                 }));
                 let keeper = spawn_local(connections.clone().keep());
-                self.open.insert(name, Open { identity, connections, keeper });
+                self.open.insert(
+                    name,
+                    Open {
+                        identity,
+                        connections,
+                        keeper,
+                    },
+                );
             }
         }
     }
@@ -110,7 +136,10 @@ impl Stores {
                     label
                 }
             };
-            metrics.calls.with_label_values(&[name.as_str(), label]).inc();
+            metrics
+                .calls
+                .with_label_values(&[name.as_str(), label])
+                .inc();
         });
     }
 }
@@ -134,7 +163,10 @@ fn wanted(set: &UnitSet) -> BTreeMap<UnitName, Wanted> {
         if let Content::Unit(unit) = &held.content
             && let Unit::Store(store) = &**unit
         {
-            let secret = store.credentials.as_ref().and_then(|name| set.units.get(name));
+            let secret = store
+                .credentials
+                .as_ref()
+                .and_then(|name| set.units.get(name));
             let identity = (held.hash.clone(), secret.map(|secret| secret.hash.clone()));
             let credentials = secret.and_then(|secret| match &secret.content {
                 Content::Unit(unit) => match &**unit {
@@ -146,7 +178,14 @@ fn wanted(set: &UnitSet) -> BTreeMap<UnitName, Wanted> {
                 },
                 Content::Denied(_) => None,
             });
-            wanted.insert(name.clone(), Wanted { identity, unit: store.clone(), credentials });
+            wanted.insert(
+                name.clone(),
+                Wanted {
+                    identity,
+                    unit: store.clone(),
+                    credentials,
+                },
+            );
         }
     }
     wanted
@@ -174,10 +213,16 @@ impl Metrics {
     /// Registers them.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
         let calls = IntCounterVec::new(
-            Opts::new("sluice_store_calls_total", "Calls to a store, by result (`open`: it was given up before)."),
+            Opts::new(
+                "sluice_store_calls_total",
+                "Calls to a store, by result (`open`: it was given up before).",
+            ),
             &["store", "result"],
         )?;
-        let up = IntGaugeVec::new(Opts::new("sluice_store_up", "1 while the store answers."), &["store"])?;
+        let up = IntGaugeVec::new(
+            Opts::new("sluice_store_up", "1 while the store answers."),
+            &["store"],
+        )?;
         registry.register(Box::new(calls.clone()))?;
         registry.register(Box::new(up.clone()))?;
         Ok(Self { calls, up })

@@ -3,8 +3,8 @@
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisResult, Script, SetExpiry,
-    SetOptions, TlsCertificates,
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo,
+    RedisResult, Script, SetExpiry, SetOptions, TlsCertificates,
     aio::{ConnectionLike, MultiplexedConnection},
     cluster::ClusterClientBuilder,
     cluster_async::ClusterConnection,
@@ -40,37 +40,77 @@ pub struct Settings {
 impl Settings {
     /// Of a store unit and its credentials.
     pub fn new(unit: &Unit, credentials: Option<Credentials>) -> Self {
-        let Unit { name, mode, addresses, tls, credentials: _, key_prefix } = unit.clone();
-        Self { name, key_prefix, mode, addresses, tls, credentials }
+        let Unit {
+            name,
+            mode,
+            addresses,
+            tls,
+            credentials: _,
+            key_prefix,
+        } = unit.clone();
+        Self {
+            name,
+            key_prefix,
+            mode,
+            addresses,
+            tls,
+            credentials,
+        }
     }
 
     fn certificates(&self) -> TlsCertificates {
         let ca = self.tls.as_ref().and_then(|tls| tls.ca.as_ref());
-        TlsCertificates { client_tls: None, root_cert: ca.map(|pem| pem.clone().into_bytes()) }
+        TlsCertificates {
+            client_tls: None,
+            root_cert: ca.map(|pem| pem.clone().into_bytes()),
+        }
     }
 
     fn login(&self) -> (Option<String>, Option<String>) {
-        let text = |bytes: &sluice_snapshot::SecretBytes| String::from_utf8_lossy(bytes.expose()).into_owned();
+        let text = |bytes: &sluice_snapshot::SecretBytes| {
+            String::from_utf8_lossy(bytes.expose()).into_owned()
+        };
         let credentials = self.credentials.as_ref();
         (
-            credentials.and_then(|credentials| credentials.username.as_ref()).map(text),
-            credentials.and_then(|credentials| credentials.password.as_ref()).map(text),
+            credentials
+                .and_then(|credentials| credentials.username.as_ref())
+                .map(text),
+            credentials
+                .and_then(|credentials| credentials.password.as_ref())
+                .map(text),
         )
     }
 
     fn address(&self, address: &str) -> RedisResult<ConnectionAddr> {
-        let invalid = || redis::RedisError::from((redis::ErrorKind::InvalidClientConfig, "an address is host:port"));
+        let invalid = || {
+            redis::RedisError::from((
+                redis::ErrorKind::InvalidClientConfig,
+                "an address is host:port",
+            ))
+        };
         let (host, port) = address.rsplit_once(':').ok_or_else(invalid)?;
-        let (host, port) = (host.trim_matches(['[', ']']).to_owned(), port.parse().map_err(|_| invalid())?);
+        let (host, port) = (
+            host.trim_matches(['[', ']']).to_owned(),
+            port.parse().map_err(|_| invalid())?,
+        );
         Ok(match self.tls {
-            Some(_) => ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None },
+            Some(_) => ConnectionAddr::TcpTls {
+                host,
+                port,
+                insecure: false,
+                tls_params: None,
+            },
             None => ConnectionAddr::Tcp(host, port),
         })
     }
 
     async fn connect(&self) -> RedisResult<Connection> {
         let (username, password) = self.login();
-        let addresses = self.addresses.iter().map(|address| self.address(address)).collect::<RedisResult<Vec<_>>>()?;
+        let addresses = self
+            .addresses
+            .iter()
+            .map(|address| self.address(address))
+            .collect::<RedisResult<Vec<_>>>()?;
         match &self.mode {
             RedisMode::Standalone => {
                 let mut login = RedisConnectionInfo::default();
@@ -80,18 +120,30 @@ impl Settings {
                 if let Some(password) = password {
                     login = login.set_password(password);
                 }
-                let first = addresses.into_iter().next().ok_or((redis::ErrorKind::InvalidClientConfig, "no address"))?;
+                let first = addresses
+                    .into_iter()
+                    .next()
+                    .ok_or((redis::ErrorKind::InvalidClientConfig, "no address"))?;
                 let info = first.into_connection_info()?.set_redis_settings(login);
                 let client = match self.tls {
                     Some(_) => Client::build_with_tls(info, self.certificates())?,
                     None => Client::open(info)?,
                 };
                 // Deadlines are ours: the library's own would hide which of the two passed.
-                let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(None);
-                Ok(Connection::Single(client.get_multiplexed_async_connection_with_config(&config).await?))
+                let config = AsyncConnectionConfig::new()
+                    .set_connection_timeout(Some(CONNECT))
+                    .set_response_timeout(None);
+                Ok(Connection::Single(
+                    client
+                        .get_multiplexed_async_connection_with_config(&config)
+                        .await?,
+                ))
             }
             RedisMode::Cluster => {
-                let nodes = addresses.into_iter().map(IntoConnectionInfo::into_connection_info).collect::<RedisResult<Vec<_>>>()?;
+                let nodes = addresses
+                    .into_iter()
+                    .map(IntoConnectionInfo::into_connection_info)
+                    .collect::<RedisResult<Vec<_>>>()?;
                 let mut builder = ClusterClientBuilder::new(nodes).connection_timeout(CONNECT);
                 if let Some(username) = username {
                     builder = builder.username(username);
@@ -102,10 +154,16 @@ impl Settings {
                 if self.tls.is_some() {
                     builder = builder.certs(self.certificates());
                 }
-                Ok(Connection::Cluster(builder.build()?.get_async_connection().await?))
+                Ok(Connection::Cluster(
+                    builder.build()?.get_async_connection().await?,
+                ))
             }
             RedisMode::Sentinel { primary } => {
-                let mut builder = SentinelClientBuilder::new(addresses, primary.clone(), SentinelServerType::Master)?;
+                let mut builder = SentinelClientBuilder::new(
+                    addresses,
+                    primary.clone(),
+                    SentinelServerType::Master,
+                )?;
                 if let Some(username) = username {
                     builder = builder.set_client_to_redis_username(username);
                 }
@@ -117,7 +175,9 @@ impl Settings {
                         .set_client_to_redis_tls_mode(redis::TlsMode::Secure)
                         .set_client_to_redis_certificates(self.certificates());
                 }
-                Ok(Connection::Single(builder.build()?.get_async_connection().await?))
+                Ok(Connection::Single(
+                    builder.build()?.get_async_connection().await?,
+                ))
             }
         }
     }
@@ -131,7 +191,10 @@ enum Connection {
 }
 
 impl ConnectionLike for Connection {
-    fn req_packed_command<'a>(&'a mut self, cmd: &'a redis::Cmd) -> redis::RedisFuture<'a, redis::Value> {
+    fn req_packed_command<'a>(
+        &'a mut self,
+        cmd: &'a redis::Cmd,
+    ) -> redis::RedisFuture<'a, redis::Value> {
         match self {
             Self::Single(connection) => connection.req_packed_command(cmd),
             Self::Cluster(connection) => connection.req_packed_command(cmd),
@@ -197,7 +260,10 @@ impl Connections {
                     told = false;
                     self.broken.notified().await;
                     self.live.replace(None);
-                    tracing::warn!(store, "the store is away: limits answer as onStoreFailure says");
+                    tracing::warn!(
+                        store,
+                        "the store is away: limits answer as onStoreFailure says"
+                    );
                     None
                 }
                 Ok(Err(error)) => Some(error.to_string()),
@@ -206,7 +272,11 @@ impl Connections {
             if let Some(reason) = failure
                 && !std::mem::replace(&mut told, true)
             {
-                tracing::warn!(store, reason, "the store cannot be used; check its address and credentials in SluiceConfig");
+                tracing::warn!(
+                    store,
+                    reason,
+                    "the store cannot be used; check its address and credentials in SluiceConfig"
+                );
             }
             tokio::time::sleep(RETRY).await;
         }
@@ -215,12 +285,18 @@ impl Connections {
     /// A connection counts once it has answered: a hung server still accepts.
     async fn connect_and_probe(&self) -> RedisResult<Connection> {
         let mut connection = self.settings.connect().await?;
-        redis::cmd("PING").query_async::<()>(&mut connection).await?;
+        redis::cmd("PING")
+            .query_async::<()>(&mut connection)
+            .await?;
         Ok(connection)
     }
 
     /// Takes tokens of a global bucket.
-    pub async fn lease(&self, key: &BucketKey, request: &slice::Request) -> Result<slice::Reply, StoreError> {
+    pub async fn lease(
+        &self,
+        key: &BucketKey,
+        request: &slice::Request,
+    ) -> Result<slice::Reply, StoreError> {
         let key = key.store_key(&self.settings.key_prefix);
         let numbers: Vec<i64> = self
             .ask(async |connection| {
@@ -241,13 +317,21 @@ impl Connections {
             .conditional_set(redis::ExistenceCheck::NX)
             .with_expiration(SetExpiry::PX(ttl_ms.max(1)));
         self.ask(async |connection| {
-            let set: Option<String> = redis::cmd("SET").arg(key).arg(1).arg(options).query_async(connection).await?;
+            let set: Option<String> = redis::cmd("SET")
+                .arg(key)
+                .arg(1)
+                .arg(options)
+                .query_async(connection)
+                .await?;
             Ok(set.is_some())
         })
         .await
     }
 
-    async fn ask<T>(&self, question: impl AsyncFnOnce(&mut Connection) -> RedisResult<T>) -> Result<T, StoreError> {
+    async fn ask<T>(
+        &self,
+        question: impl AsyncFnOnce(&mut Connection) -> RedisResult<T>,
+    ) -> Result<T, StoreError> {
         if self.breaker.is_open() {
             return Err(StoreError::Open);
         }

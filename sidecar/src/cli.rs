@@ -80,8 +80,9 @@ pub fn command() -> Command {
 pub struct ServeArgs {
     /// A port to serve and the application behind it, as LISTEN=APP; may be repeated.
     ///
-    /// The number of the LISTEN port is the Service's targetPort: it chooses the routes.
-    #[arg(long = "inbound", value_name = "LISTEN=APP", required = true)]
+    /// The number of the LISTEN port is the Service's targetPort: it chooses the routes. Without any the sidecar holds
+    /// its configuration and serves nothing: as it is injected where nothing leads traffic to it yet.
+    #[arg(long = "inbound", value_name = "LISTEN=APP")]
     pub inbound: Vec<Inbound>,
 
     /// The stream to the operator.
@@ -274,6 +275,12 @@ mod tests {
             "sluice-operator.sluice-system.svc"
         );
         assert_eq!(serve.data_threads, 1);
+    }
+
+    #[test]
+    fn an_injected_sidecar_has_no_port_to_serve_yet() {
+        let line = [LEAST[0]].into_iter().chain(LEAST[3..].iter().copied());
+        assert!(matches!(Cli::read(line), Ok(Cli::Serve(serve)) if serve.inbound.is_empty()));
     }
 
     #[test]

@@ -129,6 +129,9 @@ async fn run(args: &ServeArgs, settings: Settings) -> anyhow::Result<Drained> {
     drop(plan);
     listening.met();
     tracing::info!(listening = ?threads.listening, build = build::describe(), "serving");
+    if args.inbound.is_empty() {
+        tracing::warn!("no --inbound is given: configuration is held, but no traffic passes here");
+    }
 
     let pages_of = Pages::default()
         .health(shared.readiness.clone())

@@ -307,6 +307,7 @@ impl Actor {
         }
         self.applied = true;
         self.follow_trust_domain(&changes);
+        let of_resource = changes.iter().any(is_of_resource);
         let metrics = self.wiring.metrics.clone();
         let begun = Instant::now();
         metrics
@@ -315,7 +316,11 @@ impl Actor {
         let delta = self.work(move |engine| engine.apply(changes)).await?;
         metrics.translated.observe(begun.elapsed().as_secs_f64());
         self.publish(&delta, seen)?;
-        self.announce(delta);
+        // A wish may change no unit yet (a placement is moved to, never switched to): who drives it must hear of it.
+        match of_resource {
+            true => self.tell(delta),
+            false => self.announce(delta),
+        }
         Ok(())
     }
 
@@ -397,9 +402,13 @@ impl Actor {
 
     fn announce(&self, delta: Delta) {
         if !delta.is_empty() {
-            // Nobody may be following.
-            let _ = self.deltas.send(Arc::new(delta));
+            self.tell(delta);
         }
+    }
+
+    fn tell(&self, delta: Delta) {
+        // Nobody may be following.
+        let _ = self.deltas.send(Arc::new(delta));
     }
 
     fn follow_trust_domain(&self, changes: &[Change]) {
@@ -528,6 +537,16 @@ impl Metrics {
         registry.register(Box::new(translated))?;
         Ok(metrics)
     }
+}
+
+/// Whether a change is about a resource, which has an owner who waits for its status.
+fn is_of_resource(change: &Change) -> bool {
+    let kind = match change {
+        Change::Upsert(object) => object.id().kind,
+        Change::Undecodable(undecodable) => undecodable.id.kind,
+        Change::Delete(id) => id.kind,
+    };
+    matches!(kind, Kind::ApiRoute | Kind::RateLimitPolicy | Kind::ShardSet)
 }
 
 #[cfg(test)]

@@ -315,3 +315,43 @@ async fn a_source_that_ends_does_not_end_the_engine_and_findings_are_told() {
     assert_eq!(count.expect("the engine runs"), 1);
     world.stop().await;
 }
+
+/// A placement in force that is not the one asked for: no unit changes with the wish.
+fn wish(shard: &str) -> Change {
+    let member = |name: &str| json!({"name": "a", "role": "Primary", "backendRef": {"name": name, "port": 80}});
+    let set: sluice_crds::ShardSet = decode(json!({
+        "apiVersion": "sluice.dev/v1alpha1",
+        "kind": "ShardSet",
+        "metadata": {"name": "set", "namespace": "shop"},
+        "spec": {
+            "keyspace": {"slots": 16384, "hash": "CRC16"},
+            "key": {"from": [{"type": "Header", "header": {"name": "X-Tenant"}}]},
+            "shards": [
+                {"name": "s0", "members": [member("orders")]},
+                {"name": "s1", "members": [member("orders")]},
+            ],
+            "placement": [{"slots": "0-16383", "shard": shard}],
+        },
+        "status": {"epoch": 1, "placement": [{"slots": "0-16383", "shard": "s0"}]},
+    }));
+    Change::Upsert(Object::from(&set))
+}
+
+#[tokio::test]
+async fn a_wish_is_told_though_no_unit_changes_with_it() {
+    let (world, [source]) = World::start(["all"]);
+    source.send(orders(&["p0"])).await.expect("sent");
+    source.send(vec![wish("s0")]).await.expect("sent");
+    source.synced().await.expect("sent");
+    let map = |engine: &Engine| engine.unit(&UnitName::shard_map("shop", "set")).map(|unit| unit.hash.clone());
+    let before = world.handle.read(map).await.expect("the engine runs");
+    let mut deltas = world.handle.deltas();
+    source.send(vec![wish("s1")]).await.expect("sent");
+    tokio::time::timeout(PATIENCE, deltas.recv())
+        .await
+        .expect("in time")
+        .expect("told");
+    let after = world.handle.read(map).await.expect("the engine runs");
+    assert!(before.is_some() && before == after, "{before:?} {after:?}");
+    world.stop().await;
+}

@@ -1,4 +1,14 @@
 //! The tier without a cluster: the product's programs on addresses of their own, fed from files. One module per
 //! concern; this file lists them.
 
+mod broken;
+mod changes;
 mod clients;
+mod global_limit;
+mod identities;
+mod manifests;
+mod moves;
+mod operator_away;
+mod place;
+mod reasons;
+mod store_away;

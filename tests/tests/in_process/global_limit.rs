@@ -1,0 +1,133 @@
+//! Point 6, last sentence: a global limit on one key over two sidecars costs few Redis commands and admits hardly more
+//! than one bucket would.
+
+use std::time::Instant;
+
+use anyhow::ensure;
+use sluice_tests::load::Report;
+use sluice_tests::{Load, Redis, With, get, isolated};
+
+use crate::place::{Plan, Pod, config, documents, policy, route};
+
+/// The limit: a rate per second and a burst.
+const RATE: f64 = 100.0;
+const BURST: f64 = 200.0;
+const OVERSHOOT: f64 = 0.01;
+
+/// Commands that the requests may cost, whatever a script does inside Redis.
+const MOST_COMMANDS: u64 = 50;
+
+fn limited() -> String {
+    let limit = format!(
+        "    key: [{{type: Header, header: {{name: X-Key}}}}]
+    algorithm: {{type: TokenBucket, tokenBucket: {{requests: {RATE}, per: 1s, burst: {BURST}}}}}
+    scope: Global
+    global: {{storeRef: {{name: default}}, consistency: Leased, maxOvershoot: \"1%\", onStoreFailure: Deny, maxWait: 250ms}}
+"
+    );
+    documents(&[
+        route("orders", "  requestLimits: {maxBodySize: 1Mi}\n"),
+        policy("orders", &limit),
+    ])
+}
+
+/// `requests` at `rate` to one sidecar. A store that is asked on a busy machine may not answer in time: nothing is
+/// admitted then.
+async fn ask(pod: &Pod, requests: u32, rate: u32) -> Report {
+    Load::against(pod.sidecar.address)
+        .per_second(rate)
+        .request(|_| get("/").with("host", "orders.example").with("x-key", "one"))
+        .check(|answer| match answer.status.as_u16() {
+            200 | 429 | 503 => Ok(()),
+            status => Err(format!("status {status}: {}", answer.text())),
+        })
+        .run(std::time::Duration::from_secs_f64(
+            f64::from(requests) / f64::from(rate),
+        ))
+        .await
+}
+
+#[test]
+fn a_thousand_requests_on_one_key_cost_few_commands_and_overshoot_little() {
+    isolated!(async |world| {
+        let redis = Redis::start(world).await?;
+        let mut plan = Plan::new(world)?;
+        plan.group("api")?;
+        plan.put("config", &config(&[("default", redis.address())]))?;
+        plan.put("orders", &limited())?;
+        let place = plan.start().await?;
+        place.live("ApiRoute", "orders").await?;
+        place.live("RateLimitPolicy", "orders").await?;
+        redis.reset_counts().await?;
+
+        // 500 a second against 100: over the limit for most of the time.
+        let began = Instant::now();
+        let [one, other] = [&place.pods[0], &place.pods[1]];
+        let (one, other) = tokio::join!(ask(one, 500, 250), ask(other, 500, 250));
+        let took = began.elapsed().as_secs_f64();
+
+        let counts = redis.command_counts().await?;
+        // A script's own calls are no round trips.
+        let sent = ["evalsha", "eval", "script|load"];
+        let commands: u64 = sent.iter().filter_map(|name| counts.get(*name)).sum();
+        let admitted: u64 = [&one, &other]
+            .iter()
+            .filter_map(|r| r.statuses.get(&200))
+            .sum();
+        let total = one.sent + other.sent;
+        let bucket = BURST + RATE * took;
+        println!(
+            "{total} requests in {took:.2} s: {commands} commands ({counts:?}), {admitted} admitted of {bucket:.0}"
+        );
+        println!("{one}\n{other}");
+        for report in [&one, &other] {
+            ensure!(report.failed == 0, "{report}");
+        }
+        ensure!((990..=1010).contains(&total), "{total} requests");
+        ensure!(
+            commands > 0 && commands <= MOST_COMMANDS,
+            "{commands} commands: {counts:?}"
+        );
+        ensure!(
+            admitted as f64 <= bucket * (1.0 + OVERSHOOT),
+            "{admitted} admitted of {bucket:.0}"
+        );
+        ensure!(
+            admitted as f64 >= BURST * 0.8,
+            "only {admitted} admitted of {bucket:.0}"
+        );
+        Ok(())
+    });
+}
+
+/// What one sidecar has leased and does not use is not lost: alone, the other one gets the whole rate.
+#[test]
+fn the_rate_follows_the_demand() {
+    isolated!(async |world| {
+        let redis = Redis::start(world).await?;
+        let mut plan = Plan::new(world)?;
+        plan.group("api")?;
+        plan.put("config", &config(&[("default", redis.address())]))?;
+        plan.put("orders", &limited())?;
+        let place = plan.start().await?;
+        place.live("ApiRoute", "orders").await?;
+        place.live("RateLimitPolicy", "orders").await?;
+        // Both spend the burst.
+        let [one, other] = [&place.pods[0], &place.pods[1]];
+        tokio::join!(ask(one, 300, 300), ask(other, 300, 300));
+        // Then only one goes on.
+        let began = Instant::now();
+        let report = ask(other, 800, 200).await;
+        let took = began.elapsed().as_secs_f64();
+        let admitted = report.statuses.get(&200).copied().unwrap_or_default() as f64;
+        println!("alone: {admitted} admitted in {took:.2} s at {RATE} a second");
+        ensure!(report.failed == 0, "{report}");
+        // Half of the rate is what a fixed share would give it.
+        ensure!(admitted >= RATE * took * 0.65, "{admitted} in {took:.2} s");
+        ensure!(
+            admitted <= (BURST + RATE * took) * (1.0 + OVERSHOOT),
+            "{admitted} in {took:.2} s"
+        );
+        Ok(())
+    });
+}

@@ -459,9 +459,17 @@ impl Backoff for Waits {
 
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::hmac;
     use serde_json::json;
+    use sluice_process::Readiness;
+    use sluice_translate::{Pods, world::Settings};
 
     use super::*;
+    use crate::{
+        engine,
+        identity::{Authority, CaMaterial},
+        stream::SessionTable,
+    };
 
     fn reader() -> (Arc<Known>, impl Reader<DynamicObject>) {
         struct Offline(Arc<Known>);
@@ -481,6 +489,10 @@ mod tests {
                         })
                     }
                 }
+            }
+
+            fn forget(&self, object: &ObjectId) {
+                self.0.remove(object);
             }
         }
         let known = Arc::new(Known::default());
@@ -541,6 +553,88 @@ mod tests {
             matches!(change, Change::Upsert(Object::ApiRoute(_))),
             "{change:?}"
         );
+    }
+
+    /// A running engine that waits for one watch of ApiRoutes, and that watch.
+    fn engine() -> (Handle, Follower, Shutdown) {
+        let material = CaMaterial::generate(1_800_000_000).expect("a CA");
+        let settings = Settings {
+            hash_key: hmac::Key::new(hmac::HMAC_SHA256, material.hash_key.expose()),
+            operator_namespace: "sluice-system".into(),
+            pods: Pods::FromPods,
+        };
+        let authority = Authority::new(material, "operator", "cluster.local", 1_800_000_000);
+        let shutdown = Shutdown::default();
+        let (handle, actor) = engine::new(engine::Wiring {
+            settings,
+            published: Arc::default(),
+            table: SessionTable::new(),
+            authority: Arc::new(authority.expect("an authority")),
+            ready: Readiness::default().condition("world"),
+            metrics: engine::Metrics::register(&Registry::new()).expect("registers"),
+            verify: false,
+            shutdown: shutdown.clone(),
+        });
+        let inlet = handle.inlet("ApiRoute");
+        tokio::spawn(actor.run());
+        let metrics = Metrics::register(&Registry::new()).expect("registers");
+        let follower = Follower::new(Kind::ApiRoute, inlet, metrics);
+        (handle, follower, shutdown)
+    }
+
+    fn named(name: &str) -> DynamicObject {
+        let mut object = route(json!({"parentRefs": [{"kind": "Service", "name": "orders"}]}));
+        object.metadata.name = Some(name.to_owned());
+        object
+    }
+
+    /// Waits until the engine knows exactly these ApiRoutes.
+    async fn until(handle: &Handle, names: &[&str]) {
+        let look = |engine: &sluice_translate::Engine| {
+            let names = engine.resources().map(|id| id.name.to_string());
+            names.collect::<Vec<_>>()
+        };
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            let known = handle.read(look).await.expect("the engine runs");
+            if known == names {
+                return;
+            }
+            assert!(std::time::Instant::now() < deadline, "{known:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_replaces_what_was_known_and_a_failed_one_leaves_it() {
+        let (handle, mut follower, shutdown) = engine();
+        let (known, reader) = reader();
+        let events = |names: &[&str]| {
+            let objects = names.iter().map(|name| Event::InitApply(named(name)));
+            let all = std::iter::once(Event::Init).chain(objects);
+            all.chain([Event::InitDone]).collect::<Vec<_>>()
+        };
+        for event in events(&["a", "b"]) {
+            follower.take(event, &reader).await.expect("the engine runs");
+        }
+        until(&handle, &["a", "b"]).await;
+
+        // A list that fails half way, then a watch event, then a whole list without `b`.
+        for event in [Event::Init, Event::InitApply(named("a"))] {
+            follower.take(event, &reader).await.expect("the engine runs");
+        }
+        let error = watcher::Error::NoResourceVersion;
+        follower.failed(&error, &reader).await.expect("the engine runs");
+        let event = Event::Apply(named("c"));
+        follower.take(event, &reader).await.expect("the engine runs");
+        until(&handle, &["a", "b", "c"]).await;
+        for event in events(&["a", "c"]) {
+            follower.take(event, &reader).await.expect("the engine runs");
+        }
+        until(&handle, &["a", "c"]).await;
+        let gone = ObjectId::new(Kind::ApiRoute, "shop", "b");
+        assert_eq!(known.get(&gone), None, "nor is its status known any more");
+        shutdown.begin("test");
     }
 
     #[test]

@@ -41,9 +41,20 @@ pub fn replica(world: &World, cluster: &Cluster, name: &str) -> Result<Operator>
 
 /// How a replica is started. Its lease lasts three seconds.
 pub fn options(world: &World, cluster: &Cluster, name: &str) -> Result<OperatorOptions> {
+    options_with_lease(world, cluster, name, 3)
+}
+
+/// [`options`] with a lease of so many seconds.
+pub fn options_with_lease(
+    world: &World,
+    cluster: &Cluster,
+    name: &str,
+    lease_seconds: u64,
+) -> Result<OperatorOptions> {
     let kubeconfig = cluster.kubeconfig_of(USER, &GROUPS)?;
     let options = Operator::options(world, name).kubeconfig(&kubeconfig);
-    Ok(options.env("POD_NAME", name).arg("--lease-seconds=3"))
+    let lease = format!("--lease-seconds={lease_seconds}");
+    Ok(options.env("POD_NAME", name).arg(lease))
 }
 
 /// The next operator at the address of one that was killed, ready.

@@ -1,6 +1,8 @@
 //! Replicas: one leads, the other is warm and not ready; a leader that was stopped past its lease writes nothing more.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::jiff::Timestamp;
 use sluice_tests::{Cluster, Operator, eventually, isolated, seconds};
 
 use super::install::{self, get, until};
@@ -33,17 +35,18 @@ async fn is_warm(operator: &Operator) -> Result<()> {
 fn one_leads_and_the_other_takes_over() {
     isolated!(async |world| {
         let cluster = install::cluster(world).await?;
-        let mut first = install::replica(world, &cluster, "operator-0")?;
+        let patient = |name| install::options_with_lease(world, &cluster, name, 60)?.start(world);
+        let mut first = patient("operator-0")?;
         first.ready(seconds(40)).await?;
-        let mut second = install::replica(world, &cluster, "operator-1")?;
+        let mut second = patient("operator-1")?;
         is_warm(&second).await?;
         cluster.apply_yaml(&install::service_and_route("web")).await?;
         until(&cluster, "apiroute", "web", "Ready", "True/Ready").await?;
 
-        // Told to end, it gives the lease back: nobody waits for it to run out.
+        // Told to end, it gives the lease back: nobody waits a minute for it to run out.
         let status = first.process.terminate(seconds(20)).await?;
         ensure!(status.success(), "{status}: {}", first.process.stderr());
-        second.ready(seconds(10)).await?;
+        second.ready(seconds(30)).await?;
         held_by(&cluster, "operator-1").await?;
         cluster.apply_yaml(&install::service_and_route("stock")).await?;
         until(&cluster, "apiroute", "stock", "Ready", "True/Ready").await?;
@@ -80,5 +83,67 @@ fn a_leader_that_was_stopped_past_its_lease_writes_nothing_more() {
         ensure!(install::condition(&late, "Ready").0 == "Unknown/Pending", "the first wrote: {}", late["status"]);
         ensure!(holder(&cluster).await? == before, "the lease changed hands");
         Ok(())
+    });
+}
+
+/// Seconds since the Lease was renewed.
+async fn silent_for(cluster: &Cluster) -> Result<i64> {
+    let lease = ["-n", install::NAMESPACE, "get", "lease", "sluice-operator"];
+    let lease: Lease = serde_json::from_value(cluster.kubectl().json(lease).await?)?;
+    let renewed = lease.spec.and_then(|spec| spec.renew_time);
+    let renewed = renewed.context("a held Lease was renewed once")?;
+    Ok(Timestamp::now().as_second() - renewed.0.as_second())
+}
+
+/// The rules of the operator's Role, with or without those about Leases.
+async fn may_renew(cluster: &Cluster, allowed: bool) -> Result<()> {
+    if allowed {
+        let rbac = install::repository("operator/manifests/rbac.yaml");
+        return cluster.apply_files(&[&rbac]).await.map(drop);
+    }
+    let role = ["-n", install::NAMESPACE, "patch", "role", "sluice-operator"];
+    let patch = r#"[{"op": "replace", "path": "/rules/1/verbs", "value": ["get"]}]"#;
+    let args = role.into_iter().chain(["--type=json", "-p", patch]);
+    cluster.kubectl().run(args).await.map(drop)
+}
+
+#[test]
+fn a_leader_that_cannot_renew_writes_nothing_and_goes_on_once_it_can() {
+    isolated!(async |world| {
+        let cluster = install::cluster(world).await?;
+        let mut operator = install::operator(world, &cluster).await?;
+        cluster
+            .apply_yaml(&install::service_and_route("web"))
+            .await?;
+        until(&cluster, "apiroute", "web", "Ready", "True/Ready").await?;
+
+        // It still sees everything and could still write everything but the Lease.
+        may_renew(&cluster, false).await?;
+        eventually("its lease is over", seconds(30), async || {
+            let silent = silent_for(&cluster).await?;
+            ensure!(silent > 3, "renewed {silent} s ago");
+            Ok(())
+        })
+        .await?;
+        cluster
+            .apply_yaml(&install::service_and_route("late"))
+            .await?;
+        let refused = "sluice_operator_status_writes_total{outcome=\"not-leader\"}";
+        eventually("it wanted to write", seconds(20), async || {
+            let metrics = operator.metrics().await?;
+            ensure!(metrics.contains(refused), "{metrics}");
+            Ok(())
+        })
+        .await?;
+        let late = get(&cluster, "apiroute", "late").await?;
+        ensure!(
+            install::condition(&late, "Ready").0 == "Unknown/Pending",
+            "it wrote: {}",
+            late["status"]
+        );
+
+        may_renew(&cluster, true).await?;
+        until(&cluster, "apiroute", "late", "Ready", "True/Ready").await?;
+        operator.process.alive()
     });
 }

@@ -47,10 +47,16 @@ struct Seen(Arc<Mutex<BTreeMap<u32, Instant>>>);
 impl Seen {
     /// Notes an answer; one without the route's header was not given by any of its versions.
     fn note(&self, answer: &Answer) -> Result<(), String> {
-        let change = answer.header("x-change").and_then(|value| value.parse().ok());
+        let change = answer
+            .header("x-change")
+            .and_then(|value| value.parse().ok());
         match (answer.status.as_u16(), change) {
             (200, Some(n)) => {
-                self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(n).or_insert_with(Instant::now);
+                self.0
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .entry(n)
+                    .or_insert_with(Instant::now);
                 Ok(())
             }
             _ => Err(format!("{answer:?}")),
@@ -58,7 +64,11 @@ impl Seen {
     }
 
     fn first(&self, n: u32) -> Option<Instant> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&n).copied()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&n)
+            .copied()
     }
 }
 
@@ -77,7 +87,9 @@ fn every_change_is_seen_and_no_request_fails() {
             .zip(seen.clone())
             // Half on kept connections, half on new ones.
             .map(|(served, seen)| {
-                let load = Load::against(served.address).per_second(RATE).fresh_every(2);
+                let load = Load::against(served.address)
+                    .per_second(RATE)
+                    .fresh_every(2);
                 load.check(move |answer| seen.note(answer)).start()
             })
             .collect();
@@ -95,33 +107,51 @@ fn every_change_is_seen_and_no_request_fails() {
         for n in 1..=CHANGES {
             tokio::time::sleep_until((began + TIME * (n - 1) / CHANGES).into()).await;
             asked.push((n, Instant::now()));
-            routes.patch("web", &PatchParams::default(), &Patch::Merge(change(n))).await?;
+            routes
+                .patch("web", &PatchParams::default(), &Patch::Merge(change(n)))
+                .await?;
             for seen in &seen {
-                eventually(&format!("change {n} in an answer"), seconds(10), async || {
-                    ensure!(seen.first(n).is_some(), "not seen yet");
-                    Ok(())
-                })
+                eventually(
+                    &format!("change {n} in an answer"),
+                    seconds(10),
+                    async || {
+                        ensure!(seen.first(n).is_some(), "not seen yet");
+                        Ok(())
+                    },
+                )
                 .await?;
             }
         }
         let took = began.elapsed();
         let mut delays: Vec<_> = asked
             .iter()
-            .flat_map(|(n, at)| seen.iter().filter_map(move |seen| Some(seen.first(*n)?.saturating_duration_since(*at))))
+            .flat_map(|(n, at)| {
+                seen.iter()
+                    .filter_map(move |seen| Some(seen.first(*n)?.saturating_duration_since(*at)))
+            })
             .collect();
         delays.sort_unstable();
         let [p50, p99, most] = [50.0, 99.0, 100.0].map(|percent| percentile(&delays, percent));
-        println!("{CHANGES} changes in {took:.1?}; patch -> first new answer: p50 {p50:.1?}, p99 {p99:.1?}, max {most:.1?}");
+        println!(
+            "{CHANGES} changes in {took:.1?}; patch -> first new answer: p50 {p50:.1?}, p99 {p99:.1?}, max {most:.1?}"
+        );
         let (mut sent, mut failed) = (0, 0);
         for load in loads {
             let report = load.finish().await;
             println!("{report}");
             (sent, failed) = (sent + report.sent, failed + report.failed);
         }
-        ensure!(delays.len() == 2 * CHANGES as usize, "{} were seen", delays.len());
+        ensure!(
+            delays.len() == 2 * CHANGES as usize,
+            "{} were seen",
+            delays.len()
+        );
         ensure!(failed == 0, "{failed} requests failed");
         ensure!(took <= TIME + seconds(1), "the changes took {took:?}");
-        ensure!(sent as f64 / took.as_secs_f64() >= 500.0, "{sent} requests in {took:?}");
+        ensure!(
+            sent as f64 / took.as_secs_f64() >= 500.0,
+            "{sent} requests in {took:?}"
+        );
         Ok(())
     });
 }

@@ -51,7 +51,12 @@ struct Session {
 }
 
 /// Opens a stream as a sidecar does; `held` is what its Hello claims to hold.
-async fn open(operator: SocketAddr, roots: &str, proof: Proof<'_>, held: &BTreeSet<String>) -> Result<Result<Session, Status>> {
+async fn open(
+    operator: SocketAddr,
+    roots: &str,
+    proof: Proof<'_>,
+    held: &BTreeSet<String>,
+) -> Result<Result<Session, Status>> {
     let tls = TlsConnector::from(Arc::new(tls(roots, &proof)?));
     let connect = tower::service_fn(move |_| {
         let tls = tls.clone();
@@ -69,15 +74,27 @@ async fn open(operator: SocketAddr, roots: &str, proof: Proof<'_>, held: &BTreeS
     let hello = Hello {
         build: "a stranger".into(),
         features: Feature::ALL.map(|feature| feature.name().to_owned()).into(),
-        held: held.iter().map(|name| (name.clone(), "0".repeat(64))).collect::<HashMap<_, _>>(),
+        held: held
+            .iter()
+            .map(|name| (name.clone(), "0".repeat(64)))
+            .collect::<HashMap<_, _>>(),
     };
-    outgoing.send(Up { kind: Some(up::Kind::Hello(hello)) }).await?;
+    outgoing
+        .send(Up {
+            kind: Some(up::Kind::Hello(hello)),
+        })
+        .await?;
     let mut request = Request::new(ReceiverStream::new(receiver));
     if let Proof::Token(token) = proof {
-        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse()?);
+        request
+            .metadata_mut()
+            .insert("authorization", format!("Bearer {token}").parse()?);
     }
     let answer = ConfigClient::new(channel).stream(request).await;
-    Ok(answer.map(|answer| Session { outgoing, incoming: answer.into_inner() }))
+    Ok(answer.map(|answer| Session {
+        outgoing,
+        incoming: answer.into_inner(),
+    }))
 }
 
 fn tls(roots: &str, proof: &Proof<'_>) -> Result<ClientConfig> {
@@ -87,7 +104,9 @@ fn tls(roots: &str, proof: &Proof<'_>) -> Result<ClientConfig> {
     }
     let builder = ClientConfig::builder().with_root_certificates(store);
     let mut config = match proof {
-        Proof::Certificate(Certificate { chain, key }) => builder.with_client_auth_cert(chain.clone(), key.clone_key())?,
+        Proof::Certificate(Certificate { chain, key }) => {
+            builder.with_client_auth_cert(chain.clone(), key.clone_key())?
+        }
         Proof::Nothing | Proof::Token(_) => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -96,15 +115,21 @@ fn tls(roots: &str, proof: &Proof<'_>) -> Result<ClientConfig> {
 
 impl Session {
     async fn next(&mut self) -> Result<down::Kind> {
-        let message = tokio::time::timeout(seconds(20), self.incoming.message()).await.context("nothing came")??;
-        message.and_then(|message| message.kind).context("the stream ended")
+        let message = tokio::time::timeout(seconds(20), self.incoming.message())
+            .await
+            .context("nothing came")??;
+        message
+            .and_then(|message| message.kind)
+            .context("the stream ended")
     }
 
     /// The names of all units of the first update, to its end, and what it removes.
     async fn config(&mut self) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
         let (mut units, mut removed) = (BTreeSet::new(), BTreeSet::new());
         loop {
-            let down::Kind::Update(update) = self.next().await? else { continue };
+            let down::Kind::Update(update) = self.next().await? else {
+                continue;
+            };
             units.extend(update.upserts.into_iter().map(|unit| unit.name));
             removed.extend(update.removes);
             if update.last {
@@ -117,14 +142,24 @@ impl Session {
     async fn certificate(&mut self, named: &StandInPod) -> Result<Certificate> {
         let key = KeyPair::generate()?;
         let mut wish = CertificateParams::default();
-        wish.distinguished_name.push(DnType::CommonName, named.name.as_str());
-        wish.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 5]), named.uid.as_str());
+        wish.distinguished_name
+            .push(DnType::CommonName, named.name.as_str());
+        wish.distinguished_name
+            .push(DnType::CustomDnType(vec![2, 5, 4, 5]), named.uid.as_str());
         let der = wish.serialize_request(&key)?.der().to_vec();
-        self.outgoing.send(Up { kind: Some(up::Kind::Csr(Csr { der })) }).await?;
+        self.outgoing
+            .send(Up {
+                kind: Some(up::Kind::Csr(Csr { der })),
+            })
+            .await?;
         loop {
-            let down::Kind::Certificate(given) = self.next().await? else { continue };
-            let chain = CertificateDer::pem_slice_iter(given.chain.as_bytes()).collect::<Result<_, _>>()?;
-            let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|error| anyhow::anyhow!(error))?;
+            let down::Kind::Certificate(given) = self.next().await? else {
+                continue;
+            };
+            let chain =
+                CertificateDer::pem_slice_iter(given.chain.as_bytes()).collect::<Result<_, _>>()?;
+            let key = PrivateKeyDer::try_from(key.serialize_der())
+                .map_err(|error| anyhow::anyhow!(error))?;
             return Ok(Certificate { chain, key });
         }
     }
@@ -146,8 +181,14 @@ async fn refusal(shop: &Shop<'_>, proof: Proof<'_>) -> Result<Status> {
 
 /// The config of Service `own`'s group, whole, and nothing of `other`.
 fn only(own: &str, other: &str, units: &BTreeSet<String>) -> Result<()> {
-    let expected = [format!("route/{NAMESPACE}/{own}"), format!("inbound/{NAMESPACE}/{own}")];
-    ensure!(expected.iter().all(|name| units.contains(name)), "{units:?}");
+    let expected = [
+        format!("route/{NAMESPACE}/{own}"),
+        format!("inbound/{NAMESPACE}/{own}"),
+    ];
+    ensure!(
+        expected.iter().all(|name| units.contains(name)),
+        "{units:?}"
+    );
     ensure!(!units.iter().any(|name| name.contains(other)), "{units:?}");
     Ok(())
 }
@@ -156,10 +197,15 @@ fn only(own: &str, other: &str, units: &BTreeSet<String>) -> Result<()> {
 async fn two_groups(world: &World, shop: &Shop<'_>) -> Result<[[StandInPod; 2]; 2]> {
     let mut groups = Vec::new();
     for service in ["alpha", "beta"] {
-        shop.cluster.apply_yaml(&install::service_and_route(service)).await?;
+        shop.cluster
+            .apply_yaml(&install::service_and_route(service))
+            .await?;
         let labels = json!({"app": service});
         let pod = |n| StandInPod::create(world, &shop.cluster, NAMESPACE, n, labels.clone());
-        groups.push([pod(&*format!("{service}-0")).await?, pod(&*format!("{service}-1")).await?]);
+        groups.push([
+            pod(&*format!("{service}-0")).await?,
+            pod(&*format!("{service}-1")).await?,
+        ]);
     }
     for pod in groups.iter().flatten() {
         known(shop, pod).await?;
@@ -170,9 +216,11 @@ async fn two_groups(world: &World, shop: &Shop<'_>) -> Result<[[StandInPod; 2]; 
 /// Waits until the operator has seen a pod.
 async fn known(shop: &Shop<'_>, pod: &StandInPod) -> Result<()> {
     let token = pod.token(AUDIENCE).await?;
-    eventually(&format!("the operator knows {}", pod.name), seconds(20), async || {
-        units(shop, Proof::Token(&token)).await.map(drop)
-    })
+    eventually(
+        &format!("the operator knows {}", pod.name),
+        seconds(20),
+        async || units(shop, Proof::Token(&token)).await.map(drop),
+    )
     .await
 }
 
@@ -189,10 +237,19 @@ fn a_token_yields_the_config_of_its_pod_and_no_other() {
         // One that says it holds alpha's config and shows beta's token is beta, and is told to drop the rest.
         for pod in &beta {
             let token = pod.token(AUDIENCE).await?;
-            let mut session = open(shop.operator.stream, &shop.roots, Proof::Token(&token), &of_alpha).await??;
+            let mut session = open(
+                shop.operator.stream,
+                &shop.roots,
+                Proof::Token(&token),
+                &of_alpha,
+            )
+            .await??;
             let (units, removed) = session.config().await?;
             only("beta", "alpha", &units)?;
-            ensure!(removed.is_superset(&of_alpha.difference(&units).cloned().collect()), "{removed:?}");
+            ensure!(
+                removed.is_superset(&of_alpha.difference(&units).cloned().collect()),
+                "{removed:?}"
+            );
         }
         Ok(())
     });
@@ -205,12 +262,18 @@ fn what_proves_nothing_is_refused() {
         let [[pod, _], _] = two_groups(world, &shop).await?;
         let now = unix_now();
         // The test's own signature is as good as the API server's: only what is wrong about the others differs.
-        let good = pod.forged_token(&shop.cluster, AUDIENCE, now - 60, now + 600).await?;
+        let good = pod
+            .forged_token(&shop.cluster, AUDIENCE, now - 60, now + 600)
+            .await?;
         units(&shop, Proof::Token(&good)).await?;
 
-        let expired = pod.forged_token(&shop.cluster, AUDIENCE, now - 900, now - 300).await?;
+        let expired = pod
+            .forged_token(&shop.cluster, AUDIENCE, now - 900, now - 300)
+            .await?;
         let elsewhere = pod.token("other").await?;
-        let api_server = pod.token("https://kubernetes.default.svc.cluster.local").await?;
+        let api_server = pod
+            .token("https://kubernetes.default.svc.cluster.local")
+            .await?;
         let unsigned = format!("{}.AAAA", good.rsplit_once('.').context("a JWT")?.0);
         for (what, token) in [
             ("expired", &expired),
@@ -221,7 +284,10 @@ fn what_proves_nothing_is_refused() {
         ] {
             let status = refusal(&shop, Proof::Token(token)).await.context(what)?;
             ensure!(status.code() == Code::Unauthenticated, "{what}: {status:?}");
-            ensure!(!status.message().contains(token.as_str()) || token.is_empty(), "{what}: the refusal repeats the token");
+            ensure!(
+                !status.message().contains(token.as_str()) || token.is_empty(),
+                "{what}: the refusal repeats the token"
+            );
         }
         let status = refusal(&shop, Proof::Nothing).await?;
         ensure!(status.code() == Code::Unauthenticated, "{status:?}");
@@ -236,7 +302,13 @@ fn a_deleted_pod_is_refused_at_once() {
         let shop = Shop::start(world).await?;
         let [[pod, other], _] = two_groups(world, &shop).await?;
         let token = pod.token(AUDIENCE).await?;
-        let mut session = open(shop.operator.stream, &shop.roots, Proof::Token(&token), &BTreeSet::new()).await??;
+        let mut session = open(
+            shop.operator.stream,
+            &shop.roots,
+            Proof::Token(&token),
+            &BTreeSet::new(),
+        )
+        .await??;
         session.config().await?;
         let certificate = session.certificate(&pod).await?;
         units(&shop, Proof::Certificate(&certificate)).await?;
@@ -249,35 +321,67 @@ fn a_deleted_pod_is_refused_at_once() {
         .await?;
         let after = deleted.elapsed();
         let still = believed(&shop, &token).await?;
-        println!("refused {after:.1?} after the deletion; TokenReview believes the token then: {still}");
-        ensure!(status.code() == Code::PermissionDenied && status.message().contains("not known here"), "{status:?}");
-        ensure!(still, "TokenReview refused it first: the test shows nothing");
+        println!(
+            "refused {after:.1?} after the deletion; TokenReview believes the token then: {still}"
+        );
+        ensure!(
+            status.code() == Code::PermissionDenied && status.message().contains("not known here"),
+            "{status:?}"
+        );
+        ensure!(
+            still,
+            "TokenReview refused it first: the test shows nothing"
+        );
         let status = refusal(&shop, Proof::Certificate(&certificate)).await?;
         ensure!(status.code() == Code::PermissionDenied, "{status:?}");
-        // The session that was open is over, too.
-        let end = eventually("its session ends", seconds(10), async || match session.next().await {
-            Ok(message) => bail!("still sent: {message:?}"),
-            Err(error) => Ok(error),
+        // A session that was open is over, too.
+        let token = other.token(AUDIENCE).await?;
+        let mut session = open(
+            shop.operator.stream,
+            &shop.roots,
+            Proof::Token(&token),
+            &BTreeSet::new(),
+        )
+        .await??;
+        session.config().await?;
+        other.delete().await?;
+        let end = eventually("its session ends", seconds(10), async || {
+            match session.next().await {
+                Ok(message) => bail!("still sent: {message:?}"),
+                Err(error) => Ok(format!("{error:#}")),
+            }
         })
         .await?;
-        println!("its session: {end:#}");
+        ensure!(
+            end.contains("not known here") || end.contains("gone"),
+            "{end}"
+        );
 
         // A pod of the same name is another pod.
         let labels = json!({"app": "alpha"});
         let heir = StandInPod::create(world, &shop.cluster, NAMESPACE, &pod.name, labels).await?;
         known(&shop, &heir).await?;
         let status = refusal(&shop, Proof::Certificate(&certificate)).await?;
-        ensure!(status.message().contains("another of the same name"), "{status:?}");
-        units(&shop, Proof::Token(&other.token(AUDIENCE).await?)).await.map(drop)
+        ensure!(
+            status.message().contains("another of the same name"),
+            "{status:?}"
+        );
+        Ok(())
     });
 }
 
 /// What the API server says about a token at this moment.
 async fn believed(shop: &Shop<'_>, token: &str) -> Result<bool> {
-    let request: TokenReview =
-        serde_json::from_value(json!({"metadata": {}, "spec": {"token": token, "audiences": [AUDIENCE]}}))?;
-    let review = Api::<TokenReview>::all(shop.cluster.client()).create(&PostParams::default(), &request).await?;
-    Ok(review.status.and_then(|status| status.authenticated).unwrap_or_default())
+    let request: TokenReview = serde_json::from_value(
+        json!({"metadata": {}, "spec": {"token": token, "audiences": [AUDIENCE]}}),
+    )?;
+    let review = Api::<TokenReview>::all(shop.cluster.client())
+        .create(&PostParams::default(), &request)
+        .await?;
+    Ok(review
+        .status
+        .and_then(|status| status.authenticated)
+        .unwrap_or_default())
 }
 
 fn deployment(name: &str) -> String {
@@ -301,12 +405,17 @@ spec:
 fn one_service_account_in_two_deployments_is_two_groups() {
     isolated!(async |world| {
         let shop = Shop::start(world).await?;
-        shop.kubectl(["create", "serviceaccount", "workers"]).await?;
+        shop.kubectl(["create", "serviceaccount", "workers"])
+            .await?;
         let mut groups = Vec::new();
         for name in ["alpha", "beta"] {
-            shop.cluster.apply_yaml(&install::service_and_route(name)).await?;
+            shop.cluster
+                .apply_yaml(&install::service_and_route(name))
+                .await?;
             shop.cluster.apply_yaml(&deployment(name)).await?;
-            let pods = StandInPod::adopt_all(world, &shop.cluster, NAMESPACE, &format!("app={name}"), 2).await?;
+            let pods =
+                StandInPod::adopt_all(world, &shop.cluster, NAMESPACE, &format!("app={name}"), 2)
+                    .await?;
             for pod in &pods {
                 ensure!(pod.service_account == "workers");
                 known(&shop, pod).await?;
@@ -316,12 +425,22 @@ fn one_service_account_in_two_deployments_is_two_groups() {
         for (own, other, n) in [("alpha", "beta", 0), ("beta", "alpha", 1)] {
             for pod in &groups[n] {
                 let token = pod.token(AUDIENCE).await?;
-                let mut session = open(shop.operator.stream, &shop.roots, Proof::Token(&token), &BTreeSet::new()).await??;
+                let mut session = open(
+                    shop.operator.stream,
+                    &shop.roots,
+                    Proof::Token(&token),
+                    &BTreeSet::new(),
+                )
+                .await??;
                 only(own, other, &session.config().await?.0)?;
                 // Whom the request names is ignored.
                 let certificate = session.certificate(&groups[1 - n][0]).await?;
                 drop(session);
-                only(own, other, &units(&shop, Proof::Certificate(&certificate)).await?)?;
+                only(
+                    own,
+                    other,
+                    &units(&shop, Proof::Certificate(&certificate)).await?,
+                )?;
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! The quickstart's files in any order come to the same end: conditions, what sidecars hold, and the child object.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -54,13 +54,21 @@ fn every_order_of_apply_comes_to_the_same_end() {
         let shop = Shop::start(world).await?;
         let base = quickstart("base");
         // Pods and accounts are there in all rounds; their Services come and go.
-        shop.cluster.apply_files(&[&base.join("00-namespace.yaml"), &base.join("service-accounts.yaml")]).await?;
+        shop.cluster
+            .apply_files(&[
+                &base.join("00-namespace.yaml"),
+                &base.join("service-accounts.yaml"),
+            ])
+            .await?;
         shop.cluster.apply_files(&[&quickstart("cluster")]).await?;
         let mut files = files()?;
         apply(&shop, &files).await?;
         let members = shop.members().await?;
         let [orders, inventory] = [shop.adopt("orders").await?, shop.adopt("inventory").await?];
-        let ips: Vec<_> = members.iter().map(|member| member.pod.ip.to_string()).collect();
+        let ips: Vec<_> = members
+            .iter()
+            .map(|member| member.pod.ip.to_string())
+            .collect();
         let pods: Vec<&Served> = orders.iter().chain(&inventory).collect();
 
         let first = end(&shop, &pods, &ips).await?;
@@ -74,17 +82,48 @@ fn every_order_of_apply_comes_to_the_same_end() {
             let (some, rest) = files.split_at(1 + dice.below(files.len() - 1));
             apply(&shop, some).await?;
             apply(&shop, rest).await?;
-            let order = || files.iter().filter_map(|file| file.file_stem()).collect::<Vec<_>>();
-            let again = end(&shop, &pods, &ips).await.with_context(|| format!("seed {seed}: {:?}", order()))?;
-            for part in ["conditions", "units", "hpa"] {
-                ensure!(again[part] == first[part], "seed {seed}, {:?}: {part}\n{}\n{}", order(), first[part], again[part]);
-            }
+            let order = || {
+                files
+                    .iter()
+                    .filter_map(|file| file.file_stem())
+                    .collect::<Vec<_>>()
+            };
+            let again = end(&shop, &pods, &ips)
+                .await
+                .with_context(|| format!("seed {seed}: {:?}", order()))?;
+            let differing = differing("", &first, &again);
+            ensure!(
+                differing.is_empty(),
+                "seed {seed}, {:?}:\n{}",
+                order(),
+                differing.join("\n")
+            );
             println!("seed {seed}: the same after {:.1?}", began.elapsed());
         }
-        let deployment = shop.cluster.kubectl().json(["-n", "shop", "get", "deployment", "orders"]).await?;
-        ensure!(deployment["spec"]["replicas"] == 2, "a user's replicas: {deployment}");
+        let deployment = shop
+            .cluster
+            .kubectl()
+            .json(["-n", "shop", "get", "deployment", "orders"])
+            .await?;
+        ensure!(
+            deployment["spec"]["replicas"] == 2,
+            "a user's replicas: {deployment}"
+        );
         Ok(())
     });
+}
+
+/// Where two values differ, and how: one line per leaf.
+fn differing(path: &str, one: &Value, other: &Value) -> Vec<String> {
+    match (one, other) {
+        (Value::Object(a), Value::Object(b)) => {
+            let names: BTreeSet<_> = a.keys().chain(b.keys()).collect();
+            let of = |name: &String| differing(&format!("{path}/{name}"), &one[name], &other[name]);
+            names.into_iter().flat_map(of).collect()
+        }
+        _ if one == other => Vec::new(),
+        _ => vec![format!("{path}: {one} / {other}")],
+    }
 }
 
 async fn apply(shop: &Shop<'_>, files: &[PathBuf]) -> Result<()> {
@@ -96,76 +135,123 @@ async fn apply(shop: &Shop<'_>, files: &[PathBuf]) -> Result<()> {
 async fn clear(shop: &Shop<'_>, pods: &[&Served]) -> Result<()> {
     shop.kubectl(["delete", OBJECTS, "--all"]).await?;
     for served in pods {
-        served.holds("nothing", |units| !units.to_string().contains("route/shop/")).await?;
+        served
+            .holds("nothing", |units| {
+                !units.to_string().contains("route/shop/")
+            })
+            .await?;
     }
-    eventually("the HorizontalPodAutoscaler goes with its route", seconds(30), async || {
-        let left = shop.cluster.kubectl().json(["-n", "shop", "get", "hpa"]).await?;
-        ensure!(left["items"].as_array().is_some_and(Vec::is_empty), "{left}");
-        Ok(())
-    })
+    eventually(
+        "the HorizontalPodAutoscaler goes with its route",
+        seconds(30),
+        async || {
+            let left = shop
+                .cluster
+                .kubectl()
+                .json(["-n", "shop", "get", "hpa"])
+                .await?;
+            ensure!(
+                left["items"].as_array().is_some_and(Vec::is_empty),
+                "{left}"
+            );
+            Ok(())
+        },
+    )
     .await
 }
 
 /// The settled state: all Ready and live on both pods, conditions, what each pod holds, and the HorizontalPodAutoscaler.
 async fn end(shop: &Shop<'_>, pods: &[&Served], members: &[String]) -> Result<Value> {
-    let conditions = eventually("all objects are Ready on their pods", seconds(60), async || {
-        let list = shop.cluster.kubectl().json(["-n", "shop", "get", "apiroute,ratelimitpolicy,shardset"]).await?;
-        let items = list["items"].as_array().context("a list")?;
-        let said: BTreeMap<String, Value> = items.iter().map(said).collect();
-        ensure!(said.len() == 5, "{said:?}");
-        ensure!(said.values().all(|said| said["Ready"] == "True/Ready" && said["live"] == "2/2"), "{said:?}");
-        Ok(said)
-    })
+    let conditions = eventually(
+        "all objects are Ready on their pods",
+        seconds(60),
+        async || {
+            let list = shop
+                .cluster
+                .kubectl()
+                .json(["-n", "shop", "get", "apiroute,ratelimitpolicy,shardset"])
+                .await?;
+            let items = list["items"].as_array().context("a list")?;
+            let said: BTreeMap<String, Value> = items.iter().map(said).collect();
+            ensure!(said.len() == 5, "{said:?}");
+            ensure!(
+                said.values()
+                    .all(|said| said["Ready"] == "True/Ready" && said["live"] == "2/2"),
+                "{said:?}"
+            );
+            Ok(said)
+        },
+    )
     .await?;
     let mut units = BTreeMap::new();
     for served in pods {
         let orders = served.pod.name.starts_with("orders");
-        let whole = |units: &Value| !orders || members.iter().all(|ip| units.to_string().contains(ip));
+        let whole =
+            |units: &Value| !orders || members.iter().all(|ip| units.to_string().contains(ip));
         let held = served.holds("the members' endpoints", whole).await?;
-        units.insert(served.pod.name.clone(), comparable(&held));
+        units.insert(served.pod.name.clone(), comparable(&held)?);
     }
-    let hpa = shop.cluster.kubectl().json(["-n", "shop", "get", "hpa", "sluice-orders"]).await?;
+    let hpa = shop
+        .cluster
+        .kubectl()
+        .json(["-n", "shop", "get", "hpa", "sluice-orders"])
+        .await?;
     let owner = &hpa["metadata"]["ownerReferences"];
-    ensure!(owner[0]["kind"] == "ApiRoute" && owner[0]["name"] == "orders", "{owner}");
+    ensure!(
+        owner[0]["kind"] == "ApiRoute" && owner[0]["name"] == "orders",
+        "{owner}"
+    );
     Ok(json!({"conditions": conditions, "units": units, "hpa": hpa["spec"]}))
 }
 
 /// What an object says, without times and messages.
 fn said(object: &Value) -> (String, Value) {
     let name = format!("{}/{}", object["kind"], object["metadata"]["name"]).replace('"', "");
-    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let conditions = object["status"]["conditions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
     let mut said: serde_json::Map<_, _> = conditions
         .iter()
-        .map(|one| (text(&one["type"]), json!(format!("{}/{}", text(&one["status"]), text(&one["reason"])))))
+        .map(|one| {
+            (
+                text(&one["type"]),
+                json!(format!("{}/{}", text(&one["status"]), text(&one["reason"]))),
+            )
+        })
         .collect();
     said.insert("live".into(), object["status"]["live"]["summary"].clone());
     (name, Value::Object(said))
 }
 
-/// Units without what a new object of the same content changes: uids, names of EndpointSlices.
-fn comparable(units: &Value) -> Value {
-    let mut out = serde_json::Map::new();
-    for (name, unit) in units.as_object().into_iter().flatten() {
-        let (name, mut unit) = (name.clone(), unit.clone());
-        if name.starts_with("endpoints/") {
-            continue;
-        }
-        if let Some(body) = unit["body"].as_object_mut().filter(|_| name.starts_with("shards/")) {
-            unit = json!({"body": without_uid(body)});
-        }
-        out.insert(name, unit);
+/// Units without what a new object of the same content changes: the ShardSet's uid, the generated names of EndpointSlices,
+/// and the hashes that follow from them.
+fn comparable(units: &Value) -> Result<Value> {
+    let mut text = units.to_string();
+    let names = units
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| name);
+    for slice in names.filter(|name| name.starts_with("endpoints/")) {
+        let (service, _generated) = slice.rsplit_once('-').context("a generated name")?;
+        text = text.replace(slice, service);
     }
-    Value::Object(out)
-}
-
-fn without_uid(body: &serde_json::Map<String, Value>) -> Value {
-    let rest = body.iter().filter(|(name, _)| *name != "uid");
-    Value::Object(
-        rest.map(|(name, value)| match value.as_object() {
-            Some(inner) => (name.clone(), without_uid(inner)),
-            None => (name.clone(), value.clone()),
-        })
-        .collect(),
-    )
+    let mut units: Value = serde_json::from_str(&text)?;
+    for (name, unit) in units.as_object_mut().into_iter().flatten() {
+        let Some(unit) = unit.as_object_mut() else {
+            continue;
+        };
+        if ["backend/", "shards/"]
+            .iter()
+            .any(|kind| name.starts_with(kind))
+        {
+            unit.remove("hash");
+        }
+        if let Some(body) = unit.get_mut("body").and_then(Value::as_object_mut) {
+            body.remove("uid");
+        }
+    }
+    Ok(units)
 }

@@ -28,7 +28,10 @@ fn it_is_applied_waited_for_and_served() {
     isolated!(seconds(300), async |world| {
         let began = Instant::now();
         let quickstart = Quickstart::applied(Shop::start(world).await?).await?;
-        println!("Ready {:.1?} after the first server was started", began.elapsed());
+        println!(
+            "Ready {:.1?} after the first server was started",
+            began.elapsed()
+        );
         quickstart.who_is_calling().await?;
         quickstart.which_shard().await?;
         quickstart.cached().await?;
@@ -46,16 +49,39 @@ impl<'w> Quickstart<'w> {
         let orders = shop.adopt("orders").await?;
         let inventory = shop.adopt("inventory").await?;
         shop.all_ready().await?;
-        for object in ["apiroute/orders", "apiroute/inventory", "ratelimitpolicy/per-identity", "shardset/orders"] {
+        for object in [
+            "apiroute/orders",
+            "apiroute/inventory",
+            "ratelimitpolicy/per-identity",
+            "shardset/orders",
+        ] {
             // Ready without pods is Ready, too.
-            shop.kubectl(["wait", "--for=jsonpath={.status.live.summary}=2/2", "--timeout=30s", object]).await?;
+            shop.kubectl([
+                "wait",
+                "--for=jsonpath={.status.live.summary}=2/2",
+                "--timeout=30s",
+                object,
+            ])
+            .await?;
         }
         for served in &orders {
-            let ips: Vec<_> = members.iter().map(|member| member.pod.ip.to_string()).collect();
+            let ips: Vec<_> = members
+                .iter()
+                .map(|member| member.pod.ip.to_string())
+                .collect();
             // Endpoints are no part of Ready: the controller-manager writes them when it comes to it.
-            served.holds("the members' endpoints", |units| ips.iter().all(|ip| units.to_string().contains(ip))).await?;
+            served
+                .holds("the members' endpoints", |units| {
+                    ips.iter().all(|ip| units.to_string().contains(ip))
+                })
+                .await?;
         }
-        Ok(Self { _shop: shop, orders, inventory, _members: members })
+        Ok(Self {
+            _shop: shop,
+            orders,
+            inventory,
+            _members: members,
+        })
     }
 
     async fn who_is_calling(&self) -> Result<()> {
@@ -71,7 +97,10 @@ impl<'w> Quickstart<'w> {
         for (here, there) in [(first, second), (second, first)] {
             let signed = Credential::Signature.on(catalog(), "acme")?;
             let answer = here.client().send(signed.clone()).await?.expect(200)?;
-            ensure!(header(&answer, "x-served-by")? == here.pod.name, "{answer:?}");
+            ensure!(
+                header(&answer, "x-served-by")? == here.pod.name,
+                "{answer:?}"
+            );
             here.client().send(signed.clone()).await?.expect(401)?;
             there.client().send(signed).await?.expect(401)?;
         }
@@ -79,22 +108,36 @@ impl<'w> Quickstart<'w> {
         *moved.uri_mut() = "/v1/catalog/other".parse()?;
         first.client().send(moved).await?.expect(401)?;
         for credential in [Credential::ApiKey, Credential::Token] {
-            first.client().send(credential.on(catalog(), "globex")?).await?.expect(200)?;
+            first
+                .client()
+                .send(credential.on(catalog(), "globex")?)
+                .await?
+                .expect(200)?;
         }
         Ok(())
     }
 
     async fn which_shard(&self) -> Result<()> {
         // Slots 7188 and 13117 of CRC16, and one that is pinned.
-        for (tenant, shard) in [("umbrella", "orders-s0"), ("acme", "orders-s1"), ("hooli", "orders-s1")] {
+        for (tenant, shard) in [
+            ("umbrella", "orders-s0"),
+            ("acme", "orders-s1"),
+            ("hooli", "orders-s1"),
+        ] {
             let path = format!("/v1/tenants/{tenant}/orders");
             for served in &self.orders {
                 let write = Credential::Token.on(post(&path, "{\"item\": 1}"), "writer")?;
                 let write = served.client().send(write).await?.expect(200)?;
-                ensure!(header(&write, "x-served-by")? == shard, "a write of {tenant}: {write:?}");
+                ensure!(
+                    header(&write, "x-served-by")? == shard,
+                    "a write of {tenant}: {write:?}"
+                );
                 let read = Credential::Token.on(get(&path), "reader")?;
                 let read = served.client().send(read).await?.expect(200)?;
-                ensure!(header(&read, "x-served-by")? == format!("{shard}-read"), "a read of {tenant}: {read:?}");
+                ensure!(
+                    header(&read, "x-served-by")? == format!("{shard}-read"),
+                    "a read of {tenant}: {read:?}"
+                );
             }
         }
         Ok(())
@@ -103,12 +146,20 @@ impl<'w> Quickstart<'w> {
     /// What is public is stored once for all callers and all data threads.
     async fn cached(&self) -> Result<()> {
         let [served, _] = &self.orders;
-        let ask = |consumer| Credential::Token.on(get("/v1/catalog?cache=public%2C%20max-age%3D60"), consumer);
+        let ask = |consumer| {
+            Credential::Token.on(get("/v1/catalog?cache=public%2C%20max-age%3D60"), consumer)
+        };
         let first = served.client().send(ask("alice")?).await?.expect(200)?;
-        ensure!(header(&first, "cache-status")?.contains("fwd="), "{first:?}");
+        ensure!(
+            header(&first, "cache-status")?.contains("fwd="),
+            "{first:?}"
+        );
         for _ in 0..8 {
             let again = served.client().send_fresh(ask("bob")?).await?.expect(200)?;
-            ensure!(is_hit(&again)? && header(&again, "x-served")? == header(&first, "x-served")?, "{again:?}");
+            ensure!(
+                is_hit(&again)? && header(&again, "x-served")? == header(&first, "x-served")?,
+                "{again:?}"
+            );
         }
         Ok(())
     }
@@ -122,14 +173,25 @@ impl<'w> Quickstart<'w> {
         for credential in [Credential::ApiKey, Credential::Signature, Credential::Token] {
             let mut own = Vec::new();
             for consumer in ["acme", "globex"] {
-                let answer = served.client().send(credential.on(private(), consumer)?).await?.expect(200)?;
+                let answer = served
+                    .client()
+                    .send(credential.on(private(), consumer)?)
+                    .await?
+                    .expect(200)?;
                 let number = header(&answer, "x-served")?.to_owned();
-                ensure!(!is_hit(&answer)? && !stored.contains(&number), "{credential:?} of {consumer}: {answer:?}");
+                ensure!(
+                    !is_hit(&answer)? && !stored.contains(&number),
+                    "{credential:?} of {consumer}: {answer:?}"
+                );
                 stored.push(number.clone());
                 own.push((consumer, number));
             }
             for (consumer, number) in own {
-                let again = served.client().send(credential.on(private(), consumer)?).await?.expect(200)?;
+                let again = served
+                    .client()
+                    .send(credential.on(private(), consumer)?)
+                    .await?
+                    .expect(200)?;
                 ensure!(
                     is_hit(&again)? && header(&again, "x-served")? == number,
                     "{credential:?} of {consumer}, stored was {number}: {again:?}"
@@ -149,18 +211,44 @@ impl<'w> Quickstart<'w> {
             answers.push(clients[turn % 2].send(ask()?).await?);
         }
         let most = (BURST + RATE * began.elapsed().as_secs_f64()) * (1.0 + MAX_OVERSHOOT);
-        let (admitted, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 200);
-        println!("limit: {} of 60 admitted in {:.1?}, {most:.1} allowed", admitted.len(), began.elapsed());
-        ensure!(admitted.len() as f64 <= most.ceil(), "{} admitted, {most} allowed", admitted.len());
-        ensure!(admitted.len() as f64 >= BURST / 2.0, "only {} admitted", admitted.len());
+        let (admitted, refused): (Vec<_>, Vec<_>) =
+            answers.into_iter().partition(|answer| answer.status == 200);
+        println!(
+            "limit: {} of 60 admitted in {:.1?}, {most:.1} allowed",
+            admitted.len(),
+            began.elapsed()
+        );
+        ensure!(
+            admitted.len() as f64 <= most.ceil(),
+            "{} admitted, {most} allowed",
+            admitted.len()
+        );
+        ensure!(
+            admitted.len() as f64 >= BURST / 2.0,
+            "only {} admitted",
+            admitted.len()
+        );
         header(&admitted[0], "ratelimit")?;
-        let refused = refused.first().context("60 requests are over the limit of 20")?.clone().expect(429)?;
-        ensure!(header(&refused, "ratelimit-policy")?.contains("per-identity"), "{refused:?}");
-        ensure!(header(&refused, "ratelimit")?.contains("r=0"), "{refused:?}");
+        let refused = refused
+            .first()
+            .context("60 requests are over the limit of 20")?
+            .clone()
+            .expect(429)?;
+        ensure!(
+            header(&refused, "ratelimit-policy")?.contains("per-identity"),
+            "{refused:?}"
+        );
+        ensure!(
+            header(&refused, "ratelimit")?.contains("r=0"),
+            "{refused:?}"
+        );
         let wait: u64 = header(&refused, "retry-after")?.parse()?;
         ensure!((1..=10).contains(&wait), "{refused:?}");
         // It names no other caller.
-        clients[0].send(Credential::ApiKey.on(get("/v1/catalog"), "globex")?).await?.expect(200)?;
+        clients[0]
+            .send(Credential::ApiKey.on(get("/v1/catalog"), "globex")?)
+            .await?
+            .expect(200)?;
         eventually("the bucket fills again", seconds(20), async || {
             clients[0].send(ask()?).await?.expect(200).map(drop)
         })
@@ -169,13 +257,24 @@ impl<'w> Quickstart<'w> {
 
     async fn the_other_api(&self) -> Result<()> {
         let [served, _] = &self.inventory;
-        let ask = |path: &str| -> Result<Request<Bytes>> { Credential::ApiKey.on(get(path), "acme") };
+        let ask =
+            |path: &str| -> Result<Request<Bytes>> { Credential::ApiKey.on(get(path), "acme") };
         let moved = served.client().send(ask("/stock")?).await?.expect(301)?;
-        ensure!(header(&moved, "location")?.ends_with("/v1/stock"), "{moved:?}");
-        let stock = served.client().send(ask("/v1/stock")?.with("x-debug", "1")).await?.expect(200)?;
+        ensure!(
+            header(&moved, "location")?.ends_with("/v1/stock"),
+            "{moved:?}"
+        );
+        let stock = served
+            .client()
+            .send(ask("/v1/stock")?.with("x-debug", "1"))
+            .await?
+            .expect(200)?;
         let seen = &stock.json()?["headers"];
         ensure!(header(&stock, "x-api")? == "inventory", "{stock:?}");
-        ensure!(seen["x-platform"] == "sluice" && seen["x-debug"].is_null(), "{seen}");
+        ensure!(
+            seen["x-platform"] == "sluice" && seen["x-debug"].is_null(),
+            "{seen}"
+        );
         Ok(())
     }
 }

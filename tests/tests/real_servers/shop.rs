@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use sluice_tests::jwt::{TokenKey, claims};
 use sluice_tests::product::AUDIENCE;
 use sluice_tests::signature::Signer;
-use sluice_tests::{Answer, App, Cluster, Operator, Redis, Sidecar, StandInPod, With, World, eventually, seconds};
+use sluice_tests::{
+    Answer, App, Cluster, Operator, Redis, Sidecar, StandInPod, With, World, eventually, seconds,
+};
 
 use super::install;
 
@@ -54,21 +56,39 @@ stores:
             redis.address()
         );
         let config = world.file("config/sluiceconfig.yaml", config)?;
-        let mut operator = install::options(world, &cluster, "operator-0")?.config(&config).start(world)?;
+        let mut operator = install::options(world, &cluster, "operator-0")?
+            .config(&config)
+            .start(world)?;
         operator.ready(seconds(60)).await?;
         let roots = roots(&cluster).await?;
-        Ok(Self { world, cluster, operator, roots, _redis: redis })
+        Ok(Self {
+            world,
+            cluster,
+            operator,
+            roots,
+            _redis: redis,
+        })
     }
 
     /// A pod labelled `app` with application and sidecar; the sidecar is not waited for.
     pub async fn pod(&self, app: &str, name: &str) -> Result<Served> {
-        let pod = StandInPod::create(self.world, &self.cluster, NAMESPACE, name, json!({"app": app})).await?;
+        let pod = StandInPod::create(
+            self.world,
+            &self.cluster,
+            NAMESPACE,
+            name,
+            json!({"app": app}),
+        )
+        .await?;
         self.contain(pod).await
     }
 
     /// Two pods `APP-0` and `APP-1` of Service `app`, serving.
     pub async fn pair(&self, app: &str) -> Result<[Served; 2]> {
-        let mut pair = [self.pod(app, &format!("{app}-0")).await?, self.pod(app, &format!("{app}-1")).await?];
+        let mut pair = [
+            self.pod(app, &format!("{app}-0")).await?,
+            self.pod(app, &format!("{app}-1")).await?,
+        ];
         for served in &mut pair {
             served.sidecar.ready(seconds(60)).await?;
         }
@@ -83,12 +103,21 @@ stores:
             .token_file(&pod.token_file(AUDIENCE).await?)
             .roots_pem(&self.roots)
             .start(self.world)?;
-        Ok(Served { pod, sidecar, _app: app })
+        Ok(Served {
+            pod,
+            sidecar,
+            _app: app,
+        })
     }
 
     /// The two pods that a Deployment of the quickstart asks for, serving.
     pub async fn adopt(&self, deployment: &str) -> Result<[Served; 2]> {
-        let [first, second] = self.adopted(deployment, 2).await?.try_into().ok().context("two pods")?;
+        let [first, second] = self
+            .adopted(deployment, 2)
+            .await?
+            .try_into()
+            .ok()
+            .context("two pods")?;
         let mut pair = [self.contain(first).await?, self.contain(second).await?];
         for served in &mut pair {
             served.sidecar.ready(seconds(60)).await?;
@@ -114,13 +143,24 @@ stores:
 
     /// `kubectl -n shop ...`
     pub async fn kubectl<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Result<String> {
-        self.cluster.kubectl().run(["-n", NAMESPACE].into_iter().chain(args)).await
+        self.cluster
+            .kubectl()
+            .run(["-n", NAMESPACE].into_iter().chain(args))
+            .await
     }
 
     /// Waits, as a user does, until all objects of all three kinds are Ready.
     pub async fn all_ready(&self) -> Result<()> {
         let what = "apiroute,ratelimitpolicy,shardset";
-        self.kubectl(["wait", "--for=condition=Ready", "--timeout=60s", "--all", what]).await.map(drop)
+        self.kubectl([
+            "wait",
+            "--for=condition=Ready",
+            "--timeout=60s",
+            "--all",
+            what,
+        ])
+        .await
+        .map(drop)
     }
 }
 
@@ -130,7 +170,12 @@ impl Served {
         let what = format!("{} holds {what}", self.pod.name);
         eventually(&what, seconds(40), async || {
             let units = self.units().await?;
-            let names: Vec<_> = units.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
+            let names: Vec<_> = units
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(name, _)| name.clone())
+                .collect();
             ensure!(enough(&units), "it holds {names:?}");
             Ok(units)
         })
@@ -153,8 +198,13 @@ impl Deref for Served {
 
 /// The roots that the webhook would give an injected sidecar.
 pub async fn roots(cluster: &Cluster) -> Result<String> {
-    let data = cluster.kubectl().json(["-n", install::NAMESPACE, "get", "secret", "sluice-ca"]).await?;
-    let encoded = data["data"]["roots.pem"].as_str().context("the Secret holds roots")?;
+    let data = cluster
+        .kubectl()
+        .json(["-n", install::NAMESPACE, "get", "secret", "sluice-ca"])
+        .await?;
+    let encoded = data["data"]["roots.pem"]
+        .as_str()
+        .context("the Secret holds roots")?;
     let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, encoded)?;
     Ok(String::from_utf8(bytes)?)
 }
@@ -174,7 +224,11 @@ pub enum Credential {
 
 impl Credential {
     /// The request with the consumer's credential. It has its `Host` already: a signature covers it.
-    pub fn on(self, request: Request<bytes::Bytes>, consumer: &str) -> Result<Request<bytes::Bytes>> {
+    pub fn on(
+        self,
+        request: Request<bytes::Bytes>,
+        consumer: &str,
+    ) -> Result<Request<bytes::Bytes>> {
         Ok(match self {
             Self::ApiKey => request.with("x-api-key", &format!("demo-only-api-key-of-{consumer}")),
             Self::Signature => {
@@ -182,7 +236,8 @@ impl Credential {
                 Signer::new(format!("{consumer}-hmac-1"), secret).sign(request)
             }
             Self::Token => {
-                let key = TokenKey::hs256("shop-jwt-1", b"demo-only-token-key-of-the-shop-0123456789");
+                let key =
+                    TokenKey::hs256("shop-jwt-1", b"demo-only-token-key-of-the-shop-0123456789");
                 let token = key.sign(&claims("https://id.shop.example", consumer, "shop"))?;
                 request.with("authorization", &format!("Bearer {token}"))
             }
@@ -192,5 +247,7 @@ impl Credential {
 
 /// A header of an answer, or an error that shows the answer.
 pub fn header<'a>(answer: &'a Answer, name: &str) -> Result<&'a str> {
-    answer.header(name).with_context(|| format!("no {name} in {answer:?}"))
+    answer
+        .header(name)
+        .with_context(|| format!("no {name} in {answer:?}"))
 }

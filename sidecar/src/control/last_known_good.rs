@@ -68,9 +68,9 @@ pub enum LastKnownGoodError {
     )]
     Foreign {
         /// Whom it was written for.
-        theirs: Principal,
+        theirs: Box<Principal>,
         /// Who reads.
-        ours: Principal,
+        ours: Box<Principal>,
     },
 }
 
@@ -170,8 +170,8 @@ impl LastKnownGood {
             .map_err(|_| LastKnownGoodError::Damaged("bad header"))?;
         if header.principal != *ours {
             return Err(LastKnownGoodError::Foreign {
-                theirs: header.principal,
-                ours: ours.clone(),
+                theirs: Box::new(header.principal),
+                ours: Box::new(ours.clone()),
             });
         }
         if header.sha256 != sha256(payload) {

@@ -431,7 +431,10 @@ impl Actor {
     async fn count_fleet(&mut self) -> anyhow::Result<()> {
         let now = Instant::now();
         self.wiring.table.prune(now);
-        let moved = self.sessions.has_changed().context("the session table is gone")?;
+        let moved = self
+            .sessions
+            .has_changed()
+            .context("the session table is gone")?;
         if std::mem::take(&mut self.applied) || moved {
             self.sessions.mark_unchanged();
             let changes = self.fleet_changes(false)?;
@@ -546,7 +549,10 @@ fn is_of_resource(change: &Change) -> bool {
         Change::Undecodable(undecodable) => undecodable.id.kind,
         Change::Delete(id) => id.kind,
     };
-    matches!(kind, Kind::ApiRoute | Kind::RateLimitPolicy | Kind::ShardSet)
+    matches!(
+        kind,
+        Kind::ApiRoute | Kind::RateLimitPolicy | Kind::ShardSet
+    )
 }
 
 #[cfg(test)]

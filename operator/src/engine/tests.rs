@@ -343,7 +343,11 @@ async fn a_wish_is_told_though_no_unit_changes_with_it() {
     source.send(orders(&["p0"])).await.expect("sent");
     source.send(vec![wish("s0")]).await.expect("sent");
     source.synced().await.expect("sent");
-    let map = |engine: &Engine| engine.unit(&UnitName::shard_map("shop", "set")).map(|unit| unit.hash.clone());
+    let map = |engine: &Engine| {
+        engine
+            .unit(&UnitName::shard_map("shop", "set"))
+            .map(|unit| unit.hash.clone())
+    };
     let before = world.handle.read(map).await.expect("the engine runs");
     let mut deltas = world.handle.deltas();
     source.send(vec![wish("s1")]).await.expect("sent");

@@ -615,21 +615,36 @@ mod tests {
             all.chain([Event::InitDone]).collect::<Vec<_>>()
         };
         for event in events(&["a", "b"]) {
-            follower.take(event, &reader).await.expect("the engine runs");
+            follower
+                .take(event, &reader)
+                .await
+                .expect("the engine runs");
         }
         until(&handle, &["a", "b"]).await;
 
         // A list that fails half way, then a watch event, then a whole list without `b`.
         for event in [Event::Init, Event::InitApply(named("a"))] {
-            follower.take(event, &reader).await.expect("the engine runs");
+            follower
+                .take(event, &reader)
+                .await
+                .expect("the engine runs");
         }
         let error = watcher::Error::NoResourceVersion;
-        follower.failed(&error, &reader).await.expect("the engine runs");
+        follower
+            .failed(&error, &reader)
+            .await
+            .expect("the engine runs");
         let event = Event::Apply(named("c"));
-        follower.take(event, &reader).await.expect("the engine runs");
+        follower
+            .take(event, &reader)
+            .await
+            .expect("the engine runs");
         until(&handle, &["a", "b", "c"]).await;
         for event in events(&["a", "c"]) {
-            follower.take(event, &reader).await.expect("the engine runs");
+            follower
+                .take(event, &reader)
+                .await
+                .expect("the engine runs");
         }
         until(&handle, &["a", "c"]).await;
         let gone = ObjectId::new(Kind::ApiRoute, "shop", "b");

@@ -17,6 +17,7 @@ use crate::place::{Place, Plan, Pod, config, documents, policy, route, secret};
 mod apart;
 
 /// How a reason is provoked.
+#[allow(clippy::large_enum_variant, reason = "a table of some forty rows")]
 enum Way {
     /// By the last of these requests, with these manifests. All are for the host `REASON.example` and the path
     /// `/REASON`; `by` decides.

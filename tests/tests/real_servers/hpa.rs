@@ -56,28 +56,65 @@ fn it_follows_the_route_and_goes_with_it() {
         cluster.apply_yaml(&scaled("web", 40)).await?;
         let route = until(&cluster, "apiroute", "web", "Scaling", "True/Scaling").await?;
         let found = hpas(&cluster).await?;
-        ensure!(found.len() == 1 && found[0]["metadata"]["name"] == "sluice-web", "{found:?}");
+        ensure!(
+            found.len() == 1 && found[0]["metadata"]["name"] == "sluice-web",
+            "{found:?}"
+        );
         let owners = &found[0]["metadata"]["ownerReferences"];
-        ensure!(owners[0]["uid"] == route["metadata"]["uid"] && owners[0]["controller"].is_null(), "{owners}");
+        ensure!(
+            owners[0]["uid"] == route["metadata"]["uid"] && owners[0]["controller"].is_null(),
+            "{owners}"
+        );
 
         cluster.apply_yaml(&scaled("web", 10)).await?;
         eventually("it follows", seconds(20), async || {
             let found = hpas(&cluster).await?;
-            ensure!(found[0]["spec"]["maxReplicas"] == 10, "{}", found[0]["spec"]);
+            ensure!(
+                found[0]["spec"]["maxReplicas"] == 10,
+                "{}",
+                found[0]["spec"]
+            );
             Ok(())
         })
         .await?;
-        let deployment = cluster.kubectl().json(["-n", "shop", "get", "deployment", "web"]).await?;
-        ensure!(deployment["spec"]["replicas"] == 2, "a user's replicas: {}", deployment["spec"]["replicas"]);
-        let managers = cluster.kubectl().run(["-n", "shop", "get", "deployment", "web", "-o", "yaml", "--show-managed-fields"]).await?;
-        ensure!(!managers.contains("manager: sluice-operator"), "it wrote the Deployment:\n{managers}");
+        let deployment = cluster
+            .kubectl()
+            .json(["-n", "shop", "get", "deployment", "web"])
+            .await?;
+        ensure!(
+            deployment["spec"]["replicas"] == 2,
+            "a user's replicas: {}",
+            deployment["spec"]["replicas"]
+        );
+        let managers = cluster
+            .kubectl()
+            .run([
+                "-n",
+                "shop",
+                "get",
+                "deployment",
+                "web",
+                "-o",
+                "yaml",
+                "--show-managed-fields",
+            ])
+            .await?;
+        ensure!(
+            !managers.contains("manager: sluice-operator"),
+            "it wrote the Deployment:\n{managers}"
+        );
 
         // Without the block, and without the route.
-        cluster.apply_yaml(&install::service_and_route("web")).await?;
+        cluster
+            .apply_yaml(&install::service_and_route("web"))
+            .await?;
         gone(&cluster).await?;
         cluster.apply_yaml(&scaled("web", 5)).await?;
         until(&cluster, "apiroute", "web", "Scaling", "True/Scaling").await?;
-        cluster.kubectl().run(["-n", "shop", "delete", "apiroute", "web"]).await?;
+        cluster
+            .kubectl()
+            .run(["-n", "shop", "delete", "apiroute", "web"])
+            .await?;
         gone(&cluster).await
     });
 }
@@ -103,13 +140,22 @@ spec: {{scaleTargetRef: {{apiVersion: apps/v1, kind: Deployment, name: {target}}
         let route = until(&cluster, "apiroute", "web", "Scaling", "False/TargetTaken").await?;
         let (_, message) = condition(&route, "Scaling");
         ensure!(message.contains("mine"), "{message}");
-        ensure!(condition(&route, "Ready").0 == "True/Ready", "scaling is no part of Ready");
+        ensure!(
+            condition(&route, "Ready").0 == "True/Ready",
+            "scaling is no part of Ready"
+        );
         ensure!(hpas(&cluster).await?.len() == 1);
 
         // One that only has our name is not taken over either.
-        cluster.kubectl().run(["-n", "shop", "delete", "hpa", "mine"]).await?;
+        cluster
+            .kubectl()
+            .run(["-n", "shop", "delete", "hpa", "mine"])
+            .await?;
         until(&cluster, "apiroute", "web", "Scaling", "True/Scaling").await?;
-        cluster.kubectl().run(["-n", "shop", "delete", "apiroute", "web"]).await?;
+        cluster
+            .kubectl()
+            .run(["-n", "shop", "delete", "apiroute", "web"])
+            .await?;
         gone(&cluster).await?;
         cluster.apply_yaml(&foreign("sluice-web", "other")).await?;
         cluster.apply_yaml(&scaled("web", 40)).await?;
@@ -117,7 +163,10 @@ spec: {{scaleTargetRef: {{apiVersion: apps/v1, kind: Deployment, name: {target}}
         let (_, message) = condition(&route, "Scaling");
         ensure!(message.contains("sluice-web"), "{message}");
         let found = hpas(&cluster).await?;
-        ensure!(found[0]["spec"]["scaleTargetRef"]["name"] == "other", "{found:?}");
+        ensure!(
+            found[0]["spec"]["scaleTargetRef"]["name"] == "other",
+            "{found:?}"
+        );
         get(&cluster, "apiroute", "web").await.map(drop)
     });
 }

@@ -11,7 +11,10 @@ use sluice_tests::{Cluster, Operator, World, eventually, seconds};
 /// The operator's namespace.
 pub const NAMESPACE: &str = "sluice-system";
 const USER: &str = "system:serviceaccount:sluice-system:sluice-operator";
-const GROUPS: [&str; 2] = ["system:serviceaccounts", "system:serviceaccounts:sluice-system"];
+const GROUPS: [&str; 2] = [
+    "system:serviceaccounts",
+    "system:serviceaccounts:sluice-system",
+];
 
 /// A file or folder of the repository.
 pub fn repository(path: &str) -> PathBuf {
@@ -29,8 +32,12 @@ pub async fn cluster(world: &World) -> Result<Cluster> {
 pub async fn bare_cluster(world: &World) -> Result<Cluster> {
     let cluster = Cluster::start(world).await?;
     cluster.namespace(NAMESPACE, json!({})).await?;
-    cluster.namespace("shop", json!({"sluice.dev/injection": "enabled"})).await?;
-    cluster.apply_files(&[&repository("operator/manifests/rbac.yaml")]).await?;
+    cluster
+        .namespace("shop", json!({"sluice.dev/injection": "enabled"}))
+        .await?;
+    cluster
+        .apply_files(&[&repository("operator/manifests/rbac.yaml")])
+        .await?;
     Ok(cluster)
 }
 
@@ -82,13 +89,26 @@ pub async fn operator(world: &World, cluster: &Cluster) -> Result<Operator> {
 
 /// The webhooks, registered, reached through the operator's Service, with the roots in place.
 pub async fn webhooks(cluster: &Cluster, operator: &Operator) -> Result<()> {
-    cluster.expose(NAMESPACE, "sluice-operator", 443, operator.webhook).await?;
-    cluster.apply_files(&[&repository("operator/manifests/webhooks.yaml")]).await?;
+    cluster
+        .expose(NAMESPACE, "sluice-operator", 443, operator.webhook)
+        .await?;
+    cluster
+        .apply_files(&[&repository("operator/manifests/webhooks.yaml")])
+        .await?;
     eventually("both caBundles are written", seconds(20), async || {
-        for kind in ["validatingwebhookconfiguration", "mutatingwebhookconfiguration"] {
-            let found = cluster.kubectl().json(["get", kind, "sluice-operator"]).await?;
+        for kind in [
+            "validatingwebhookconfiguration",
+            "mutatingwebhookconfiguration",
+        ] {
+            let found = cluster
+                .kubectl()
+                .json(["get", kind, "sluice-operator"])
+                .await?;
             let bundle = &found["webhooks"][0]["clientConfig"]["caBundle"];
-            anyhow::ensure!(bundle.as_str().is_some_and(|bundle| !bundle.is_empty()), "{kind} has none");
+            anyhow::ensure!(
+                bundle.as_str().is_some_and(|bundle| !bundle.is_empty()),
+                "{kind} has none"
+            );
         }
         Ok(())
     })
@@ -97,25 +117,50 @@ pub async fn webhooks(cluster: &Cluster, operator: &Operator) -> Result<()> {
 
 /// An object of ours in namespace `shop`.
 pub async fn get(cluster: &Cluster, kind: &str, name: &str) -> Result<Value> {
-    cluster.kubectl().json(["-n", "shop", "get", kind, name]).await
+    cluster
+        .kubectl()
+        .json(["-n", "shop", "get", kind, name])
+        .await
 }
 
 /// `type=status/reason` of one condition of an object, and its message.
 pub fn condition(object: &Value, kind: &str) -> (String, String) {
     let conditions = object["status"]["conditions"].as_array();
-    let found = conditions.and_then(|conditions| conditions.iter().find(|condition| condition["type"] == kind));
-    let text = |field: &str| found.and_then(|found| found[field].as_str()).unwrap_or("?").to_owned();
-    (format!("{}/{}", text("status"), text("reason")), text("message"))
+    let found = conditions.and_then(|conditions| {
+        conditions
+            .iter()
+            .find(|condition| condition["type"] == kind)
+    });
+    let text = |field: &str| {
+        found
+            .and_then(|found| found[field].as_str())
+            .unwrap_or("?")
+            .to_owned()
+    };
+    (
+        format!("{}/{}", text("status"), text("reason")),
+        text("message"),
+    )
 }
 
 /// Waits until a condition says `status/reason`; gives the object.
-pub async fn until(cluster: &Cluster, kind: &str, name: &str, type_: &str, says: &str) -> Result<Value> {
-    eventually(&format!("{kind} {name}: {type_}={says}"), seconds(30), async || {
-        let object = get(cluster, kind, name).await?;
-        let (found, message) = condition(&object, type_);
-        anyhow::ensure!(found == says, "it is {found}: {message}");
-        Ok(object)
-    })
+pub async fn until(
+    cluster: &Cluster,
+    kind: &str,
+    name: &str,
+    type_: &str,
+    says: &str,
+) -> Result<Value> {
+    eventually(
+        &format!("{kind} {name}: {type_}={says}"),
+        seconds(30),
+        async || {
+            let object = get(cluster, kind, name).await?;
+            let (found, message) = condition(&object, type_);
+            anyhow::ensure!(found == says, "it is {found}: {message}");
+            Ok(object)
+        },
+    )
     .await
 }
 

@@ -8,8 +8,14 @@ use sluice_tests::{Cluster, Operator, eventually, isolated, seconds};
 use super::install::{self, get, until};
 
 async fn holder(cluster: &Cluster) -> Result<String> {
-    let lease = cluster.kubectl().json(["-n", install::NAMESPACE, "get", "lease", "sluice-operator"]).await?;
-    Ok(lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())
+    let lease = cluster
+        .kubectl()
+        .json(["-n", install::NAMESPACE, "get", "lease", "sluice-operator"])
+        .await?;
+    Ok(lease["spec"]["holderIdentity"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned())
 }
 
 async fn held_by(cluster: &Cluster, name: &str) -> Result<()> {
@@ -22,12 +28,16 @@ async fn held_by(cluster: &Cluster, name: &str) -> Result<()> {
 }
 
 async fn is_warm(operator: &Operator) -> Result<()> {
-    eventually("it has everything and does not lead", seconds(30), async || {
-        let page = operator.get("/readyz").await?;
-        let text = page.text();
-        ensure!(text == "leader: another replica leads\n", "{text}");
-        Ok(())
-    })
+    eventually(
+        "it has everything and does not lead",
+        seconds(30),
+        async || {
+            let page = operator.get("/readyz").await?;
+            let text = page.text();
+            ensure!(text == "leader: another replica leads\n", "{text}");
+            Ok(())
+        },
+    )
     .await
 }
 
@@ -40,7 +50,9 @@ fn one_leads_and_the_other_takes_over() {
         first.ready(seconds(40)).await?;
         let mut second = patient("operator-1")?;
         is_warm(&second).await?;
-        cluster.apply_yaml(&install::service_and_route("web")).await?;
+        cluster
+            .apply_yaml(&install::service_and_route("web"))
+            .await?;
         until(&cluster, "apiroute", "web", "Ready", "True/Ready").await?;
 
         // Told to end, it gives the lease back: nobody waits a minute for it to run out.
@@ -48,7 +60,9 @@ fn one_leads_and_the_other_takes_over() {
         ensure!(status.success(), "{status}: {}", first.process.stderr());
         second.ready(seconds(30)).await?;
         held_by(&cluster, "operator-1").await?;
-        cluster.apply_yaml(&install::service_and_route("stock")).await?;
+        cluster
+            .apply_yaml(&install::service_and_route("stock"))
+            .await?;
         until(&cluster, "apiroute", "stock", "Ready", "True/Ready").await?;
         Ok(())
     });
@@ -60,7 +74,9 @@ fn a_leader_that_was_stopped_past_its_lease_writes_nothing_more() {
         let cluster = install::cluster(world).await?;
         let mut first = install::replica(world, &cluster, "operator-0")?;
         first.ready(seconds(40)).await?;
-        cluster.apply_yaml(&install::service_and_route("web")).await?;
+        cluster
+            .apply_yaml(&install::service_and_route("web"))
+            .await?;
         until(&cluster, "apiroute", "web", "Ready", "True/Ready").await?;
         let mut second = install::replica(world, &cluster, "operator-1")?;
         is_warm(&second).await?;
@@ -70,17 +86,29 @@ fn a_leader_that_was_stopped_past_its_lease_writes_nothing_more() {
         held_by(&cluster, "operator-1").await?;
         // A change that the stopped one has yet to answer, answered by the second, which then stops too: whatever is
         // written from here on is the first's.
-        cluster.apply_yaml(&install::service_and_route("stock")).await?;
+        cluster
+            .apply_yaml(&install::service_and_route("stock"))
+            .await?;
         until(&cluster, "apiroute", "stock", "Ready", "True/Ready").await?;
         second.process.freeze()?;
-        cluster.apply_yaml(&install::service_and_route("late")).await?;
+        cluster
+            .apply_yaml(&install::service_and_route("late"))
+            .await?;
         let before = holder(&cluster).await?;
         first.process.thaw()?;
         let status = first.process.ended(seconds(20)).await?;
         ensure!(!status.success(), "it should say that it lost the lease");
-        ensure!(first.process.stderr().contains("operator-1"), "{}", first.process.stderr());
+        ensure!(
+            first.process.stderr().contains("operator-1"),
+            "{}",
+            first.process.stderr()
+        );
         let late = get(&cluster, "apiroute", "late").await?;
-        ensure!(install::condition(&late, "Ready").0 == "Unknown/Pending", "the first wrote: {}", late["status"]);
+        ensure!(
+            install::condition(&late, "Ready").0 == "Unknown/Pending",
+            "the first wrote: {}",
+            late["status"]
+        );
         ensure!(holder(&cluster).await? == before, "the lease changed hands");
         Ok(())
     });

@@ -58,18 +58,34 @@ async fn wish(cluster: &Cluster, boundary: u16) -> Result<()> {
         {"slots": format!("0-{}", boundary - 1), "shard": "s0"}, {"slots": format!("{boundary}-16383"), "shard": "s1"},
     ]}});
     let patch = patch.to_string();
-    let args = ["-n", "shop", "patch", "shardset", "orders", "--type=merge", "-p", &patch];
+    let args = [
+        "-n",
+        "shop",
+        "patch",
+        "shardset",
+        "orders",
+        "--type=merge",
+        "-p",
+        &patch,
+    ];
     cluster.kubectl().run(args).await.map(drop)
 }
 
 async fn in_force(cluster: &Cluster, epoch: i64, boundary: u16) -> Result<Value> {
-    eventually(&format!("epoch {epoch} with boundary {boundary}"), seconds(60), async || {
-        let set = get(cluster, "shardset", "orders").await?;
-        let status = &set["status"];
-        let first = &status["placement"][0]["slots"];
-        ensure!(status["epoch"] == epoch && *first == format!("0-{}", boundary - 1), "{status}");
-        Ok(set)
-    })
+    eventually(
+        &format!("epoch {epoch} with boundary {boundary}"),
+        seconds(60),
+        async || {
+            let set = get(cluster, "shardset", "orders").await?;
+            let status = &set["status"];
+            let first = &status["placement"][0]["slots"];
+            ensure!(
+                status["epoch"] == epoch && *first == format!("0-{}", boundary - 1),
+                "{status}"
+            );
+            Ok(set)
+        },
+    )
     .await
 }
 
@@ -85,7 +101,11 @@ fn slots_move_when_every_pod_has_settled_and_not_before() {
         first.sidecar.ready(seconds(40)).await?;
         eventually("both pods hold the map", seconds(40), async || {
             let set = get(&cluster, "shardset", "orders").await?;
-            ensure!(set["status"]["live"]["summary"] == "2/2", "{}", set["status"]);
+            ensure!(
+                set["status"]["live"]["summary"] == "2/2",
+                "{}",
+                set["status"]
+            );
             Ok(())
         })
         .await?;
@@ -100,12 +120,23 @@ fn slots_move_when_every_pod_has_settled_and_not_before() {
         wish(&cluster, 2048).await?;
         let given_up = eventually("the move is given up", seconds(30), async || {
             let set = get(&cluster, "shardset", "orders").await?;
-            ensure!(set["status"]["move"]["attempts"].as_i64() >= Some(1), "{}", set["status"]);
+            ensure!(
+                set["status"]["move"]["attempts"].as_i64() >= Some(1),
+                "{}",
+                set["status"]
+            );
             Ok(set)
         })
         .await?;
         ensure!(given_up["status"]["epoch"] == 2, "{}", given_up["status"]);
-        let pending = until(&cluster, "shardset", "orders", "Programmed", "False/MovePending").await?;
+        let pending = until(
+            &cluster,
+            "shardset",
+            "orders",
+            "Programmed",
+            "False/MovePending",
+        )
+        .await?;
         let (_, message) = condition(&pending, "Programmed");
         ensure!(message.contains("web-1"), "{message}");
         second.sidecar.process.thaw()?;
@@ -116,7 +147,11 @@ fn slots_move_when_every_pod_has_settled_and_not_before() {
         wish(&cluster, 8192).await?;
         eventually("a move is under way", seconds(30), async || {
             let set = get(&cluster, "shardset", "orders").await?;
-            ensure!(set["status"]["move"]["phase"] == "Holding", "{}", set["status"]["move"]);
+            ensure!(
+                set["status"]["move"]["phase"] == "Holding",
+                "{}",
+                set["status"]["move"]
+            );
             Ok(())
         })
         .await?;

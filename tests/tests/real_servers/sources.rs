@@ -9,9 +9,20 @@ use super::install::{self, condition, until};
 /// Lets the stored CRD know one more value of the enum of a parent's kind, or not any more.
 async fn one_more_kind(cluster: &Cluster, known: bool) -> Result<()> {
     let path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/parentRefs/items/properties/kind/enum";
-    let kinds = if known { json!(["Service", "Moon"]) } else { json!(["Service"]) };
+    let kinds = if known {
+        json!(["Service", "Moon"])
+    } else {
+        json!(["Service"])
+    };
     let patch = json!([{"op": "replace", "path": path, "value": kinds}]).to_string();
-    let crd = ["patch", "crd", "apiroutes.sluice.dev", "--type=json", "-p", &patch];
+    let crd = [
+        "patch",
+        "crd",
+        "apiroutes.sluice.dev",
+        "--type=json",
+        "-p",
+        &patch,
+    ];
     cluster.kubectl().run(crd).await.map(drop)
 }
 
@@ -26,9 +37,16 @@ kind: ApiRoute
 metadata: {name: odd, namespace: shop}
 spec: {parentRefs: [{kind: Moon, name: web}]}
 ";
-        eventually("the API server has learnt the value", seconds(20), async || cluster.apply_yaml(odd).await).await?;
+        eventually(
+            "the API server has learnt the value",
+            seconds(20),
+            async || cluster.apply_yaml(odd).await,
+        )
+        .await?;
         one_more_kind(&cluster, false).await?;
-        cluster.apply_yaml(&install::service_and_route("web")).await?;
+        cluster
+            .apply_yaml(&install::service_and_route("web"))
+            .await?;
         let _operator = install::operator(world, &cluster).await?;
         until(&cluster, "apiroute", "web", "Ready", "True/Ready").await?;
         let odd = until(&cluster, "apiroute", "odd", "Accepted", "False/Undecodable").await?;
@@ -43,8 +61,12 @@ fn kinds_may_be_installed_later() {
     isolated!(async |world| {
         let cluster = install::bare_cluster(world).await?;
         let _operator = install::operator(world, &cluster).await?;
-        cluster.install_crds(&install::repository("crds/yaml")).await?;
-        cluster.apply_yaml(&install::service_and_route("web")).await?;
+        cluster
+            .install_crds(&install::repository("crds/yaml"))
+            .await?;
+        cluster
+            .apply_yaml(&install::service_and_route("web"))
+            .await?;
         until(&cluster, "apiroute", "web", "Ready", "True/Ready").await?;
         Ok(())
     });
@@ -55,17 +77,32 @@ fn what_was_deleted_unseen_is_seen_to_be_gone() {
     isolated!(async |world| {
         let cluster = install::cluster(world).await?;
         let operator = install::operator(world, &cluster).await?;
-        cluster.apply_yaml(&install::service_and_route("web")).await?;
-        cluster.apply_yaml(&install::service_and_route("stock")).await?;
+        cluster
+            .apply_yaml(&install::service_and_route("web"))
+            .await?;
+        cluster
+            .apply_yaml(&install::service_and_route("stock"))
+            .await?;
         until(&cluster, "apiroute", "stock", "Ready", "True/Ready").await?;
         let routes = async || {
             let metrics = operator.metrics().await?;
-            let line = metrics.lines().find(|line| line.starts_with("sluice_operator_watch_objects{kind=\"ApiRoute\"}"));
-            Ok::<_, anyhow::Error>(line.unwrap_or_default().rsplit(' ').next().unwrap_or_default().to_owned())
+            let line = metrics
+                .lines()
+                .find(|line| line.starts_with("sluice_operator_watch_objects{kind=\"ApiRoute\"}"));
+            Ok::<_, anyhow::Error>(
+                line.unwrap_or_default()
+                    .rsplit(' ')
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned(),
+            )
         };
         ensure!(routes().await? == "2", "{}", routes().await?);
         operator.process.freeze()?;
-        cluster.kubectl().run(["-n", "shop", "delete", "apiroute", "stock"]).await?;
+        cluster
+            .kubectl()
+            .run(["-n", "shop", "delete", "apiroute", "stock"])
+            .await?;
         operator.process.thaw()?;
         eventually("one route is left", seconds(40), async || {
             let left = routes().await?;

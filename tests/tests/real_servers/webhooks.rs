@@ -145,30 +145,48 @@ spec:
             install::until(&cluster, "apiroute", "old", "Accepted", "False/Invalid").await?;
             install::webhooks(&cluster, &operator).await?;
 
-            let apply = async |text: &str| cluster.kubectl().output(["apply", "-f", "-"], text).await;
+            let apply =
+                async |text: &str| cluster.kubectl().output(["apply", "-f", "-"], text).await;
             let refused = eventually("the API server calls", seconds(20), async || {
                 let output = apply(&route("bad", "/v1/(")).await?;
                 ensure!(!output.status.success(), "it was stored");
                 Ok(String::from_utf8_lossy(&output.stderr).into_owned())
             })
             .await?;
-            ensure!(refused.contains("validate.sluice.dev") && refused.contains("spec.rules[0]"), "{refused}");
+            ensure!(
+                refused.contains("validate.sluice.dev") && refused.contains("spec.rules[0]"),
+                "{refused}"
+            );
 
             // A missing Service is a warning: it may come.
             let warned = apply(&route("good", "/v1/orders")).await?;
             let words = String::from_utf8_lossy(&warned.stderr).into_owned();
-            ensure!(warned.status.success() && words.contains("Warning: ParentNotFound"), "{words}");
+            ensure!(
+                warned.status.success() && words.contains("Warning: ParentNotFound"),
+                "{words}"
+            );
 
             // The bad one that is stored may be labelled and deleted; a change to another bad spec is refused.
             let kubectl = cluster.kubectl();
-            kubectl.run(["-n", "shop", "label", "apiroute", "old", "a=b"]).await?;
-            ensure!(!apply(&route("old", "/v2/(")).await?.status.success(), "a new bad spec was stored");
-            kubectl.run(["-n", "shop", "delete", "apiroute", "old"]).await?;
+            kubectl
+                .run(["-n", "shop", "label", "apiroute", "old", "a=b"])
+                .await?;
+            ensure!(
+                !apply(&route("old", "/v2/(")).await?.status.success(),
+                "a new bad spec was stored"
+            );
+            kubectl
+                .run(["-n", "shop", "delete", "apiroute", "old"])
+                .await?;
 
             // Without the operator nothing is refused: translation denies it anyway.
             drop(operator);
             let stored = apply(&route("bad", "/v1/(")).await?;
-            ensure!(stored.status.success(), "{}", String::from_utf8_lossy(&stored.stderr));
+            ensure!(
+                stored.status.success(),
+                "{}",
+                String::from_utf8_lossy(&stored.stderr)
+            );
             Ok(())
         });
     }
@@ -194,8 +212,12 @@ spec:
     async fn pod(cluster: &Cluster, namespace: &str, app: &str) -> Result<Value> {
         let pods: Api<Pod> = Api::namespaced(cluster.client(), namespace);
         eventually(&format!("a pod of {app}"), seconds(30), async || {
-            let found = pods.list(&ListParams::default().labels(&format!("app={app}"))).await?;
-            Ok(serde_json::to_value(found.items.first().context("none yet")?)?)
+            let found = pods
+                .list(&ListParams::default().labels(&format!("app={app}")))
+                .await?;
+            Ok(serde_json::to_value(
+                found.items.first().context("none yet")?,
+            )?)
         })
         .await
     }
@@ -210,9 +232,20 @@ spec:
             let kubectl = cluster.kubectl();
             // The API server learns of the configuration by a watch of its own.
             eventually("pods are injected", seconds(20), async || {
-                let try_one = ["-n", "shop", "run", "probe", "--image=localhost/none:1", "--dry-run=server"];
+                let try_one = [
+                    "-n",
+                    "shop",
+                    "run",
+                    "probe",
+                    "--image=localhost/none:1",
+                    "--dry-run=server",
+                ];
                 let made = kubectl.json(try_one).await?;
-                ensure!(made["spec"]["initContainers"][0]["name"] == "sluice", "{}", made["spec"]);
+                ensure!(
+                    made["spec"]["initContainers"][0]["name"] == "sluice",
+                    "{}",
+                    made["spec"]
+                );
                 Ok(())
             })
             .await?;
@@ -220,31 +253,74 @@ spec:
             cluster.apply_yaml(&deployment("web", "")).await?;
             let injected = pod(&cluster, "shop", "web").await?;
             let first = &injected["spec"]["initContainers"][0];
-            ensure!((&first["name"], &first["restartPolicy"]) == (&"sluice".into(), &"Always".into()), "{first}");
-            ensure!(injected["spec"]["initContainers"][1]["name"] == "migrate", "{injected}");
+            ensure!(
+                (&first["name"], &first["restartPolicy"]) == (&"sluice".into(), &"Always".into()),
+                "{first}"
+            );
+            ensure!(
+                injected["spec"]["initContainers"][1]["name"] == "migrate",
+                "{injected}"
+            );
             let mounts = first["volumeMounts"].as_array().context("mounts")?;
-            ensure!(mounts.len() == 3, "the API server mounted something else: {mounts:?}");
-            let roots = first["env"].as_array().and_then(|env| env.iter().find(|one| one["name"] == "SLUICE_ROOTS_PEM"));
-            ensure!(roots.is_some_and(|roots| roots["value"].as_str().is_some_and(|pem| pem.contains("BEGIN CERT"))), "{first}");
-            kubectl.with_input(["diff", "-f", "-"], deployment("web", "")).await.context("the Deployment was changed")?;
+            ensure!(
+                mounts.len() == 3,
+                "the API server mounted something else: {mounts:?}"
+            );
+            let roots = first["env"]
+                .as_array()
+                .and_then(|env| env.iter().find(|one| one["name"] == "SLUICE_ROOTS_PEM"));
+            ensure!(
+                roots.is_some_and(|roots| roots["value"]
+                    .as_str()
+                    .is_some_and(|pem| pem.contains("BEGIN CERT"))),
+                "{first}"
+            );
+            kubectl
+                .with_input(["diff", "-f", "-"], deployment("web", ""))
+                .await
+                .context("the Deployment was changed")?;
 
             // The same pod, asked for again as it came out: nothing more is added.
             let mut again = injected.clone();
             again["metadata"] = serde_json::json!({"name": "again", "namespace": "shop", "labels": {"app": "again"}});
-            again["spec"].as_object_mut().context("a spec")?.remove("nodeName");
+            again["spec"]
+                .as_object_mut()
+                .context("a spec")?
+                .remove("nodeName");
             again["apiVersion"] = "v1".into();
             again["kind"] = "Pod".into();
             let made: Value = serde_json::from_str(
-                &kubectl.with_input(["create", "--dry-run=server", "-o", "json", "-f", "-"], again.to_string()).await?,
+                &kubectl
+                    .with_input(
+                        ["create", "--dry-run=server", "-o", "json", "-f", "-"],
+                        again.to_string(),
+                    )
+                    .await?,
             )?;
-            ensure!(made["spec"]["initContainers"].as_array().map(Vec::len) == Some(2), "{}", made["spec"]);
+            ensure!(
+                made["spec"]["initContainers"].as_array().map(Vec::len) == Some(2),
+                "{}",
+                made["spec"]
+            );
 
-            cluster.apply_yaml(&deployment("out", ", sluice.dev/inject: \"false\"")).await?;
+            cluster
+                .apply_yaml(&deployment("out", ", sluice.dev/inject: \"false\""))
+                .await?;
             let out = pod(&cluster, "shop", "out").await?;
-            ensure!(out["spec"]["initContainers"].as_array().map(Vec::len) == Some(1), "{}", out["spec"]);
-            cluster.apply_yaml(&deployment("plain", "").replace("namespace: shop", "namespace: plain")).await?;
+            ensure!(
+                out["spec"]["initContainers"].as_array().map(Vec::len) == Some(1),
+                "{}",
+                out["spec"]
+            );
+            cluster
+                .apply_yaml(&deployment("plain", "").replace("namespace: shop", "namespace: plain"))
+                .await?;
             let plain = pod(&cluster, "plain", "plain").await?;
-            ensure!(plain["spec"]["initContainers"].as_array().map(Vec::len) == Some(1), "{}", plain["spec"]);
+            ensure!(
+                plain["spec"]["initContainers"].as_array().map(Vec::len) == Some(1),
+                "{}",
+                plain["spec"]
+            );
             Ok(())
         });
     }

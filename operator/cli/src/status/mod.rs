@@ -87,7 +87,10 @@ pub fn run(args: &Args) -> anyhow::Result<Verdict> {
         let place = Place::of(args).await?;
         let mut last = place.report(&args.selectors).await?;
         show(&last, args.output)?;
-        while args.watch {
+        if !args.watch {
+            return Ok(Verdict::of(last.good()));
+        }
+        loop {
             tokio::time::sleep(INTERVAL).await;
             let report = place.report(&args.selectors).await?;
             if report != last {
@@ -96,7 +99,6 @@ pub fn run(args: &Args) -> anyhow::Result<Verdict> {
                 last = report;
             }
         }
-        Ok(Verdict::of(last.good()))
     })
 }
 

@@ -1,6 +1,6 @@
 //! Wiring: which parts run in which mode, and how they end. It decides nothing else.
 //!
-//! [`Process`] is what every process has, [`Core`] what both modes share; a mode adds its sources, its tokens, its CA store
+//! `Process` is what every process has, `Core` what both modes share; a mode adds its sources, its tokens, its CA store
 //! and its sinks.
 
 mod cluster;

@@ -3,7 +3,7 @@
 //! Pure: no client, no clock, no randomness, no I/O. It never fails and never panics: what is wrong with an object is a
 //! finding on that object, and what cannot be enforced denies. Same objects, same bytes.
 //!
-//! [`World`] holds the objects, [`View`] is the only way to read them and records what was read, [`resolve`] makes the
+//! [`World`] holds the objects, [`View`] is the only way to read them and records what was read, [`mod@resolve`] makes the
 //! units of one object, [`groups`] those of one group of pods, [`assemble`] finds what a group needs, and [`Engine`]
 //! keeps all of it up to date by recomputing only what changed.
 

@@ -107,7 +107,6 @@ pub enum RejectReason {
     UpstreamReset,
     UpstreamTimeout,
     RequestTimeout,
-    Draining,
     Internal,
     Config(ConfigReason),
 }
@@ -125,7 +124,7 @@ pub struct Description {
 
 impl RejectReason {
     /// Every reason that is not of configuration; those are [`ConfigReason::ALL`].
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 27] = [
         Self::BadRequest,
         Self::BadTarget,
         Self::TargetTooLong,
@@ -152,7 +151,6 @@ impl RejectReason {
         Self::UpstreamReset,
         Self::UpstreamTimeout,
         Self::RequestTimeout,
-        Self::Draining,
         Self::Internal,
     ];
 
@@ -209,7 +207,6 @@ impl RejectReason {
                 "The upstream did not answer in time",
             ),
             Self::RequestTimeout => (408, "request-timeout", "The request did not arrive in time"),
-            Self::Draining => (503, "draining", "This server is going away"),
             Self::Internal => (500, "internal", "Something failed here"),
             Self::Config(reason) => (503, reason.reject(), "The service is misconfigured"),
         };

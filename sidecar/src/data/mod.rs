@@ -1,5 +1,5 @@
 //! The data threads: each has a runtime, listeners and upstream connections of its own and shares only what
-//! [`crate::shared::Shared`] holds. [`request`] is the way of one request, phase by phase.
+//! [`crate::shared::Shared`] holds. `request` is the way of one request, phase by phase.
 
 mod answer;
 mod body;

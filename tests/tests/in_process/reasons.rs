@@ -294,9 +294,6 @@ fn way(reason: RejectReason) -> Way {
                 by: case.own("signed"),
             }
         }
-        R::Draining => Way::Unreachable(
-            "a sidecar that drains answers what reaches it; its listeners close and kept connections are told to go",
-        ),
         R::Internal => Way::Unreachable("only a panic of the sidecar itself gives it"),
         R::Config(reason) => misconfigured(reason, &case),
     }
@@ -541,7 +538,7 @@ fn only_two_reasons_are_out_of_reach() {
     let out: Vec<_> = out.collect();
     assert!(out.iter().all(|(_, why)| !why.is_empty()));
     let out: Vec<_> = out.into_iter().map(|(reason, _)| reason).collect();
-    assert_eq!(out, [RejectReason::Draining, RejectReason::Internal]);
+    assert_eq!(out, [RejectReason::Internal]);
     let apart = every_reason().filter(|reason| matches!(way(*reason), Way::Apart));
     assert_eq!(apart.collect::<Vec<_>>(), apart::SHOWN);
 }

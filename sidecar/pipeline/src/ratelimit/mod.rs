@@ -1,5 +1,5 @@
 //! Rate limits: which buckets a request takes from, and what the answers mean. The arithmetic of a bucket is in
-//! [`token_bucket`], that of sharing one through a store in [`slice`]. The buckets themselves are live state and the
+//! [`token_bucket`], that of sharing one through a store in [`mod@slice`]. The buckets themselves are live state and the
 //! caller's.
 
 pub mod headers;

@@ -246,6 +246,17 @@ async fn a_reconnect_gets_only_what_it_does_not_hold() {
         .apply()
         .await
         .held();
+    let mut same = server
+        .open(server.token("orders-0"), &server.roots())
+        .await
+        .expect("opened");
+    same.hello(&Feature::ALL, &held).await;
+    let applied = same.apply().await;
+    assert!(applied.upserts.is_empty() && applied.removes.is_empty());
+    assert!(
+        !applied.version.is_empty(),
+        "there is something to acknowledge"
+    );
     let mut again = server
         .open(server.token("orders-0"), &server.roots())
         .await
@@ -343,8 +354,13 @@ async fn a_sidecar_that_does_not_read_or_answer_holds_up_no_other() {
     server.place(&pods, &big(0));
     // A connection that never begins its handshake, a session that never reads, and one that never acknowledges.
     let _mute = TcpStream::connect(server.address).await.expect("connects");
+    let begun = Instant::now();
     let deaf = server.join(server.token("orders-0")).await.expect("joined");
     let mut quick = server.join(server.token("orders-1")).await.expect("joined");
+    assert!(
+        begun.elapsed() < Duration::from_secs(4),
+        "before the mute one is given up"
+    );
     quick.apply().await;
     for fill in 1..6 {
         let begun = Instant::now();
@@ -376,6 +392,8 @@ async fn while_a_sidecar_works_newer_snapshots_replace_each_other() {
             pods: Vec::new(),
         });
         last = Some(next);
+        // The session has seen each, and sends none.
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     sidecar.ack(&first).await;
     let applied = sidecar.apply().await;
@@ -502,7 +520,8 @@ async fn a_connection_that_proves_nothing_is_closed_and_a_proven_one_stays() {
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(2)).await;
     tokio::time::resume();
-    assert!(silent.is_closed_within(super::testing::PATIENCE).await);
+    // Four seconds before HTTP/2's own keepalive would give it up.
+    assert!(silent.is_closed_within(Duration::from_secs(3)).await);
     server.published.publish(Publication {
         groups: vec![(
             group("orders"),

@@ -1,0 +1,167 @@
+//! The table by itself: what it counts, forgets and remembers.
+
+use super::{
+    super::published::tests::{group, pod, principal, snapshot},
+    *,
+};
+
+const ROUTE: &[u8] = b"route";
+
+fn acked(snapshot: &Snapshot, at: Instant) -> Acked {
+    Acked {
+        version: snapshot.version.clone(),
+        manifest: snapshot.manifest.clone(),
+        denied: BTreeMap::new(),
+        at,
+    }
+}
+
+fn required(snapshot: &Snapshot, pods: &[PodRef]) -> [Required; 1] {
+    [Required {
+        units: snapshot
+            .manifest
+            .iter()
+            .map(|(name, hash)| (name.clone(), hash.clone()))
+            .collect(),
+        pods: pods.to_vec(),
+    }]
+}
+
+#[tokio::test(start_paused = true)]
+async fn live_counts_acks_of_todays_hash_and_says_who_is_missing() {
+    let table = SessionTable::new();
+    let pods = [pod("a", "ua"), pod("b", "ub"), pod("c", "uc")];
+    let name = UnitName::route("shop", "orders");
+    let today = snapshot(&[(name.clone(), ROUTE, &[])]);
+    let a = table.seat(
+        principal(&pods[0]),
+        group("orders"),
+        "1".into(),
+        Instant::now(),
+    );
+    let b = table.seat(
+        principal(&pods[1]),
+        group("orders"),
+        "1".into(),
+        Instant::now(),
+    );
+    let live = |now| table.live(&required(&today, &pods), now);
+    assert_eq!((live(Instant::now()).pods, live(Instant::now()).of), (0, 3));
+
+    tokio::time::advance(Duration::from_millis(30)).await;
+    a.acked(acked(&today, Instant::now()), &today);
+    b.acked(
+        acked(&snapshot(&[(name, b"yesterday", &[])]), Instant::now()),
+        &today,
+    );
+    let now = live(Instant::now());
+    assert_eq!((now.pods, now.of, now.slowest_ms), (1, 3, Some(30)));
+    let why: Vec<_> = now
+        .missing
+        .iter()
+        .map(|missing| (missing.pod.as_str(), &missing.why))
+        .collect();
+    assert_eq!(why, [("b", &Why::Pending), ("c", &Why::NotConnected(None))]);
+
+    // An unrelated change leaves the latency of what was acknowledged before alone.
+    tokio::time::advance(Duration::from_secs(60)).await;
+    a.acked(acked(&today, Instant::now()), &today);
+    assert_eq!(live(Instant::now()).slowest_ms, Some(30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_session_is_unknown_and_then_gone() {
+    let table = SessionTable::new();
+    let pods = [pod("a", "ua")];
+    let row = table.seat(
+        principal(&pods[0]),
+        group("orders"),
+        "1".into(),
+        Instant::now(),
+    );
+    tokio::time::advance(UNKNOWN_FOR * 2).await;
+    assert_eq!(table.alive(&pods, Instant::now()).len(), 1);
+    drop(row);
+    tokio::time::advance(UNKNOWN_FOR - Duration::from_millis(1)).await;
+    table.prune(Instant::now());
+    assert_eq!(
+        table.alive(&pods, Instant::now()).len(),
+        1,
+        "unknown, not gone"
+    );
+    assert_eq!(table.count(), (0, 1));
+    tokio::time::advance(Duration::from_millis(1)).await;
+    table.prune(Instant::now());
+    assert_eq!(table.alive(&pods, Instant::now()).len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn right_after_a_start_every_pod_is_unknown() {
+    let table = SessionTable::new();
+    let pods = [pod("a", "ua"), pod("b", "ub")];
+    assert_eq!(table.alive(&pods, Instant::now()).len(), 2);
+    tokio::time::advance(UNKNOWN_FOR).await;
+    assert_eq!(table.alive(&pods, Instant::now()).len(), 0);
+}
+
+#[tokio::test]
+async fn a_pod_that_connects_again_replaces_its_session_and_still_holds_what_it_held() {
+    let table = SessionTable::new();
+    let mine = pod("a", "ua");
+    let today = snapshot(&[(UnitName::route("shop", "orders"), ROUTE, &[])]);
+    let first = table.seat(
+        principal(&mine),
+        group("orders"),
+        "1".into(),
+        Instant::now(),
+    );
+    first.acked(acked(&today, Instant::now()), &today);
+    let second = table.seat(
+        principal(&mine),
+        group("orders"),
+        "2".into(),
+        Instant::now(),
+    );
+    assert!(first.replaced.is_cancelled() && !second.replaced.is_cancelled());
+    drop(first);
+    let record = table.record("shop", "a").expect("seated");
+    assert_eq!((record.build.as_str(), record.lost_at), ("2", None));
+    assert!(record.acked.is_some());
+
+    let another = pod("a", "ub");
+    let _third = table.seat(
+        principal(&another),
+        group("orders"),
+        "3".into(),
+        Instant::now(),
+    );
+    assert!(table.record("shop", "a").expect("seated").acked.is_none());
+}
+
+#[tokio::test]
+async fn only_a_held_map_can_settle_and_a_hold_that_is_over_is_forgotten() {
+    let table = SessionTable::new();
+    let mine = pod("a", "ua");
+    let map = UnitName::shard_map("shop", "orders");
+    let held = snapshot(&[(map.clone(), b"hold", &[])]);
+    let over = snapshot(&[(map.clone(), b"over", &[])]);
+    let row = table.seat(
+        principal(&mine),
+        group("orders"),
+        "1".into(),
+        Instant::now(),
+    );
+    let settled = || table.record("shop", "a").expect("seated").settled;
+    row.settled(map.clone(), 1, held.manifest[&map].clone());
+    assert!(settled().is_empty());
+    row.acked(acked(&held, Instant::now()), &held);
+    let mut changes = table.changes();
+    row.settled(map.clone(), 1, held.manifest[&map].clone());
+    assert_eq!(settled()[&map], (1, held.manifest[&map].clone()));
+    assert!(changes.has_changed().expect("open"));
+    changes.mark_unchanged();
+    row.settled(map.clone(), 1, held.manifest[&map].clone());
+    assert!(!changes.has_changed().expect("open"), "nothing new");
+    row.acked(acked(&over, Instant::now()), &over);
+    assert!(settled().is_empty());
+}

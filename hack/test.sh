@@ -37,6 +37,7 @@ step "cargo build" cargo build --quiet --locked --workspace --all-targets
 step "unit tests" cargo test --locked --workspace --lib --bins
 [ ${#beside[@]} = 0 ] || step "tests beside the crates" cargo test --locked --workspace "${beside[@]}"
 step "documentation tests" cargo test --quiet --locked --workspace --doc
-step "in-process tier" cargo test --locked --workspace --test in_process
-step "real-server tier" cargo test --locked --workspace --test real_servers
+# One after another: what measures latency must not compete with its neighbours for two cores.
+step "in-process tier" cargo test --locked --workspace --test in_process -- --test-threads=1
+step "real-server tier" cargo test --locked --workspace --test real_servers -- --test-threads=1
 say "[$(printf %4d $SECONDS) s] all passed"

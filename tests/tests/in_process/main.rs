@@ -5,6 +5,7 @@ mod broken;
 mod changes;
 mod clients;
 mod global_limit;
+mod house;
 mod identities;
 mod manifests;
 mod moves;

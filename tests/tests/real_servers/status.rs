@@ -109,7 +109,15 @@ fn ready_means_acknowledged_and_nothing_is_written_twice() {
         while began.elapsed() < seconds(3) {
             let looks = metric(&operator, LOOKS).await?;
             let label = format!("looked={looks}");
-            let label = ["-n", "shop", "label", "--overwrite", "apiroute", "web", &label];
+            let label = [
+                "-n",
+                "shop",
+                "label",
+                "--overwrite",
+                "apiroute",
+                "web",
+                &label,
+            ];
             cluster.kubectl().run(label).await?;
             eventually("the writer has looked", seconds(20), async || {
                 ensure!(metric(&operator, LOOKS).await? > looks, "it has not");

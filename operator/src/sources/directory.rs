@@ -22,14 +22,14 @@ use serde_json::json;
 use sluice_crds::manifest::ManifestFinding;
 use sluice_process::Shutdown;
 use sluice_snapshot::{hash::hex, unit::ObjectRef};
-use sluice_translate::{Kind, ObjectId};
+use sluice_translate::{Kind, ObjectId, manifests};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
 };
 
 use super::{
-    Inlet, files,
+    Inlet,
     scanner::{Found, Scanner},
 };
 use crate::state_dir::StateDir;
@@ -224,7 +224,7 @@ impl Directory {
             let about = ObjectId::new(Kind::File, "", &file.display().to_string());
             let notes = now
                 .iter()
-                .map(|finding| files::finding(&about, finding))
+                .map(|finding| manifests::finding(&about, finding))
                 .collect();
             self.inlet.note(about, notes).await?;
             if let Some(state) = &self.state {

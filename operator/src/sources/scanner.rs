@@ -3,17 +3,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
 use sluice_crds::manifest::{ManifestFinding, ManifestObject};
-use sluice_translate::{Change, Kind, ObjectId};
+use sluice_translate::{
+    Change, ObjectId,
+    manifests::{self, Contents, Declared, Merged, Role},
+};
 use tokio::time::Instant;
 
 use super::{
-    files::{self, DUPLICATE, Declared, Manifests},
+    files::{self, Manifests},
     generations::Generations,
 };
 use crate::{
@@ -113,10 +116,10 @@ impl Scanner {
             match Manifests::read(file, self.files.get(file)) {
                 Ok(None) => {}
                 Ok(Some(mut read)) => {
-                    if !read.whole
+                    if !read.contents.whole
                         && let Some(former) = self.files.remove(file)
                     {
-                        keep_last_good(&mut read, former);
+                        keep_last_good(&mut read.contents, former.contents);
                     }
                     self.files.insert(file.clone(), read);
                 }
@@ -138,40 +141,29 @@ impl Scanner {
         BTreeMap<ObjectId, Declared>,
         BTreeMap<PathBuf, Vec<ManifestFinding>>,
     ) {
-        let mut wanted: BTreeMap<ObjectId, Declared> = BTreeMap::new();
-        let mut origin: BTreeMap<ObjectId, &Path> = BTreeMap::new();
-        let mut findings: BTreeMap<PathBuf, Vec<ManifestFinding>> = BTreeMap::new();
-        for file in order {
-            let Some(manifests) = self.files.get(file) else {
-                continue;
+        let read = order.iter().filter_map(|path| {
+            let role = match self.places.config.as_ref() == Some(path) {
+                true => Role::Config,
+                false => Role::Manifests,
             };
-            let name = file.display().to_string();
-            let of_file = findings.entry(file.clone()).or_default();
-            of_file.extend(manifests.findings.iter().cloned());
-            let is_config = self.places.config.as_ref() == Some(file);
-            for declared in &manifests.declared {
-                let id = declared.id();
-                if is_config && id.kind != Kind::Config {
-                    of_file.push(files::of_file(
-                        &name,
-                        format!(
-                            "{id} does not belong into the file of SluiceConfig; it is ignored"
-                        ),
-                    ));
-                } else if let Some(first) = origin.get(&id) {
-                    let message = format!(
-                        "{DUPLICATE}{id}, which {} declares: that one counts",
-                        first.display()
-                    );
-                    of_file.push(files::of_file(&name, message));
-                } else {
-                    origin.insert(id.clone(), file);
-                    wanted.insert(id, declared.clone());
-                }
-            }
-        }
-        findings.retain(|_, findings| !findings.is_empty());
-        (wanted, findings)
+            let contents = &self.files.get(path)?.contents;
+            Some((path.display().to_string(), role, contents))
+        });
+        let read: Vec<_> = read.collect();
+        let files = read
+            .iter()
+            .map(|(name, role, contents)| (name.as_str(), *role, *contents));
+        let Merged { declared, findings } = manifests::merge(files);
+        let wanted = declared.into_iter();
+        let findings = findings.into_iter();
+        (
+            wanted
+                .map(|(id, (_, declared))| (id, declared.clone()))
+                .collect(),
+            findings
+                .map(|(file, findings)| (PathBuf::from(file), findings))
+                .collect(),
+        )
     }
 
     /// What the engine has to be told.
@@ -248,9 +240,13 @@ impl Scanner {
 }
 
 /// What `former` declared and the unparsable `read` does not name stays.
-fn keep_last_good(read: &mut Manifests, former: Manifests) {
-    let named: BTreeSet<_> = read.declared.iter().map(Declared::id).collect();
+fn keep_last_good(read: &mut Contents, former: Contents) {
+    let named: BTreeSet<_> = read
+        .declared
+        .iter()
+        .map(|placed| placed.declared.id())
+        .collect();
     let kept = former.declared.into_iter();
     read.declared
-        .extend(kept.filter(|declared| !named.contains(&declared.id())));
+        .extend(kept.filter(|placed| !named.contains(&placed.declared.id())));
 }

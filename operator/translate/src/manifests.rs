@@ -136,7 +136,17 @@ fn own_id(outline: &Outline) -> Option<ObjectId> {
         .into_iter()
         .find(|kind| outline.kind() == Some(kind.as_str()))
         .filter(|_| group == GROUP)?;
-    Some(ObjectId::new(kind, outline.namespace(), outline.name()?))
+    let (namespace, name) = (outline.namespace(), outline.name()?);
+    let named = [namespace, name].into_iter().all(is_name);
+    named.then(|| ObjectId::new(kind, namespace, name))
+}
+
+/// Whether an object could have this name: anything else has no place in units, paths or logs.
+fn is_name(name: &str) -> bool {
+    (1..=253).contains(&name.len())
+        && name.bytes().all(|byte| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.')
+        })
 }
 
 /// The name of an object that a manifest describes.
@@ -284,6 +294,18 @@ mod tests {
         );
         let change = contents.declared[0].declared.clone().into_change();
         assert!(matches!(change, Change::Undecodable(_)));
+    }
+
+    #[test]
+    fn what_no_object_can_be_called_declares_nothing() {
+        for name in ["../../etc", "A", "\"a b\""] {
+            let contents = read(
+                "a.yaml",
+                &text("{rulez: []}").replace("name: a", &format!("name: {name}")),
+            );
+            assert!(contents.declared.is_empty(), "{name}");
+            assert!(!contents.findings.is_empty(), "{name}");
+        }
     }
 
     #[test]

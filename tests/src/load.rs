@@ -109,6 +109,8 @@ impl Load {
         let (stop, stopped) = watch::channel(());
         RunningLoad {
             stop,
+            per_second: self.per_second,
+            started: Instant::now(),
             task: tokio::spawn(drive(Arc::new(self), stopped)),
         }
     }
@@ -118,10 +120,19 @@ impl Load {
 #[derive(Debug)]
 pub struct RunningLoad {
     stop: watch::Sender<()>,
+    per_second: u32,
+    started: Instant,
     task: JoinHandle<Report>,
 }
 
 impl RunningLoad {
+    /// Sends on until at least `requests` were due, however fast what it accompanied was, then [finishes](Self::finish).
+    pub async fn finish_after(self, requests: u32) -> Report {
+        let needed = Duration::from_secs(1) * requests / self.per_second;
+        tokio::time::sleep_until((self.started + needed).into()).await;
+        self.finish().await
+    }
+
     /// Starts no more requests, waits for those under way, and reports.
     pub async fn finish(self) -> Report {
         drop(self.stop);

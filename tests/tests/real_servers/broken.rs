@@ -279,7 +279,7 @@ fn steady(pair: &[Served; 2], host: &'static str, mark: &'static str) -> Vec<Run
 
 async fn unharmed(loads: Vec<RunningLoad>) -> Result<()> {
     for load in loads {
-        let report = load.finish().await;
+        let report = load.finish_after(60).await;
         println!("the others meanwhile: {report}");
         ensure!(report.sent > 50 && report.failed == 0, "{report}");
     }

@@ -175,8 +175,9 @@ async fn end(shop: &Shop<'_>, pods: &[&Served], members: &[String]) -> Result<Va
             let said: BTreeMap<String, Value> = items.iter().map(said).collect();
             ensure!(said.len() == 5, "{said:?}");
             ensure!(
-                said.values()
-                    .all(|said| said["Ready"] == "True/Ready" && said["live"] == "2/2"),
+                said.values().all(|said| said["Ready"] == "True/Ready"
+                    && said["live"] == "2/2"
+                    && scales(said)),
                 "{said:?}"
             );
             Ok(said)
@@ -202,6 +203,12 @@ async fn end(shop: &Shop<'_>, pods: &[&Served], members: &[String]) -> Result<Va
         "{owner}"
     );
     Ok(json!({"conditions": conditions, "units": units, "hpa": hpa["spec"]}))
+}
+
+/// Whether what an object says of its scaling is settled: `Ready` does not wait for it.
+fn scales(said: &Value) -> bool {
+    said.get("Scaling")
+        .is_none_or(|scaling| scaling == "True/Scaling")
 }
 
 /// What an object says, without times and messages.

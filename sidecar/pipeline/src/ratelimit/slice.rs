@@ -15,9 +15,17 @@
 //! request, by its own monotonic clock, so that no two clocks are ever compared.
 //!
 //! # Commands
-//! A slice is as large as the key's demand for at most half the time the bucket takes to fill, and grows fourfold at a
-//! time; a key with little demand leases one token at a time and loses none. That the store is empty is remembered until
-//! it has said that waiting helps, and a crowded key asks again only after [`REFUSALS_PER_COMMAND`] refusals.
+//! A slice is as large as the key's demand while it lives, and grows fourfold at a time; a key with little demand leases
+//! one token at a time and loses none. How long it lives depends on that demand: see [`Terms::longest_us`]. That the store
+//! is empty is remembered until it has said that waiting helps. Where it is nearly empty and gave less than the demand, a
+//! crowd is at the limit, and each further piece would be smaller than the last: the sidecar spends what it has, then
+//! lets tokens gather for half the time the bucket takes to fill, a second at most, or for [`REFUSALS_PER_COMMAND`]
+//! refusals.
+//!
+//! So 1,000 requests on one key over two sidecars cost at most 50 commands at the paces the tests list, from far above the
+//! rate to a third of it, if the bucket holds what two seconds repay; at most 60 where they come at random, or just at the
+//! rate. A smaller bucket has smaller slices, and a demand far below the rate leases few tokens at a time: more commands
+//! for each request, fewer in each second.
 
 mod script;
 
@@ -31,11 +39,11 @@ const MAX_EXACT: u64 = 1 << 52;
 /// The shortest time to live of a slice, in microseconds: a round trip to the store must fit.
 const MIN_TTL_US: u64 = 20_000;
 /// The longest time to live of a slice, in microseconds: what a crash can lose is forgotten that soon.
-const MAX_TTL_US: u64 = 1_000_000;
+const MAX_TTL_US: u64 = 4_000_000;
 /// How long tokens that a request waited for may lie between answer and request, in microseconds.
 const GRACE_US: u64 = 10_000;
 /// How long a refusal of a crowded key is kept at most beyond what the store said, in microseconds.
-const MAX_QUIET_US: u64 = 500_000;
+const MAX_QUIET_US: u64 = 1_000_000;
 /// Refusals after which a crowded key asks again before that.
 pub const REFUSALS_PER_COMMAND: u64 = 64;
 /// A slice grows at most by this factor.
@@ -54,8 +62,6 @@ pub struct Terms {
     capacity: u64,
     /// How long a slice may live without being charged for it.
     tolerated_us: u64,
-    /// The longest time to live.
-    longest_us: u64,
     /// The most tokens of a slice.
     largest: u64,
     /// Microseconds from empty to full.
@@ -97,10 +103,29 @@ impl Terms {
             rate,
             capacity,
             tolerated_us: u64::try_from(tolerated_us).unwrap_or(u64::MAX),
-            longest_us: (fill_us / 2).clamp(MIN_TTL_US, MAX_TTL_US),
             largest: refilled.max(burst / 16).max(1),
             fill_us,
         })
+    }
+
+    /// The longest time to live of a slice for a demand of `tokens` in `elapsed_us`.
+    ///
+    /// A slice is charged for its time to live and for its tokens, and another sidecar's as large as this one should fit
+    /// beside it: `ttl x rate + 2 x ttl x demand <= capacity`. A demand far below the rate may so keep tokens for nearly
+    /// as long as the bucket takes to fill, one as high as the rate for a third of that.
+    fn longest_us(&self, tokens: u128, elapsed_us: u64) -> u64 {
+        let repaid = u128::from(elapsed_us) * u128::from(self.rate);
+        let spent = tokens.saturating_mul(u128::from(self.token));
+        let whole = repaid.saturating_add(spent.saturating_mul(2)).max(1);
+        let longest = u128::from(self.fill_us).saturating_mul(repaid) / whole;
+        u64::try_from(longest)
+            .unwrap_or(u64::MAX)
+            .clamp(MIN_TTL_US, MAX_TTL_US)
+    }
+
+    /// Whether so few tokens are left that asking for a part of them is not worth a command.
+    fn is_scarce(&self, left: u64) -> bool {
+        left <= self.capacity / self.token / 8
     }
 
     /// Asks for exactly `cost` tokens: `consistency: Strict`.
@@ -197,6 +222,8 @@ pub struct Lease {
     /// Spent in this order.
     held: [Slice; 2],
     denied: Option<Denied>,
+    /// The store has run out since it last gave all that was asked for: this key is at its limit.
+    exhausted: bool,
     /// When the ask was sent that is on its way.
     pending_us: Option<u64>,
     /// Requests since the last ask, and when that was: the demand.
@@ -300,11 +327,14 @@ impl Lease {
         self.pending_us = None;
         self.left = reply.left;
         self.full_at_us = now_us.saturating_add(reply.reset_us);
-        self.denied = (reply.granted == 0 || reply.retry_us > 0).then(|| {
-            // A crowd of requests wants more than there is: what comes in meanwhile is handed out in larger slices.
-            let crowded = reply.granted < ask.want;
+        // A crowd of requests wants more than there is: what comes in meanwhile is handed out in larger slices.
+        let crowded = reply.granted < ask.want;
+        let empty = reply.granted == 0 || reply.retry_us > 0;
+        self.exhausted = crowded && (self.exhausted || empty);
+        let scarce = self.exhausted && ask.terms.is_scarce(reply.left);
+        self.denied = (empty || scarce).then(|| {
             let quiet_us = if crowded {
-                (ask.terms.fill_us / 4)
+                (ask.terms.fill_us / 2)
                     .min(MAX_QUIET_US)
                     .max(reply.retry_us)
             } else {
@@ -396,23 +426,20 @@ impl Lease {
     /// The next slice: what the key will need while the slice lives, if it goes on as since the last ask.
     fn ask(&mut self, terms: &Terms, cost: u64, now_us: u64) -> Ask {
         let elapsed_us = now_us.saturating_sub(self.since_us).max(1);
-        let demand = |us: u64| {
-            u128::from(self.seen) * u128::from(cost) * u128::from(us) / u128::from(elapsed_us)
-        };
+        let seen = u128::from(self.seen) * u128::from(cost);
+        let longest_us = terms.longest_us(seen, elapsed_us);
         let growth = self
             .last
             .saturating_mul(GROWTH)
             .max(self.seen.saturating_mul(cost));
         let most = growth.min(terms.largest).max(cost);
-        let want = u64::try_from(demand(terms.longest_us))
-            .unwrap_or(u64::MAX)
-            .clamp(cost, most);
+        let demand = seen.saturating_mul(u128::from(longest_us)) / u128::from(elapsed_us);
+        let want = u64::try_from(demand).unwrap_or(u64::MAX).clamp(cost, most);
         // Four times as long as it should last: demand is never even.
-        let lasts_us = u128::from(want) * u128::from(elapsed_us)
-            / (u128::from(self.seen) * u128::from(cost)).max(1);
-        let ttl_us = u64::try_from(4 * lasts_us)
+        let lasts_us = u128::from(want) * u128::from(elapsed_us) / seen.max(1);
+        let ttl_us = u64::try_from(lasts_us.saturating_mul(4))
             .unwrap_or(u64::MAX)
-            .clamp(MIN_TTL_US, terms.longest_us);
+            .clamp(MIN_TTL_US, longest_us);
         self.seen = 0;
         self.since_us = now_us;
         self.pending_us = Some(now_us);

@@ -33,6 +33,14 @@ lint: ## format, clippy, licences, documentation
 advisories: ## known vulnerabilities in dependencies (fetches the advisory database)
 	@hack/deny.sh advisories
 
+.PHONY: cluster
+cluster: ## starts a real Kubernetes node on this machine (root); docs/cluster.md
+	@hack/cluster.sh up
+
+.PHONY: cluster-down
+cluster-down: ## ends it and leaves no trace
+	@hack/cluster.sh down
+
 .PHONY: bench
 bench: ## measures and writes docs/performance.md
 	@hack/bench.sh

@@ -1,11 +1,18 @@
 #!/bin/bash
-# Installs the Debian packages whose commands are missing. `packages.sh [test|bench]`
+# Installs the Debian packages whose commands are missing. `packages.sh [test|bench|cluster|images]`
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 # command:package
 needs=(cc:gcc cc:libc6-dev make:make etcd:etcd-server redis-server:redis-server openssl:openssl ip:iproute2 unshare:util-linux setpriv:util-linux mount:mount)
-if [ "${1:-test}" = bench ]; then needs+=(nginx:nginx-light); fi
+case ${1:-test} in
+test) ;;
+bench) needs+=(nginx:nginx-light musl-gcc:musl-tools) ;;
+images) needs=(cc:gcc cc:libc6-dev make:make strip:binutils musl-gcc:musl-tools) ;;
+cluster) needs+=(containerd:containerd ctr:containerd runc:runc /usr/lib/cni/bridge:containernetworking-plugins nft:nftables
+    iptables:iptables nsenter:util-linux flock:util-linux sysctl:procps) ;;
+*) die "packages.sh [test|bench|cluster|images], not $1" ;;
+esac
 
 missing=()
 for need in "${needs[@]}"; do
@@ -29,6 +36,7 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 command -v cargo >/dev/null || die "cargo is not on the PATH: install Rust 1.92 or newer (https://rustup.rs)"
+[ "${1:-test}" != images ] || exit 0
 command -v go >/dev/null || [ -n "${KUBEBUILDER_ASSETS:-}" ] || die "go is not on the PATH: install Go 1.26 or newer, or set KUBEBUILDER_ASSETS"
 for component in clippy rustfmt; do
     cargo "${component/rustfmt/fmt}" --version >/dev/null 2>&1 || rustup component add $component >&2 || die "cargo ${component/rustfmt/fmt} is missing"

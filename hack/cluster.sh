@@ -148,7 +148,15 @@ wait_netns() {
     done
     return 1
 }
-wait_api() { "$PROGRAMS/kit" get -within 60s "https://$(cat "$STATE/address")/readyz" >/dev/null; }
+wait_api() {
+    local try address
+    address=$(cat "$STATE/address")
+    for try in $(seq 60); do
+        "$PROGRAMS/kit" get -within 1s "https://$address/readyz" >/dev/null 2>&1 && return
+        alive || return 1
+    done
+    return 1
+}
 wait_file() {
     local try
     for try in $(seq 600); do
@@ -215,8 +223,10 @@ logs)
 status)
     need
     [ ! -e "$STATE/ended" ] || cat "$STATE/ended"
-    inside sh -c 'for f in /proc/[0-9]*/status; do awk "/^Name/ {n = \$2} /^VmRSS/ {print n, \$2}" $f 2>/dev/null; done' |
-        awk '{ n[$1]++; kib[$1] += $2; sum += $2 } END { for (p in n) printf "%-20s x%-3d %5d MiB\n", p, n[p], kib[p] / 1024; printf "%-20s      %5d MiB\n", "resident, all", sum / 1024 }' | sort -k3 -n -r
+    # Pss: the programs are one file, whose pages would be counted for each of them.
+    inside sh -c 'for p in /proc/[0-9]*; do echo "$(cat $p/comm) $(awk "/^Pss:/ {print \$2}" $p/smaps_rollup)"; done 2>/dev/null' |
+        awk 'NF == 2 { n[$1]++; kib[$1] += $2; sum += $2 }
+            END { for (p in n) printf "%5d MiB  %s x%d\n", kib[p] / 1024, p, n[p]; printf "%5d MiB  all\n", sum / 1024 }' | sort -rn
     ;;
 *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

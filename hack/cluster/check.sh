@@ -13,11 +13,10 @@ if [ -z "${SLUICE_CHECK_INSIDE:-}" ]; then
     SLUICE_CHECK_INSIDE=1 exec unshare --net --mount --pid --fork --kill-child --mount-proc "$0"
 fi
 mount -t tmpfs tmpfs /run
-mount -t sysfs sysfs /sys
 ip link set lo up
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
 cluster() { "$here/../cluster.sh" "$@"; }
+trap 'cluster down; rm -rf "$work"' EXIT
 
 # network, mounts, ...: what a cluster must not touch while it is up.
 untouched() {
@@ -31,13 +30,13 @@ untouched() {
     iptables-save | grep -v '^[#:]' || true
     ip6tables-save | grep -v '^[#:]' || true
     sysctl vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops kernel.keys.root_maxkeys \
-        kernel.keys.root_maxbytes net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables net.netfilter.nf_conntrack_max 2>&1
-    ls -A /opt /etc/cni /var/lib/kubelet /var/lib/containerd /var/log/pods /var/log/containers /etc/kubernetes /usr/libexec/kubernetes 2>&1
+        kernel.keys.root_maxbytes net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables net.netfilter.nf_conntrack_max 2>&1 || true
+    ls -A /opt /etc/cni /var/lib/kubelet /var/lib/containerd /var/log/pods /var/log/containers /etc/kubernetes /usr/libexec/kubernetes 2>&1 || true
 }
 # And what must be gone afterwards. This process, its parent and what they start to look are no difference.
 traces() {
     untouched
-    ls -A /run /var/lib/cni 2>&1
+    ls -A /run /var/lib/cni 2>&1 || true
     ss -Hlntup
     find /sys/fs/cgroup -name 'sluice-check*' -prune
     local process
@@ -81,5 +80,5 @@ for _ in $(seq 100); do # the kernel takes dead namespaces apart a moment later
     fi
     sleep 0.05
 done
-diff "$work/before" "$work/after" >&2
+diff "$work/before" "$work/after" >&2 || true
 die "cluster-down left this behind (above)"

@@ -28,12 +28,16 @@ settle() {
 NODE=$STATE/node
 
 mounts() {
+    # First an empty /run that still has STATE in it, as mount(8) writes into /run. The order leaves no mount hidden below
+    # another: kubelet takes any mount of a file system to ask how full it is, and fails when it cannot reach it.
+    mount --no-mtab -t tmpfs -o mode=0755 run "$NODE"
+    mkdir -p "$NODE${STATE#/run}"
+    mount --no-mtab --bind "$STATE" "$NODE${STATE#/run}"
+    mount --no-mtab --move "$NODE" /run
     mount -t sysfs sysfs /sys # shows the devices of this network namespace
     cgroups_mount "$STATE/cgroups"
     mount -t tmpfs -o mode=0755 node "$NODE"
-    mkdir -p "$NODE"/{containerd,etcd,kubelet,log/pods,cni,cni-state,plugins,sysctl} "$NODE$STATE"
-    mount --rbind "$STATE" "$NODE$STATE" # STATE is in /run, which is laid over in the next line
-    mount --rbind "$NODE/run" /run
+    mkdir -p "$NODE"/{containerd,etcd,kubelet,log/pods,cni,cni-state,plugins,sysctl}
     mount --bind "$NODE/log" /var/log
     mount --bind "$NODE/cni-state" /var/lib/cni
     # kubelet sets these for the whole machine. It finds them as it wants them, in files that lie over the real ones.

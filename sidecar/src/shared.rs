@@ -100,8 +100,10 @@ impl control::DataPlane for Shared {
     }
 
     fn report(&self) -> stream::Report {
-        self.metrics
-            .report(|limit| self.limits.answering(limit).name())
+        self.metrics.report(|limit| {
+            let (by, overshoot_ppm) = self.limits.observed(limit);
+            (by.name(), overshoot_ppm)
+        })
     }
 }
 

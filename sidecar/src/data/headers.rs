@@ -90,10 +90,7 @@ pub struct TraceId(pub u128);
 
 /// Passes the trace context on, or begins a trace where there is none that is valid.
 pub fn trace(headers: &mut HeaderMap, dice: &Dice) -> TraceId {
-    if let Some(id) = headers
-        .get(&TRACEPARENT)
-        .and_then(|value| trace_id(value.as_bytes()))
-    {
+    if let Some(id) = trace_given(headers) {
         return id;
     }
     let id = (u128::from(dice.roll()) << 64) | u128::from(dice.roll()).max(1);
@@ -104,6 +101,11 @@ pub fn trace(headers: &mut HeaderMap, dice: &Dice) -> TraceId {
     // A state without its parent means nothing (section 3.3).
     headers.remove("tracestate");
     TraceId(id)
+}
+
+/// The trace that a request says it belongs to, if what it says is valid.
+pub fn trace_given(headers: &HeaderMap) -> Option<TraceId> {
+    trace_id(headers.get(&TRACEPARENT)?.as_bytes())
 }
 
 /// The trace id of `version-traceid-parentid-flags`; later versions may be longer.

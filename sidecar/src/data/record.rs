@@ -17,7 +17,11 @@ use sluice_pipeline::{
 };
 use sluice_snapshot::unit::ObjectRef;
 
-use super::{headers::TraceId, serve::Connection, thread::Thread};
+use super::{
+    headers::{self, TraceId},
+    serve::Connection,
+    thread::Thread,
+};
 use crate::{
     log::{Limited, Line, Rfc3339, Sharded},
     metrics::CacheEvent,
@@ -55,7 +59,7 @@ pub struct Exchange {
     pub upstream: Option<Upstream>,
     /// Time until the upstream's head was there, in microseconds.
     pub upstream_us: Option<u64>,
-    /// Its trace.
+    /// Its trace: as it came, until one is begun for what is passed on.
     pub trace: Option<TraceId>,
     /// Bytes of its body.
     pub bytes_in: u64,
@@ -117,7 +121,7 @@ impl Settle {
             reject: None,
             upstream: None,
             upstream_us: None,
-            trace: None,
+            trace: headers::trace_given(&parts.headers),
             bytes_in: 0,
             method: parts.method.clone(),
             uri: parts.uri.clone(),

@@ -26,7 +26,15 @@ pub struct Limits {
     max_per_shard: usize,
     /// One for each limit whose new keys found no room.
     overflow: RwLock<HashMap<LimitId, Arc<LiveBucket>>>,
-    answering: RwLock<HashMap<LimitId, AtomicU8>>,
+    observed: RwLock<HashMap<LimitId, Observed>>,
+}
+
+/// What is known of one limit, over all its buckets.
+#[derive(Debug)]
+struct Observed {
+    by: AtomicU8,
+    /// The highest so far, in parts of a million of the burst.
+    overshoot_ppm: AtomicU64,
 }
 
 type Shard = HashMap<[u8; 16], Arc<LiveBucket>, BuildHasherDefault<Prehashed>>;
@@ -145,7 +153,7 @@ impl Limits {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             max_per_shard: max.div_ceil(SHARDS),
             overflow: RwLock::default(),
-            answering: RwLock::default(),
+            observed: RwLock::default(),
         }
     }
 
@@ -188,37 +196,42 @@ impl Limits {
         Arc::clone(overflow.entry(limit.clone()).or_default())
     }
 
-    /// Notes who answers for a limit.
-    pub(super) fn note(&self, limit: &LimitId, by: Answering) {
-        let known = self
-            .answering
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(current) = known.get(limit) {
-            current.store(by as u8, Ordering::Relaxed);
+    /// Notes who answers for a limit, and how far beyond it that was.
+    pub(super) fn note(&self, limit: &LimitId, by: Answering, overshoot_ppm: u64) {
+        let known = self.observed.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(observed) = known.get(limit) {
+            observed.by.store(by as u8, Ordering::Relaxed);
+            // Most requests overshoot by nothing: no write to what all threads share.
+            if overshoot_ppm > observed.overshoot_ppm.load(Ordering::Relaxed) {
+                observed
+                    .overshoot_ppm
+                    .fetch_max(overshoot_ppm, Ordering::Relaxed);
+            }
             return;
         }
         drop(known);
         let mut known = self
-            .answering
+            .observed
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        known.insert(limit.clone(), AtomicU8::new(by as u8));
+        let observed = Observed {
+            by: AtomicU8::new(by as u8),
+            overshoot_ppm: AtomicU64::new(overshoot_ppm),
+        };
+        known.insert(limit.clone(), observed);
     }
 
-    /// Who answers for the limit `namespace/policy/limit`.
-    pub fn answering(&self, limit: &str) -> Answering {
-        let known = self
-            .answering
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        let found = known
-            .iter()
-            .find(|(id, _)| id.as_str() == limit)
-            .map(|(_, by)| by.load(Ordering::Relaxed));
-        found
-            .and_then(|by| Answering::ALL.get(usize::from(by)).copied())
-            .unwrap_or(Answering::Local)
+    /// Who answers for the limit `namespace/policy/limit`, and how far beyond it this sidecar has gone at most, in parts of
+    /// a million of the burst.
+    pub fn observed(&self, limit: &str) -> (Answering, u64) {
+        let known = self.observed.read().unwrap_or_else(PoisonError::into_inner);
+        let found = known.iter().find(|(id, _)| id.as_str() == limit);
+        found.map_or((Answering::Local, 0), |(_, observed)| {
+            let by = usize::from(observed.by.load(Ordering::Relaxed));
+            let by = Answering::ALL.get(by).copied();
+            let overshoot_ppm = observed.overshoot_ppm.load(Ordering::Relaxed);
+            (by.unwrap_or(Answering::Local), overshoot_ppm)
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use sluice_pipeline::{
     Program, Reject,
     ratelimit::{
         self, Bucket, Charge, Decision, Limit, Verdict,
-        slice::{self, Taken},
+        slice::{self, Spent, Taken},
         token_bucket,
     },
 };
@@ -87,8 +87,16 @@ fn rank_of(limit: &Limit) -> u8 {
 struct Taking {
     /// None: the store is away and the policy refuses then.
     verdict: Option<Verdict>,
-    /// How to undo it.
-    from: Option<(Arc<LiveBucket>, Bucket, u64)>,
+    /// Where it came from; none: it cannot be given back, or nothing was taken.
+    from: Option<Source>,
+}
+
+/// Where tokens came from, and may go back to.
+enum Source {
+    /// A bucket of this sidecar.
+    Bucket(Arc<LiveBucket>, Bucket, u64),
+    /// A slice of the store's.
+    Slice(Arc<LiveBucket>, Spent),
 }
 
 impl Taking {
@@ -101,10 +109,16 @@ impl Taking {
     }
 
     fn give_back(&self) {
-        if let (Some((live, bucket, cost)), Some(verdict)) = (&self.from, &self.verdict)
-            && verdict.admitted
-        {
-            token_bucket::give_back(&live.tat, bucket, *cost);
+        let admitted = self
+            .verdict
+            .as_ref()
+            .is_some_and(|verdict| verdict.admitted);
+        match &self.from {
+            Some(Source::Bucket(live, bucket, cost)) if admitted => {
+                token_bucket::give_back(&live.tat, bucket, *cost);
+            }
+            Some(Source::Slice(live, spent)) if admitted => live.lease().give_back(*spent),
+            Some(_) | None => {}
         }
     }
 }
@@ -114,16 +128,26 @@ async fn take(shared: &Shared, program: &Program, charge: &Charge<'_>) -> Taking
     match &charge.limit.scope {
         Scope::Local => local(&live, charge, charge.limit.bucket, shared.clock),
         Scope::Global(global) => {
-            let answer = match global.consistency {
-                Consistency::Leased => leased(shared, program, charge, global, &live).await,
-                Consistency::Strict => strict(shared, program, charge, global).await,
+            let (answer, by) = match global.consistency {
+                Consistency::Leased => (
+                    leased(shared, program, charge, global, &live).await,
+                    Answering::Leased,
+                ),
+                Consistency::Strict => (
+                    strict(shared, program, charge, global).await,
+                    Answering::Strict,
+                ),
             };
             match answer {
-                Some((decision, by)) => {
-                    shared.limits.note(&charge.limit.id, by);
+                Some(Answer {
+                    decision,
+                    spent,
+                    overshoot_ppm,
+                }) => {
+                    shared.limits.note(&charge.limit.id, by, overshoot_ppm);
                     Taking {
                         verdict: Some(Verdict::new(charge, decision)),
-                        from: None,
+                        from: spent.map(|spent| Source::Slice(Arc::clone(&live), spent)),
                     }
                 }
                 None => without_store(shared, program, charge, global, &live),
@@ -136,7 +160,7 @@ fn local(live: &Arc<LiveBucket>, charge: &Charge<'_>, bucket: Bucket, clock: Clo
     let decision = token_bucket::take(&live.tat, &bucket, charge.cost, clock.now_us());
     Taking {
         verdict: Some(Verdict::new(charge, decision)),
-        from: Some((Arc::clone(live), bucket, charge.cost)),
+        from: Some(Source::Bucket(Arc::clone(live), bucket, charge.cost)),
     }
 }
 
@@ -150,12 +174,14 @@ fn without_store(
 ) -> Taking {
     match global.on_store_failure {
         StoreFailure::LocalShare => {
-            shared.limits.note(&charge.limit.id, Answering::LocalShare);
+            shared
+                .limits
+                .note(&charge.limit.id, Answering::LocalShare, 0);
             let share = charge.limit.bucket.share(sessions(program, global));
             local(live, charge, share, shared.clock)
         }
         StoreFailure::Allow => {
-            shared.limits.note(&charge.limit.id, Answering::Allow);
+            shared.limits.note(&charge.limit.id, Answering::Allow, 0);
             let decision = Decision::Admit {
                 tat: 0,
                 remaining: charge.limit.bucket.burst(),
@@ -167,7 +193,7 @@ fn without_store(
             }
         }
         StoreFailure::Deny => {
-            shared.limits.note(&charge.limit.id, Answering::Deny);
+            shared.limits.note(&charge.limit.id, Answering::Deny, 0);
             Taking {
                 verdict: None,
                 from: None,
@@ -181,6 +207,25 @@ fn sessions(program: &Program, global: &Global) -> u32 {
     program.fleet(&global.fleet).unwrap_or(1)
 }
 
+/// What the store, or a slice of its bucket, said to one charge.
+struct Answer {
+    decision: Decision,
+    /// What a slice gave.
+    spent: Option<Spent>,
+    /// How far beyond the limit that was.
+    overshoot_ppm: u64,
+}
+
+impl From<Decision> for Answer {
+    fn from(decision: Decision) -> Self {
+        Self {
+            decision,
+            spent: None,
+            overshoot_ppm: 0,
+        }
+    }
+}
+
 /// Takes from the slice that this sidecar leases. None: the store does not answer.
 async fn leased(
     shared: &Shared,
@@ -188,7 +233,7 @@ async fn leased(
     charge: &Charge<'_>,
     global: &Global,
     live: &Arc<LiveBucket>,
-) -> Option<(Decision, Answering)> {
+) -> Option<Answer> {
     let terms = charge.limit.terms.as_ref()?;
     let send = |ask: slice::Ask| {
         let request = ask.request(sessions(program, global));
@@ -202,18 +247,25 @@ async fn leased(
         }));
     };
     let take = || live.lease().take(terms, charge.cost, shared.clock.now_us());
-    let settled = |taken: Taken| -> Result<Decision, Option<slice::Ask>> {
+    let settled = |taken: Taken| -> Result<Answer, Option<slice::Ask>> {
         match taken {
             Taken::Admit {
                 remaining,
                 reset_us,
+                spent,
+                overshoot_ppm,
                 ask,
             } => {
                 ask.map(&send);
-                Ok(Decision::Admit {
+                let decision = Decision::Admit {
                     tat: 0,
                     remaining,
                     reset_us,
+                };
+                Ok(Answer {
+                    decision,
+                    spent: Some(spent),
+                    overshoot_ppm,
                 })
             }
             Taken::Refuse {
@@ -222,18 +274,19 @@ async fn leased(
                 ask,
             } => {
                 ask.map(&send);
-                Ok(Decision::Refuse {
+                let decision = Decision::Refuse {
                     retry_after_us,
                     remaining: 0,
                     reset_us,
-                })
+                };
+                Ok(decision.into())
             }
             Taken::Ask(ask) => Err(Some(ask)),
             Taken::Wait => Err(None),
         }
     };
     let first = match settled(take()) {
-        Ok(decision) => return Some((decision, Answering::Leased)),
+        Ok(answer) => return Some(answer),
         Err(ask) => ask,
     };
     if shared.stores.is_open(&global.store) {
@@ -260,7 +313,7 @@ async fn leased(
                 send(ask);
             } else {
                 match settled(take()) {
-                    Ok(decision) => return Some(decision),
+                    Ok(answer) => return Some(answer),
                     Err(Some(ask)) => send(ask),
                     Err(None) => {}
                 }
@@ -274,12 +327,12 @@ async fn leased(
             }
         }
     };
-    let Ok(decision) = tokio::time::timeout(Duration::from_millis(global.max_wait_ms), wait).await
+    let Ok(answer) = tokio::time::timeout(Duration::from_millis(global.max_wait_ms), wait).await
     else {
         live.set_overdue();
         return None;
     };
-    decision.map(|decision| (decision, Answering::Leased))
+    answer
 }
 
 /// Asks the store for exactly this request. None: it does not answer.
@@ -288,7 +341,7 @@ async fn strict(
     program: &Program,
     charge: &Charge<'_>,
     global: &Global,
-) -> Option<(Decision, Answering)> {
+) -> Option<Answer> {
     let terms = charge.limit.terms.as_ref()?;
     if shared.stores.is_open(&global.store) {
         return None;
@@ -320,7 +373,7 @@ async fn strict(
             reset_us,
         }
     };
-    Some((decision, Answering::Strict))
+    Some(decision.into())
 }
 
 #[cfg(test)]

@@ -53,25 +53,30 @@ fn global(consistency: Consistency, on_store_failure: StoreFailure) -> Scope {
     })
 }
 
-fn units(scope: Scope, burst: u64, mode: Mode) -> UnitSet {
+/// A limit for each address, `burst` at once and hardly more.
+fn limit(name: &str, scope: Scope, burst: u64) -> unit::Limit {
+    unit::Limit {
+        name: name.into(),
+        key: vec![KeyPart::ClientAddress {
+            prefix_v4: 32,
+            prefix_v6: 64,
+        }],
+        on_missing_key: OnMissingKey::Deny,
+        bucket: TokenBucket {
+            requests: 1,
+            per_ms: 3_600_000,
+            burst,
+        },
+        scope,
+    }
+}
+
+fn units(limits: Vec<unit::Limit>, mode: Mode) -> UnitSet {
     let policy = Unit::Policy(LimitPolicy {
         object: ObjectRef::new("RateLimitPolicy", "shop", "plans"),
         mode,
         headers: true,
-        limits: vec![unit::Limit {
-            name: "each".into(),
-            key: vec![KeyPart::ClientAddress {
-                prefix_v4: 32,
-                prefix_v6: 64,
-            }],
-            on_missing_key: OnMissingKey::Deny,
-            bucket: TokenBucket {
-                requests: 1,
-                per_ms: 3_600_000,
-                burst,
-            },
-            scope,
-        }],
+        limits,
         broken: None,
     });
     let route = Unit::Route(Route {
@@ -134,6 +139,10 @@ fn units(scope: Scope, burst: u64, mode: Mode) -> UnitSet {
 
 impl Bench {
     fn new(scope: Scope, burst: u64, mode: Mode, limits: SharedLimits) -> Self {
+        Self::of(vec![limit("each", scope, burst)], mode, limits)
+    }
+
+    fn of(policy: Vec<unit::Limit>, mode: Mode, limits: SharedLimits) -> Self {
         let (
             shared,
             Inbox {
@@ -141,7 +150,7 @@ impl Bench {
                 settled: _,
             },
         ) = Shared::new(limits);
-        let program = Program::compile(&units(scope, burst, mode), None).expect("compiles");
+        let program = Program::compile(&units(policy, mode), None).expect("compiles");
         let (calls, hung) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(false)));
         let (counter, silent, clock) = (Arc::clone(&calls), Arc::clone(&hung), shared.clock);
         let store = tokio::spawn(async move {
@@ -212,9 +221,42 @@ async fn leases_admit_what_the_bucket_holds_with_few_calls() {
     assert!((60..=101).contains(&admitted), "{admitted}");
     assert!(calls <= 50, "{calls} calls");
     assert_eq!(
-        bench.shared.limits.answering("shop/plans/each"),
+        bench.shared.limits.observed("shop/plans/each").0,
         Answering::Leased
     );
+}
+
+#[tokio::test]
+async fn tokens_of_a_slice_are_given_back_when_another_limit_of_the_phase_refuses() {
+    let leased = || global(Consistency::Leased, StoreFailure::Deny);
+    // What refuses stands behind what has leased, and is exact in one case, leased as well in the other.
+    for refusing in [Consistency::Leased, Consistency::Strict] {
+        let each = limit("each", leased(), 40);
+        let narrow = unit::Limit {
+            key: vec![KeyPart::Header {
+                name: "x-key".into(),
+            }],
+            ..limit("narrow", global(refusing, StoreFailure::Deny), 5)
+        };
+        let bench = Bench::of(vec![each, narrow], Mode::Enforce, SharedLimits::default());
+        let mut admitted = Vec::new();
+        for key in ["a", "b", "c"] {
+            let mut of_key = 0;
+            for _ in 0..100 {
+                let mut facts = StaticFacts::new("GET", "a.example", "/");
+                facts
+                    .headers
+                    .push(("x-key".into(), key.as_bytes().to_vec()));
+                let charges = charges(bench.rule(), When::Address, &facts, None).expect("charges");
+                let charged = charge(&bench.shared, &bench.program, &charges).await;
+                of_key += usize::from(charged.reject.is_none());
+                tokio::task::yield_now().await;
+            }
+            admitted.push(of_key);
+        }
+        // Of forty there is enough for three times five, whatever was refused in between.
+        assert_eq!(admitted, [5, 5, 5], "{refusing:?}");
+    }
 }
 
 #[tokio::test]
@@ -335,13 +377,13 @@ async fn only_a_keys_first_request_waits_for_a_store_that_hangs_and_its_answer_i
         begin.elapsed()
     );
     assert_eq!(
-        bench.shared.limits.answering("shop/plans/each"),
+        bench.shared.limits.observed("shop/plans/each").0,
         Answering::Allow
     );
     *bench.hung.lock().expect("no panic") = false;
     for _ in 0..500 {
         bench.ask([192, 0, 2, 1]).await;
-        if bench.shared.limits.answering("shop/plans/each") == Answering::Leased {
+        if bench.shared.limits.observed("shop/plans/each").0 == Answering::Leased {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -316,23 +316,23 @@ impl Metrics {
     }
 
     /// What scaling and fleet facts are computed from.
-    pub fn report(&self, answering: impl Fn(&str) -> &'static str) -> stream::Report {
+    pub fn report(&self, observed: impl Fn(&str) -> (&'static str, u64)) -> stream::Report {
         let tally = self.sum();
         let mut all = RuleTally::default();
         for rule in tally.rules.values().flatten().chain([&tally.unmatched]) {
             all.add(rule);
         }
         let limits = tally.limits.iter().flat_map(|(policy, limits)| {
-            limits.iter().map(|limit| stream::LimitReport {
-                policy: UnitName::policy(&policy.namespace, &policy.name).to_string(),
-                limit: limit.name.clone(),
-                state: answering(&format!(
-                    "{}/{}/{}",
-                    policy.namespace, policy.name, limit.name
-                ))
-                .into(),
-                overshoot_ppm: 0,
-                shadowed: limit.shadowed,
+            limits.iter().map(|limit| {
+                let id = format!("{}/{}/{}", policy.namespace, policy.name, limit.name);
+                let (state, overshoot_ppm) = observed(&id);
+                stream::LimitReport {
+                    policy: UnitName::policy(&policy.namespace, &policy.name).to_string(),
+                    limit: limit.name.clone(),
+                    state: state.into(),
+                    overshoot_ppm,
+                    shadowed: limit.shadowed,
+                }
             })
         });
         stream::Report {
@@ -414,7 +414,7 @@ mod tests {
             }
             thread.begin();
         }
-        let report = metrics.report(|_| "Local");
+        let report = metrics.report(|_| ("Local", 0));
         assert_eq!(
             (report.requests, report.in_flight, report.latency_p95_us),
             (20, 2, 1000)

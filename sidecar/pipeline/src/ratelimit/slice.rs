@@ -123,6 +123,12 @@ impl Terms {
             .clamp(MIN_TTL_US, MAX_TTL_US)
     }
 
+    /// What is repaid in `us`, in parts of a million of the burst.
+    fn share_ppm(&self, us: u64) -> u64 {
+        let share = u128::from(us) * 1_000_000 / u128::from(self.fill_us.max(1));
+        u64::try_from(share).unwrap_or(u64::MAX)
+    }
+
     /// Whether so few tokens are left that asking for a part of them is not worth a command.
     fn is_scarce(&self, left: u64) -> bool {
         left <= self.capacity / self.token / 8
@@ -158,6 +164,16 @@ pub struct Ask {
 }
 
 impl Ask {
+    /// How much later than it is granted a slice is charged.
+    fn hold_us(&self) -> u64 {
+        let Terms {
+            tolerated_us,
+            fill_us,
+            ..
+        } = self.terms;
+        self.ttl_us.saturating_sub(tolerated_us).min(fill_us)
+    }
+
     /// What the script is called with. `sessions`: among how many sidecars the bucket is shared, as far as is known.
     pub fn request(&self, sessions: u32) -> Request {
         let Self {
@@ -166,13 +182,10 @@ impl Ask {
                     token,
                     rate,
                     capacity,
-                    tolerated_us,
-                    fill_us,
                     ..
                 },
             needed,
             want,
-            ttl_us,
             ..
         } = *self;
         Request {
@@ -182,7 +195,7 @@ impl Ask {
             needed,
             want,
             divisor: u64::from(sessions.max(2)),
-            hold_us: ttl_us.saturating_sub(tolerated_us).min(fill_us),
+            hold_us: self.hold_us(),
         }
     }
 }
@@ -192,6 +205,8 @@ impl Ask {
 struct Slice {
     tokens: u64,
     expires_us: u64,
+    /// When it counts as granted in the store: what is spent later is beyond the limit.
+    charged_us: u64,
 }
 
 impl Slice {
@@ -237,6 +252,12 @@ pub struct Lease {
     full_at_us: u64,
 }
 
+/// Tokens that a request took, by the end of the slices they came from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spent {
+    parts: [(u64, u64); 2],
+}
+
 /// What a request gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
@@ -246,6 +267,11 @@ pub enum Taken {
         remaining: u64,
         /// Microseconds until the bucket is full.
         reset_us: u64,
+        /// For [`Lease::give_back`].
+        spent: Spent,
+        /// How far all sidecars together may have gone beyond the burst by this, in parts of a million of it: never more
+        /// than the policy's `maxOvershoot`, but for the way from the store.
+        overshoot_ppm: u64,
         /// The slice runs low: to be sent without waiting for the answer.
         ask: Option<Ask>,
     },
@@ -278,13 +304,15 @@ impl Lease {
         }
         self.seen = self.seen.saturating_add(1);
         let reset_us = self.full_at_us.saturating_sub(now_us);
-        if self.spend(cost, now_us) {
+        if let Some((spent, late_us)) = self.spend(cost, now_us) {
             let here = self.tokens(now_us);
             let low = self.denied.is_none() && self.last >= GROWTH && here <= self.last / 8;
             let ask = (low && !self.is_pending(now_us)).then(|| self.ask(terms, cost, now_us));
             return Taken::Admit {
                 remaining: here.saturating_add(self.left),
                 reset_us,
+                spent,
+                overshoot_ppm: terms.share_ppm(late_us),
                 ask,
             };
         }
@@ -316,6 +344,17 @@ impl Lease {
             Taken::Wait
         } else {
             Taken::Ask(self.ask(terms, cost, now_us))
+        }
+    }
+
+    /// Takes back what a request took that another limit refused. It is lost if its slice has ended or was merged with
+    /// another meanwhile: in a younger slice it would live longer than it is charged for.
+    pub fn give_back(&mut self, spent: Spent) {
+        for (expires_us, tokens) in spent.parts {
+            let mut held = self.held.iter_mut();
+            if let Some(slice) = held.find(|slice| slice.expires_us == expires_us) {
+                slice.tokens = slice.tokens.saturating_add(tokens);
+            }
         }
     }
 
@@ -355,12 +394,14 @@ impl Lease {
             Slice {
                 tokens: reply.granted,
                 expires_us,
+                charged_us: ask.sent_us.saturating_add(ask.hold_us()),
             }
         } else {
             // For the request that waits, and no other.
             Slice {
                 tokens: reply.granted.min(ask.needed),
                 expires_us: now_us.saturating_add(GRACE_US),
+                charged_us: now_us,
             }
         };
         self.keep(slice, now_us);
@@ -390,17 +431,22 @@ impl Lease {
             .is_some_and(|sent_us| now_us.saturating_sub(sent_us) < MAX_PENDING_US)
     }
 
-    fn spend(&mut self, cost: u64, now_us: u64) -> bool {
+    /// What was taken, and how many microseconds after its slice was charged for; none: there is not enough.
+    fn spend(&mut self, cost: u64, now_us: u64) -> Option<(Spent, u64)> {
         if self.tokens(now_us) < cost {
-            return false;
+            return None;
         }
-        let mut owed = cost;
-        for slice in &mut self.held {
+        let (mut owed, mut late_us, mut all) = (cost, 0, Spent::default());
+        for (slice, part) in self.held.iter_mut().zip(&mut all.parts) {
             let spent = slice.live(now_us).min(owed);
             slice.tokens -= spent;
             owed -= spent;
+            *part = (slice.expires_us, spent);
+            if spent > 0 {
+                late_us = late_us.max(now_us.saturating_sub(slice.charged_us));
+            }
         }
-        true
+        Some((all, late_us))
     }
 
     fn keep(&mut self, slice: Slice, now_us: u64) {
@@ -411,14 +457,12 @@ impl Lease {
             (_, 0) => [first, slice],
             // Both are in use: together with the second, until the earlier of their ends.
             _ => {
-                let expires_us = second.expires_us.min(slice.expires_us);
-                [
-                    first,
-                    Slice {
-                        tokens: second.tokens.saturating_add(slice.tokens),
-                        expires_us,
-                    },
-                ]
+                let merged = Slice {
+                    tokens: second.tokens.saturating_add(slice.tokens),
+                    expires_us: second.expires_us.min(slice.expires_us),
+                    charged_us: second.charged_us.min(slice.charged_us),
+                };
+                [first, merged]
             }
         };
     }

@@ -109,6 +109,34 @@ async fn the_next_hop_gets_its_own_headers_and_none_of_the_connections() {
 }
 
 #[tokio::test]
+async fn a_refusal_is_logged_with_the_trace_it_came_with() {
+    let origin = Origin::start(|_, _| Reply::ok("app")).await;
+    let rig = Rig::with(origin.address, vec![rule("all", "/v1")], Vec::new());
+    let mut client = rig.client().await;
+    let given = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    for header in [
+        given,
+        "traceparent: 00-4bf92f3577b34da6-00f067aa0ba902b7-01",
+    ] {
+        assert_eq!(client.ask("GET", "/v2", &[header]).await.status, 404);
+    }
+    let traces: Vec<_> = rig
+        .lines(2)
+        .await
+        .into_iter()
+        .map(|line| line["trace"].clone())
+        .collect();
+    // One that is none is nobody's, and a refusal begins none.
+    assert_eq!(
+        traces,
+        [
+            "4bf92f3577b34da6a3ce929d0e0e4736".into(),
+            serde_json::Value::Null
+        ]
+    );
+}
+
+#[tokio::test]
 async fn absolute_form_names_the_host() {
     let origin = Origin::start(|_, _| Reply::ok("")).await;
     let rig = Rig::start(origin.address);

@@ -433,6 +433,59 @@ fn other_numbers_end_a_slice() {
     );
 }
 
+/// Four requests have been answered with a slice of four, one of which waited for it.
+fn slice_of_four(terms: &Terms) -> (Lease, Ask) {
+    let mut lease = Lease::default();
+    let Taken::Ask(ask) = lease.take(terms, 1, 1_000) else {
+        panic!("first")
+    };
+    let ask = Ask {
+        want: 4,
+        ttl_us: 100_000,
+        ..ask
+    };
+    let reply = Reply {
+        granted: 4,
+        left: 50,
+        retry_us: 0,
+        reset_us: 0,
+    };
+    lease.answered(&ask, &reply, 1_200);
+    (lease, ask)
+}
+
+#[test]
+fn what_another_limit_refused_is_given_back_to_the_slice_it_came_from() {
+    let terms = terms(100, 1000, 200);
+    let (mut lease, _) = slice_of_four(&terms);
+    for number in 0..20 {
+        let Taken::Admit { spent, .. } = lease.take(&terms, 1, 2_000) else {
+            panic!("request {number}");
+        };
+        lease.give_back(spent);
+    }
+    assert_eq!(lease.tokens(2_000), 4);
+    // After its end it is gone: nobody is charged for it any more.
+    let Taken::Admit { spent, .. } = lease.take(&terms, 1, 100_999) else {
+        panic!("it lives");
+    };
+    lease.give_back(spent);
+    assert_eq!(lease.tokens(101_000), 0);
+}
+
+#[test]
+fn what_is_spent_late_is_measured_and_never_more_than_was_tolerated() {
+    // The bucket fills in two seconds: 1% of it are 20 ms, so the slice is charged 80 ms after it was asked for.
+    let terms = terms(100, 1000, 200);
+    let (mut lease, _) = slice_of_four(&terms);
+    for (at_us, ppm) in [(2_000, 0), (81_000, 0), (91_000, 5_000), (100_999, 9_999)] {
+        let Taken::Admit { overshoot_ppm, .. } = lease.take(&terms, 1, at_us) else {
+            panic!("at {at_us}");
+        };
+        assert_eq!(overshoot_ppm, ppm, "at {at_us}");
+    }
+}
+
 #[test]
 fn an_answer_that_never_comes_is_forgotten() {
     let terms = terms(100, 1000, 200);

@@ -10,9 +10,9 @@ target=$(uname -m)-unknown-linux-musl
 command -v musl-gcc >/dev/null || die "no musl-gcc for the C parts: install Debian's musl-tools"
 if command -v rustup >/dev/null && ! rustup target list --installed | grep -qx "$target"; then rustup target add "$target" >&2; fi
 
-# Paths of this machine would stand in panic messages and make each machine's binary another.
+# Paths of this machine would stand in panic messages and make each machine's binary another. Flags of your own replace these.
 home=${CARGO_HOME:-$HOME/.cargo}
-export RUSTFLAGS="${RUSTFLAGS:-} --remap-path-prefix=$home=/cargo --remap-path-prefix=$ROOT=/sluice"
+export RUSTFLAGS="${RUSTFLAGS---remap-path-prefix=$home=/cargo --remap-path-prefix=$ROOT=/sluice}"
 # The commit would compile everything anew with each commit: only what is shipped tells it.
 if [ "$profile" = release ]; then
     SLUICE_COMMIT=${SLUICE_COMMIT:-$(git describe --always --abbrev=12 --dirty --exclude='*' 2>/dev/null || echo unknown)}

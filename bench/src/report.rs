@@ -119,7 +119,7 @@ fn processes(
         f,
         "\nThe proxy runs on core 0 with one data thread; load generator and upstream share core 1. Loopback, kept-alive \
          HTTP/1.1, GET with 8 typical headers, answers with 7. The systems take turns in each round, every other round in \
-         reverse. *Floor* is a relay of bytes on epoll that reads nothing. The sidecar is the release binary, configured by the \
+         reverse. *Floor* is a relay of bytes on epoll that reads nothing. The sidecar is the binary that its image holds (musl, mimalloc), configured by the \
          real operator with one route of 8 rules; nginx is one process. A system that gave another status than 200, lost a \
          connection, or answered from elsewhere than the workload says (the upstream counts) has no figure. Access logs go to \
          `/dev/null` where they are on. nginx keeps its cache in files, the sidecar in memory. `-`: the system has no such \

@@ -69,7 +69,7 @@ fn kubectl_probe(world: &World, credentials: &Credentials) -> Result<super::Kube
 }
 
 /// Finds a Kubernetes program in the folder that KUBEBUILDER_ASSETS or `hack/kube.sh` names.
-pub(super) fn program(name: &str) -> Result<PathBuf> {
+pub fn program(name: &str) -> Result<PathBuf> {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = match FOLDER.get() {
         Some(folder) => folder,

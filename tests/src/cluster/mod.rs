@@ -17,6 +17,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use serde_json::{Value, json};
 
+pub use control_plane::program;
 pub use kubectl::Kubectl;
 pub use pod::{NODE, StandInPod};
 

@@ -1,4 +1,4 @@
-//! An installed operator for the tests of this tier: the CRDs, its namespace and rights from its own manifests, replicas
+//! An installed operator for the tests of this tier: the CRDs, its namespace and rights as they are installed, replicas
 //! that run with no more than those. What it should do is the tests'.
 
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ pub async fn bare_cluster(world: &World) -> Result<Cluster> {
         .namespace("shop", json!({"sluice.dev/injection": "enabled"}))
         .await?;
     cluster
-        .apply_files(&[&repository("operator/manifests/rbac.yaml")])
+        .apply_files(&[&repository("deploy/kustomize/rbac.yaml")])
         .await?;
     Ok(cluster)
 }
@@ -93,7 +93,7 @@ pub async fn webhooks(cluster: &Cluster, operator: &Operator) -> Result<()> {
         .expose(NAMESPACE, "sluice-operator", 443, operator.webhook)
         .await?;
     cluster
-        .apply_files(&[&repository("operator/manifests/webhooks.yaml")])
+        .apply_files(&[&repository("deploy/kustomize/webhooks.yaml")])
         .await?;
     eventually("both caBundles are written", seconds(20), async || {
         for kind in [

@@ -1,4 +1,5 @@
-//! Replicas: one leads, the other is warm and not ready; a leader that was stopped past its lease writes nothing more.
+//! Leader election: every replica serves and one of them writes; a leader that was stopped past its lease writes nothing
+//! more. What replicas know of each other's sessions is `replicas`'.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -7,7 +8,7 @@ use sluice_tests::{Cluster, Operator, eventually, isolated, seconds};
 
 use super::install::{self, get, until};
 
-async fn holder(cluster: &Cluster) -> Result<String> {
+pub async fn holder(cluster: &Cluster) -> Result<String> {
     let lease = cluster
         .kubectl()
         .json(["-n", install::NAMESPACE, "get", "lease", "sluice-operator"])
@@ -18,7 +19,7 @@ async fn holder(cluster: &Cluster) -> Result<String> {
         .to_owned())
 }
 
-async fn held_by(cluster: &Cluster, name: &str) -> Result<()> {
+pub async fn held_by(cluster: &Cluster, name: &str) -> Result<()> {
     eventually(&format!("{name} leads"), seconds(30), async || {
         let holder = holder(cluster).await?;
         ensure!(holder.starts_with(&format!("{name}_")), "{holder} does");
@@ -27,18 +28,12 @@ async fn held_by(cluster: &Cluster, name: &str) -> Result<()> {
     .await
 }
 
-async fn is_warm(operator: &Operator) -> Result<()> {
-    eventually(
-        "it has everything and does not lead",
-        seconds(30),
-        async || {
-            let page = operator.get("/readyz").await?;
-            let text = page.text();
-            ensure!(text == "leader: another replica leads\n", "{text}");
-            Ok(())
-        },
-    )
-    .await
+/// Waits until it serves; another one leads all the while.
+async fn serves_beside(cluster: &Cluster, operator: &mut Operator, leader: &str) -> Result<()> {
+    operator.ready(seconds(40)).await?;
+    let holder = holder(cluster).await?;
+    ensure!(holder.starts_with(&format!("{leader}_")), "{holder} leads");
+    Ok(())
 }
 
 #[test]
@@ -49,7 +44,7 @@ fn one_leads_and_the_other_takes_over() {
         let mut first = patient("operator-0")?;
         first.ready(seconds(40)).await?;
         let mut second = patient("operator-1")?;
-        is_warm(&second).await?;
+        serves_beside(&cluster, &mut second, "operator-0").await?;
         cluster
             .apply_yaml(&install::service_and_route("web"))
             .await?;
@@ -58,7 +53,6 @@ fn one_leads_and_the_other_takes_over() {
         // Told to end, it gives the lease back: nobody waits a minute for it to run out.
         let status = first.process.terminate(seconds(20)).await?;
         ensure!(status.success(), "{status}: {}", first.process.stderr());
-        second.ready(seconds(30)).await?;
         held_by(&cluster, "operator-1").await?;
         cluster
             .apply_yaml(&install::service_and_route("stock"))
@@ -79,10 +73,9 @@ fn a_leader_that_was_stopped_past_its_lease_writes_nothing_more() {
             .await?;
         until(&cluster, "apiroute", "web", "Ready", "True/Ready").await?;
         let mut second = install::replica(world, &cluster, "operator-1")?;
-        is_warm(&second).await?;
+        serves_beside(&cluster, &mut second, "operator-0").await?;
 
         first.process.freeze()?;
-        second.ready(seconds(30)).await?;
         held_by(&cluster, "operator-1").await?;
         // A change that the stopped one has yet to answer, answered by the second, which then stops too: whatever is
         // written from here on is the first's.
@@ -126,7 +119,7 @@ async fn silent_for(cluster: &Cluster) -> Result<i64> {
 /// The rules of the operator's Role, with or without those about Leases.
 async fn may_renew(cluster: &Cluster, allowed: bool) -> Result<()> {
     if allowed {
-        let rbac = install::repository("operator/manifests/rbac.yaml");
+        let rbac = install::repository("deploy/kustomize/rbac.yaml");
         return cluster.apply_files(&[&rbac]).await.map(drop);
     }
     let role = ["-n", install::NAMESPACE, "patch", "role", "sluice-operator"];

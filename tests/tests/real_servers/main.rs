@@ -3,6 +3,7 @@
 
 mod broken;
 mod changes;
+mod charts;
 mod gitops;
 mod hpa;
 mod identity;
@@ -11,6 +12,7 @@ mod leader;
 mod moves;
 mod order;
 mod quickstart;
+mod replicas;
 mod shop;
 mod smoke;
 mod sources;

@@ -24,6 +24,9 @@ NAME=${CLUSTER:-default}
 [[ $NAME =~ ^[a-z]([a-z0-9-]{0,10}[a-z0-9])?$ ]] || die "CLUSTER=$NAME: use at most 12 of a-z, 0-9 and -, a letter first"
 STATES=/run/sluice STATE=/run/sluice/$NAME
 
+# What kubectl and helm remember belongs to this cluster and ends with it.
+export KUBECACHEDIR=$STATE/cache/kube HELM_CACHE_HOME=$STATE/cache/helm HELM_CONFIG_HOME=$STATE/cache/helm HELM_DATA_HOME=$STATE/cache/helm
+
 # process FILE: the process id that FILE remembers, if that very process still lives.
 process() {
     local pid born

@@ -12,6 +12,7 @@ if [ -z "${SLUICE_CHECK_INSIDE:-}" ]; then
     "$here/../cluster.sh" build
     SLUICE_CHECK_INSIDE=1 exec unshare --net --mount --pid --fork --kill-child --mount-proc "$0"
 fi
+mount --make-rshared / # as on most machines: what the node mounts must not come back
 mount -t tmpfs tmpfs /run
 ip link set lo up
 work=$(mktemp -d)

@@ -19,7 +19,7 @@ docs() { RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --workspace; }
 beside=()
 shopt -s nullglob
 for file in {*,*/*}/tests/{*.rs,*/main.rs}; do
-    case $file in tests/* | target/*) continue ;; esac
+    case $file in tests/* | e2e/* | target/*) continue ;; esac
     name=${file##*/tests/}
     name=${name%.rs}
     beside+=(--test "${name%/main}")
@@ -34,6 +34,8 @@ step "cargo deny" hack/deny.sh bans licenses sources
 step "cargo doc" docs
 # The tiers start the product's binaries, which `cargo test` alone would not bring up to date.
 step "cargo build" cargo build --quiet --locked --workspace --all-targets
+# Beside the current sidecar, one that lacks a feature, as a former version does.
+step "cargo build, the older sidecar" cargo build --quiet --locked --workspace --features sluice-sidecar/without-cache --bin sluice-sidecar-without-cache
 step "unit tests" cargo test --locked --workspace --lib --bins
 [ ${#beside[@]} = 0 ] || step "tests beside the crates" cargo test --locked --workspace "${beside[@]}"
 step "documentation tests" cargo test --quiet --locked --workspace --doc

@@ -34,6 +34,7 @@ pub struct Load {
     protocol: Protocol,
     per_second: u32,
     fresh_every: u64,
+    strict: bool,
     request: Arc<MakeRequest>,
     check: Arc<Check>,
 }
@@ -46,6 +47,7 @@ impl Load {
             protocol: Protocol::Http1,
             per_second: 100,
             fresh_every: 0,
+            strict: false,
             request: Arc::new(|_| get("/")),
             check: Arc::new(|answer| match answer.status.as_u16() {
                 ..400 => Ok(()),
@@ -66,6 +68,14 @@ impl Load {
     pub fn fresh_every(self, fresh_every: u64) -> Self {
         Self {
             fresh_every,
+            ..self
+        }
+    }
+
+    /// A request that meets a connection the server has just closed fails, where other clients would send it again.
+    pub fn strict(self) -> Self {
+        Self {
+            strict: true,
             ..self
         }
     }
@@ -260,7 +270,7 @@ async fn exchange(load: &Load, shared: &Shared, n: u64, fresh: bool) -> Result<A
     if let Some(mut connection) = idle {
         match connection.send((load.request)(n)).await {
             // The server closed an idle connection before this request was on it: no failure of the server's.
-            Err(error) if never_sent(&error) => {}
+            Err(error) if !load.strict && never_sent(&error) => {}
             result => {
                 keep(shared, connection);
                 return result;

@@ -24,7 +24,7 @@ What a query may ask for (anything else in it is only echoed):
   etag=TAG            ETag: \"TAG\", and 304 to a request that holds it
   header=Name:value   one more response header, at most 16
 
-/healthz answers 200 and counts nothing.";
+/healthz answers 200 and counts nothing; over HTTP/2 the gRPC health service does.";
 
 /// A small HTTP/1.1 and cleartext HTTP/2 server that answers with what it was asked.
 #[derive(clap::Parser, Debug, Clone)]
@@ -36,6 +36,12 @@ pub struct Args {
     /// Name given in every answer, so that a caller sees which instance it reached.
     #[arg(long, default_value = "example")]
     pub name: String,
+    /// Raw TCP address on which the server speaks first and then echoes; may be repeated.
+    #[arg(long, value_name = "ADDR")]
+    pub greet: Vec<SocketAddr>,
+    /// End at SIGTERM at once, without waiting for requests in flight: as many applications do.
+    #[arg(long)]
+    pub end_at_once: bool,
 }
 
 #[cfg(test)]

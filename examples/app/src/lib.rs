@@ -4,6 +4,8 @@
 
 mod answer;
 mod args;
+mod greet;
+mod health;
 mod serve;
 mod wish;
 

@@ -3,6 +3,7 @@
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use http_body_util::Either;
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -18,7 +19,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{Args, answer::App};
+use crate::{Args, answer::App, greet, health};
 
 /// How long requests in flight may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(20);
@@ -27,8 +28,21 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Binds every address, serves until SIGTERM or SIGINT, then lets what is in flight end.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    let Args { listen, name } = args;
+    let Args {
+        listen,
+        name,
+        greet,
+        end_at_once,
+    } = args;
     let ended = signals()?;
+    if end_at_once {
+        let mut ended = ended.clone();
+        tokio::spawn(async move {
+            if ended.wait_for(|ended| *ended).await.is_ok() {
+                std::process::exit(0);
+            }
+        });
+    }
     let app = Arc::new(App::new(name.clone()));
     let mut listeners = Vec::with_capacity(listen.len());
     for address in listen {
@@ -37,6 +51,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     // Tests and scripts read these lines to learn a port that was given as 0.
     for listener in &listeners {
         eprintln!("{name} listens on {}", listener.local_addr()?);
+    }
+    for address in greet {
+        let listener = bind(address).await?;
+        eprintln!("{name} greets on {}", listener.local_addr()?);
+        tokio::spawn(greet::serve(listener, name.as_str().into(), ended.clone()));
     }
     serve(listeners, app, ended).await;
     Ok(())
@@ -87,7 +106,12 @@ async fn accept(listener: TcpListener, app: Arc<App>, mut ended: watch::Receiver
 async fn connection(stream: TcpStream, app: Arc<App>, watcher: Watcher) {
     let service = service_fn(move |request| {
         let app = app.clone();
-        async move { Ok::<_, Infallible>(app.answer(request).await) }
+        async move {
+            Ok::<_, Infallible>(match request.uri().path() {
+                health::PATH => health::serving().map(Either::Right),
+                _ => app.answer(request).await.map(Either::Left),
+            })
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -166,6 +190,13 @@ mod tests {
             .to_bytes();
         let told: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
         assert_eq!(told["served"], 2);
+
+        let check = format!("http://{address}/grpc.health.v1.Health/Check");
+        let answer = two.send_request(get(&check)).await.expect("answered");
+        let body = answer.into_body().collect().await.expect("whole");
+        let trailers = body.trailers().expect("a status behind the message");
+        assert_eq!(trailers["grpc-status"], "0");
+        assert_eq!(body.to_bytes().last(), Some(&1), "SERVING");
     }
 
     #[tokio::test]

@@ -1,0 +1,125 @@
+//! What Argo CD and Flux rely on: applying again changes nothing, conditions say how things stand, a diff is clean, and a
+//! second writer is told so.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use sluice_e2e::{Place, eventually, on_cluster, seconds};
+
+const OBJECTS: &str = "apiroute,ratelimitpolicy,shardset,service,deployment,hpa";
+
+/// `Current`, `InProgress` or `Failed`, by the rules of kstatus for a custom resource: generation first, then
+/// Reconciling and Stalled, then Ready.
+fn kstatus(object: &Value) -> &'static str {
+    let says = |type_: &str, status: &str| {
+        let conditions = object["status"]["conditions"].as_array();
+        conditions
+            .into_iter()
+            .flatten()
+            .any(|one| one["type"] == type_ && one["status"] == status)
+    };
+    if object["metadata"]["generation"] != object["status"]["observedGeneration"] {
+        "InProgress"
+    } else if says("Stalled", "True") {
+        "Failed"
+    } else if says("Reconciling", "True") || says("Ready", "False") || says("Ready", "Unknown") {
+        "InProgress"
+    } else {
+        "Current"
+    }
+}
+
+async fn becomes(place: &Place, route: &str, wanted: &str) -> Result<()> {
+    eventually(&format!("{route} is {wanted}"), seconds(40), async || {
+        let object = place.json(["get", "apiroute", route]).await?;
+        ensure!(
+            kstatus(&object) == wanted,
+            "{}: {}",
+            kstatus(&object),
+            object["status"]
+        );
+        Ok(())
+    })
+    .await
+}
+
+/// Versions of all objects that nobody else writes.
+async fn versions(place: &Place) -> Result<Vec<String>> {
+    let list = place.json(["get", OBJECTS]).await?;
+    let items = list["items"].as_array().context("a list")?;
+    Ok(items
+        .iter()
+        .map(|item| {
+            let version = match item["kind"] == "HorizontalPodAutoscaler" {
+                // Its controller writes its status.
+                true => &item["spec"],
+                false => &item["metadata"]["resourceVersion"],
+            };
+            format!("{}/{}: {version}", item["kind"], item["metadata"]["name"])
+        })
+        .collect())
+}
+
+#[test]
+fn applying_again_is_nothing_and_conditions_are_understood() {
+    on_cluster!("gitops", seconds(300), async |place: &Place| {
+        let manifests = include_str!("gitops.yaml");
+        place.apply(manifests).await?;
+        place.rolled_out("web").await?;
+        becomes(place, "web", "Current").await?;
+        becomes(place, "broken", "Failed").await?;
+        // Its Service selects a pod that never comes to run.
+        becomes(place, "pending", "InProgress").await?;
+
+        let before = eventually("everything has settled", seconds(60), async || {
+            let one = versions(place).await?;
+            tokio::time::sleep(seconds(3)).await;
+            let two = versions(place).await?;
+            ensure!(one == two, "it still moves");
+            Ok(one)
+        })
+        .await?;
+        let events = place.kubectl(["get", "events", "-o", "name"]).await?;
+        let said = place.apply(manifests).await?;
+        ensure!(
+            !said.contains("configured") && !said.contains("created"),
+            "{said}"
+        );
+        let output = place
+            .output(["diff", "-f", "-"], &place.with_images(manifests))
+            .await?;
+        ensure!(
+            output.status.code() == Some(0),
+            "kubectl diff: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        // Longer than the operator collects changes for, and than its periodic looks.
+        tokio::time::sleep(seconds(12)).await;
+        let after = versions(place).await?;
+        ensure!(before == after, "{before:#?}\n{after:#?}");
+        let later = place.kubectl(["get", "events", "-o", "name"]).await?;
+        ensure!(
+            events.lines().count() == later.lines().count(),
+            "new Events: {later}"
+        );
+
+        let other = r#"{"apiVersion":"sluice.dev/v1alpha1","kind":"ApiRoute","metadata":{"name":"owned"},"spec":{"hostnames":["other.example"]}}"#;
+        let first = include_str!("gitops-owned.yaml");
+        let args = |manager| ["apply", "--server-side", manager, "-f", "-"];
+        let output = place.output(args("--field-manager=first"), first).await?;
+        ensure!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let output = place.output(args("--field-manager=second"), other).await?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(
+            !output.status.success()
+                && said.contains("conflict with \"first\"")
+                && said.contains(".spec.hostnames"),
+            "{said}"
+        );
+        Ok(())
+    });
+}

@@ -1,0 +1,211 @@
+//! Rolling updates of an application that ends at once on SIGTERM, under load through the ClusterIP, and what a killed
+//! worker costs. Each run has a client pod of its own: a reused source port would meet a dead pod's connection entry.
+
+use anyhow::{Context, Result, ensure};
+use sluice_e2e::wire::{Ask, LoadReport, LoadSpec};
+use sluice_e2e::{ClientPod, Place, eventually, on_cluster, product, seconds};
+
+const PER_SECOND: u32 = 100;
+const RUNS: usize = 3;
+
+/// Requests on new and on kept connections.
+struct Seen {
+    new: LoadReport,
+    kept: LoadReport,
+}
+
+impl Seen {
+    fn failed(&self) -> u64 {
+        self.new.failed + self.kept.failed
+    }
+
+    fn print(&self, what: &str) {
+        let Self { new, kept } = self;
+        println!(
+            "{what}: new {} of {} failed (max {:.0} ms), kept {} of {} failed (max {:.0} ms) {:?} {:?}",
+            new.failed,
+            new.sent,
+            new.max_ms,
+            kept.failed,
+            kept.sent,
+            kept.max_ms,
+            new.reasons,
+            kept.reasons
+        );
+    }
+}
+
+/// Sends to `to` from a pod of its own while `meanwhile` runs.
+async fn under_load(
+    place: &Place,
+    run: &str,
+    to: &str,
+    meanwhile: impl AsyncFnOnce() -> Result<()>,
+) -> Result<Seen> {
+    let client = ClientPod::start(place, &format!("client-{run}")).await?;
+    let spec = |connections| LoadSpec {
+        ask: Ask::get(to, "/").method("POST"),
+        per_second: PER_SECOND,
+        connections,
+        http2: false,
+        at_most_seconds: 120,
+    };
+    let (new, kept) = (client.load(&spec(0)).await?, client.load(&spec(8)).await?);
+    meanwhile().await?;
+    let seen = Seen {
+        new: new.finish().await?,
+        kept: kept.finish().await?,
+    };
+    for report in [&seen.new, &seen.kept] {
+        ensure!(report.sent > 300, "too little load: {report:?}");
+    }
+    Ok(seen)
+}
+
+async fn restarted(place: &Place, deployment: &str) -> Result<()> {
+    let object = format!("deployment/{deployment}");
+    place.kubectl(["rollout", "restart", &object]).await?;
+    place.rolled_out(deployment).await?;
+    // The last pod of the former generation is on its way out.
+    eventually("the former pods are gone", seconds(60), async || {
+        let pods = place.pods(&format!("app={deployment}")).await?;
+        ensure!(
+            pods.iter()
+                .all(|pod| pod["metadata"]["deletionTimestamp"].is_null()),
+            "{} pods",
+            pods.len()
+        );
+        Ok(())
+    })
+    .await
+}
+
+#[test]
+fn a_rolling_update_fails_no_request() {
+    on_cluster!("rollout", seconds(600), async |place: &Place| {
+        place.apply(include_str!("rollout.yaml")).await?;
+        for deployment in ["bare", "undrained", "web"] {
+            place.rolled_out(deployment).await?;
+        }
+        place.ready(&["apiroute/web", "apiroute/undrained"]).await?;
+        for deployment in ["bare", "undrained"] {
+            let to = format!("{deployment}:80");
+            let seen = under_load(place, deployment, &to, async || {
+                restarted(place, deployment).await
+            })
+            .await?;
+            seen.print(deployment);
+            ensure!(seen.failed() > 0, "{deployment}: this load shows nothing");
+        }
+        for run in 0..RUNS {
+            let seen = under_load(place, &format!("web-{run}"), "web:80", async || {
+                restarted(place, "web").await
+            })
+            .await?;
+            seen.print("injected");
+            ensure!(seen.failed() == 0, "run {run}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_rolling_update_of_the_operator_fails_no_request() {
+    on_cluster!("operator-rollout", seconds(300), async |place: &Place| {
+        place.apply(include_str!("rollout.yaml")).await?;
+        place.rolled_out("web").await?;
+        place.ready(&["apiroute/web"]).await?;
+        let seen = under_load(place, "web", "web:80", async || {
+            let namespace = product::NAMESPACE;
+            let operator = "deployment/sluice-operator";
+            place
+                .cluster(["-n", namespace, "rollout", "restart", operator])
+                .await?;
+            place
+                .cluster([
+                    "-n",
+                    namespace,
+                    "rollout",
+                    "status",
+                    "--timeout=120s",
+                    operator,
+                ])
+                .await
+                .map(drop)
+        })
+        .await?;
+        seen.print("operator");
+        ensure!(seen.failed() == 0, "a request failed");
+        place.ready(&["apiroute/web"]).await
+    });
+}
+
+#[test]
+fn a_killed_worker_refuses_no_new_connection() {
+    on_cluster!("kill", seconds(240), async |place: &Place| {
+        place.apply(include_str!("rollout.yaml")).await?;
+        place.rolled_out("killed").await?;
+        place.ready(&["apiroute/killed"]).await?;
+        let pod = place
+            .pod_names("app=killed")
+            .await?
+            .pop()
+            .context("one pod")?;
+        let seen = under_load(place, "killed", "killed:80", async || {
+            for kill in 1..=5 {
+                let before = worker(place, &pod).await?;
+                place
+                    .kubectl([
+                        "exec",
+                        &pod,
+                        "-c",
+                        "killer",
+                        "--",
+                        "/sluice-e2e-client",
+                        "kill",
+                        &before,
+                    ])
+                    .await?;
+                eventually(
+                    &format!("a worker after kill {kill}"),
+                    seconds(10),
+                    async || {
+                        let now = worker(place, &pod).await?;
+                        ensure!(now != before, "still {now}");
+                        Ok(())
+                    },
+                )
+                .await?;
+            }
+            Ok(())
+        })
+        .await?;
+        seen.print("worker killed 5 times");
+        ensure!(seen.new.failed == 0, "a new connection failed");
+        let object = place.json(["get", "pod", &pod]).await?;
+        let restarts: i64 = object["status"]["initContainerStatuses"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|status| status["restartCount"].as_i64())
+            .sum();
+        ensure!(restarts == 0, "kubelet restarted a container: {restarts}");
+        Ok(())
+    });
+}
+
+/// The process id of the sidecar's worker, as the containers of the pod share them.
+async fn worker(place: &Place, pod: &str) -> Result<String> {
+    let found = place
+        .kubectl([
+            "exec",
+            pod,
+            "-c",
+            "killer",
+            "--",
+            "/sluice-e2e-client",
+            "find-worker",
+        ])
+        .await?;
+    Ok(found.trim().to_owned())
+}

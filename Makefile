@@ -21,6 +21,7 @@ tools: ## only what the tests start: Debian packages and Kubernetes
 .PHONY: build
 build: ## the product's binaries, as the tests start them
 	@cargo build --locked --workspace --bins
+	@cargo build --locked --workspace --features sluice-sidecar/without-cache --bin sluice-sidecar-without-cache
 
 .PHONY: lint
 lint: ## format, clippy, licences, documentation
@@ -41,6 +42,10 @@ cluster: ## starts a real Kubernetes node on this machine (root); docs/cluster.m
 cluster-down: ## ends it and leaves no trace
 	@hack/cluster.sh down
 
+.PHONY: e2e
+e2e: ## the tests on a real cluster, started for them unless KUBECONFIG names one
+	@hack/e2e.sh
+
 .PHONY: bench
 bench: ## measures and writes docs/performance.md
 	@hack/bench.sh
@@ -48,6 +53,14 @@ bench: ## measures and writes docs/performance.md
 .PHONY: crds
 crds: ## writes crds/yaml from the Rust types
 	cargo run --quiet --package sluice-crds --bin crdgen
+
+.PHONY: images
+images: ## target/images/*.tar: operator, sidecar and sample app as OCI archives; PROFILE=dev is quick
+	@hack/images.sh
+
+.PHONY: charts
+charts: ## writes what charts/ and deploy/ have from the Rust types and from the chart
+	@HELM=$$(hack/kube.sh)/helm && HELM=$$HELM cargo run --quiet --package sluice-charts -- .
 
 .PHONY: golden
 golden: ## rewrites the golden files; read the diff

@@ -18,12 +18,17 @@ if [ "$profile" = release ]; then
     SLUICE_COMMIT=${SLUICE_COMMIT:-$(git describe --always --abbrev=12 --dirty --exclude='*' 2>/dev/null || echo unknown)}
     export SLUICE_COMMIT
 fi
+build() {
+    local began=$SECONDS
+    say "building $* ($profile, $target)"
+    cargo build --quiet --locked --profile "$profile" --target "$target" --bins $(printf -- '--package %s ' "$@")
+    say "built $* in $((SECONDS - began)) s"
+}
+# The sidecar by itself: features unify over what is built together, and it would carry the operator's. The others share.
+others=()
 for package; do
-    began=$SECONDS
-    say "building $package ($profile, $target)"
-    # One at a time: built together, each would carry the features of all.
-    cargo build --quiet --locked --profile "$profile" --target "$target" --package "$package" --bins
-    say "built $package in $((SECONDS - began)) s"
+    case $package in sluice-sidecar) build $package ;; *) others+=("$package") ;; esac
 done
+[ ${#others[@]} = 0 ] || build "${others[@]}"
 case $profile in dev) profile=debug ;; esac
 echo "${CARGO_TARGET_DIR:-$ROOT/target}/$target/$profile"

@@ -6,7 +6,7 @@
 //! clock. So a process that was stopped for longer finds its lease over at once, whatever it remembers.
 //!
 //! A holder that cannot renew stops writing and goes on serving; it may renew later if nobody took over. One that sees
-//! another holder ends: its sidecars must go to the new leader, and the kubelet starts it again as a candidate.
+//! another holder ends, with whatever it was about to write; the kubelet starts it again as a candidate.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
-use sluice_process::{Condition, Shutdown};
+use sluice_process::Shutdown;
 use tokio::{
     sync::watch,
     time::{Instant, timeout},
@@ -42,6 +42,8 @@ const MAX_DURATION: Duration = Duration::from_secs(600);
 pub struct Leadership {
     /// Until when the lease is trusted; none before it was won.
     trusted_until: watch::Receiver<Option<Instant>>,
+    /// What else must have come about before the first write.
+    informed: Option<watch::Receiver<bool>>,
 }
 
 /// A write was not begun: this replica does not lead, or cannot be sure that it still does.
@@ -54,14 +56,26 @@ impl Leadership {
     pub fn alone() -> Self {
         let century = Duration::from_secs(100 * 365 * 24 * 60 * 60);
         let (_, trusted_until) = watch::channel(Some(Instant::now() + century));
-        Self { trusted_until }
+        Self {
+            trusted_until,
+            informed: None,
+        }
+    }
+
+    /// The same leadership for those whose writes need more than the lease: it is not won before `informed` holds, once.
+    pub fn once(&self, informed: watch::Receiver<bool>) -> Self {
+        Self {
+            trusted_until: self.trusted_until.clone(),
+            informed: Some(informed),
+        }
     }
 
     /// Whether the lease is held for sure. To be asked right before each write.
     pub fn is_held(&self) -> bool {
-        self.trusted_until
-            .borrow()
-            .is_some_and(|until| Instant::now() < until)
+        let until = *self.trusted_until.borrow();
+        let informed = self.informed.as_ref();
+        until.is_some_and(|until| Instant::now() < until)
+            && informed.is_none_or(|informed| *informed.borrow())
     }
 
     /// [`Leadership::is_held`] for code that returns errors.
@@ -72,25 +86,44 @@ impl Leadership {
         }
     }
 
-    /// Waits until the lease is won.
+    /// Waits until the lease is won, and whatever else is needed has come about.
     pub async fn won(&self) {
         let mut trusted_until = self.trusted_until.clone();
-        if trusted_until.wait_for(Option::is_some).await.is_err() {
-            // The elector has ended without winning: nobody wins any more.
+        let mut won = trusted_until.wait_for(Option::is_some).await.is_ok();
+        if let Some(mut informed) = self.informed.clone() {
+            won &= informed.wait_for(|informed| *informed).await.is_ok();
+        }
+        if !won {
+            // Whoever decides has ended: nobody wins any more.
             std::future::pending::<()>().await;
         }
     }
+}
 
-    /// Keeps the replica's condition of readiness: one that does not lead has everything and is sent nobody.
-    pub async fn show(self, leads: Condition, shutdown: Shutdown) -> anyhow::Result<()> {
-        leads.unmet("another replica leads");
-        tokio::select! {
-            () = shutdown.begun() => return Ok(()),
-            () = self.won() => leads.met(),
-        }
-        shutdown.begun().await;
-        Ok(())
+/// Holds from the first moment on in which `leadership` is held and `complete` says so. What comes up later is not waited
+/// for: a leader does not fall silent because a new replica starts.
+pub async fn inform(
+    leadership: Leadership,
+    mut complete: watch::Receiver<bool>,
+    informed: watch::Sender<bool>,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    let both = async {
+        leadership.won().await;
+        complete
+            .wait_for(|complete| *complete)
+            .await
+            .map(drop)
+            .context("nobody knows any more whether the table is complete")
+    };
+    tokio::select! {
+        () = shutdown.begun() => return Ok(()),
+        both = both => both?,
     }
+    tracing::info!("knows every session; writes");
+    informed.send_replace(true);
+    shutdown.begun().await;
+    Ok(())
 }
 
 /// How to stand for election.
@@ -138,7 +171,11 @@ impl Elector {
             seen: None,
             trusted_until: sender,
         };
-        (elector, Leadership { trusted_until })
+        let leadership = Leadership {
+            trusted_until,
+            informed: None,
+        };
+        (elector, leadership)
     }
 
     /// Stands and renews until shutdown, then gives the lease back. An error means that another replica leads now.
@@ -385,7 +422,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn leadership_ends_by_itself() {
         let (sender, trusted_until) = watch::channel(None);
-        let leadership = Leadership { trusted_until };
+        let leadership = Leadership {
+            trusted_until,
+            informed: None,
+        };
         assert_eq!(leadership.check(), Err(NotLeader));
         sender.send_replace(Some(Instant::now() + Duration::from_secs(10)));
         leadership.won().await;
@@ -393,5 +433,42 @@ mod tests {
         tokio::time::advance(Duration::from_secs(10)).await;
         assert!(!leadership.is_held(), "nobody had to say so");
         assert!(Leadership::alone().is_held());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_leader_waits_until_it_is_informed_and_only_once() {
+        let (lease, trusted_until) = watch::channel(None);
+        let leadership = Leadership {
+            trusted_until,
+            informed: None,
+        };
+        let (complete, is_complete) = watch::channel(true);
+        let (informed, is_informed) = watch::channel(false);
+        let writer = leadership.once(is_informed);
+        let shutdown = Shutdown::default();
+        let informing = tokio::spawn(inform(
+            leadership.clone(),
+            is_complete,
+            informed,
+            shutdown.clone(),
+        ));
+        // Complete while it was a follower; a replica came that it has not heard when it wins.
+        tokio::task::yield_now().await;
+        complete.send_replace(false);
+        lease.send_replace(Some(Instant::now() + Duration::from_secs(60)));
+        leadership.won().await;
+        assert!(leadership.is_held() && !writer.is_held());
+        let waits = tokio::time::timeout(Duration::from_secs(30), writer.won());
+        waits.await.expect_err("not informed yet");
+        complete.send_replace(true);
+        writer.won().await;
+        assert!(writer.is_held());
+        complete.send_replace(false);
+        tokio::task::yield_now().await;
+        assert!(writer.is_held(), "a new replica silences nobody");
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert!(!writer.is_held(), "without the lease it is nothing");
+        shutdown.begin("the end");
+        informing.await.expect("joined").expect("ended well");
     }
 }

@@ -26,7 +26,7 @@ use crate::{
         rotation::{self, CaStore},
     },
     leader::Leadership,
-    moves,
+    moves, peers,
     sinks::StatusFiles,
     sources::directory::{self, Directory, Places},
     state_dir::StateDir,
@@ -213,13 +213,15 @@ impl Prepared {
         &self.core
     }
 
-    /// Starts the engine, the stream, and the care of the CA. `leads` says whether this replica writes at that moment.
+    /// Starts the engine, the stream, and the care of the CA. `leads` says whether this replica writes at that moment;
+    /// `peers` is what other replicas are told.
     fn start(
         self,
         tokens: Arc<dyn Tokens>,
         ca_store: Arc<dyn CaStore>,
         leads: impl Fn() -> bool + Send + 'static,
     ) -> anyhow::Result<Core> {
+        peers: Option<peers::Service>,
         let Self {
             core,
             settings: _,
@@ -239,7 +241,7 @@ impl Prepared {
         };
         core.tasks.spawn_critical("engine", actor.run());
         core.tasks
-            .spawn_critical("stream", stream::serve(Arc::new(context), listener));
+            .spawn_critical("stream", stream::serve(Arc::new(context), listener, peers));
         core.tasks.spawn_critical(
             "certificates",
             rotation::tend(
@@ -290,7 +292,7 @@ async fn start_files(args: &Args, process: Process) -> anyhow::Result<()> {
         ),
     );
     let shutdown = tasks.shutdown().clone();
-    let core = prepared.start(tokens, ca_files, || true)?;
+    let core = prepared.start(tokens, ca_files, || true, None)?;
     tasks.spawn_critical("directory", source.run(shutdown));
     let statuses = FileStatuses::new(state.clone(), StatusFiles::new(state, written));
     let leader = LeaderWork {

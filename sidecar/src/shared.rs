@@ -14,7 +14,7 @@ use crate::{
     cache::CacheStore,
     control,
     limits::Limits,
-    metrics::Metrics,
+    metrics::{Metrics, Told},
     nonces::Nonces,
     shards::Flights,
     store_api::{StoreCall, StoreHandle},

@@ -268,7 +268,7 @@ async fn fleet_facts_count_connected_and_unknown_and_keep_their_last_value() {
         .map(|pod| {
             world
                 .table
-                .seat(principal(pod), group(), "test".into(), Instant::now())
+                .seat(principal(pod), group(), Default::default(), Instant::now())
         })
         .into();
     drop(seats.pop());

@@ -15,7 +15,7 @@ use base64::Engine;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
-    SerialNumber,
+    SanType, SerialNumber,
 };
 use rustls::{
     ServerConfig,
@@ -319,6 +319,38 @@ impl Authority {
     /// The Principal of a certificate that the handshake has verified.
     pub fn principal(&self, leaf: &CertificateDer<'_>) -> Result<Principal, PrincipalError> {
         Principal::from_certificate(leaf, &self.trust_domain())
+    }
+
+    /// A certificate that names its holder `uri` and nothing else, for a client, and its key.
+    pub(super) fn client_certificate(
+        &self,
+        uri: &str,
+        now_s: i64,
+        lifetime_s: i64,
+    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), CaError> {
+        let what = "a client certificate";
+        let key = KeyPair::generate().map_err(CaError::make(what))?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.subject_alt_names = vec![SanType::URI(uri.try_into().map_err(CaError::make(what))?)];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        finish_leaf(&mut params, now_s, now_s + lifetime_s)?;
+        let signing = self.signing.load();
+        let leaf = params
+            .signed_by(&key, &signing.issuer)
+            .map_err(CaError::make(what))?;
+        let chain = std::iter::once(leaf.der().clone())
+            .chain(signing.cross.clone())
+            .collect();
+        let key = PrivateKeyDer::try_from(key.serialize_der())
+            .map_err(|error| CaError::Tls(error.to_owned()))?;
+        Ok((chain, key))
+    }
+
+    /// The roots in force, and the name in the server's certificate.
+    pub(super) fn trusted(&self) -> Result<(Vec<CertificateDer<'static>>, &str), CaError> {
+        let roots = roots(&self.signing.load().material.roots_pem)?;
+        Ok((roots, &self.server_name))
     }
 
     /// Signs a sidecar's key for `principal`. Only the key is taken from the request, which must be signed by it; every

@@ -5,6 +5,7 @@ pub mod ca;
 pub mod files;
 pub mod join;
 pub mod principal;
+pub mod replica;
 pub mod rotation;
 pub mod tls;
 pub mod token;

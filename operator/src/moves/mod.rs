@@ -208,8 +208,7 @@ impl Driver {
     /// What each pod has confirmed of today's map.
     fn pods(&self, set: &Set, epoch: i64) -> Vec<PodView> {
         let view = |pod: &PodRef| {
-            let record = self.table.record(&pod.namespace, &pod.name);
-            let record = record.filter(|record| record.principal.uid == pod.uid);
+            let record = self.table.record_of(pod);
             // A pod that was never ready and has no sidecar that spoke to us serves nobody.
             if !pod.counts && record.is_none() {
                 return None;
@@ -220,7 +219,7 @@ impl Driver {
                         .acked
                         .as_ref()
                         .and_then(|acked| acked.manifest.get(unit));
-                    let current = record.lost_at.is_none() && acked == Some(hash);
+                    let current = record.is_connected() && acked == Some(hash);
                     let settled = record
                         .settled
                         .get(unit)

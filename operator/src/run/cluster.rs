@@ -6,9 +6,10 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use aws_lc_rs::rand;
 use kube::Client;
-use sluice_process::Clock;
+use sluice_process::{Clock, Shutdown, Tasks};
 use sluice_snapshot::hash::hex;
 use sluice_translate::world::Pods;
+use tokio::sync::{mpsc, watch};
 
 use super::{Core, LeaderWork, Prepared, Process, bind};
 use crate::{
@@ -19,7 +20,8 @@ use crate::{
         rotation::{self, CaStore},
         token::TokenReviews,
     },
-    leader::{Candidacy, Elector, Leadership},
+    leader::{self, Candidacy, Elector, Leadership},
+    peers::{self, Discovery, Following, Place},
     sources::{
         directory::{self, Directory, Places},
         kubernetes::{self, Kubernetes},
@@ -48,11 +50,6 @@ pub(super) async fn start(args: &Args, process: Process) -> anyhow::Result<()> {
     );
     let shutdown = tasks.shutdown().clone();
     tasks.spawn_critical("leader", elector.run(shutdown.clone()));
-    let leads = process.readiness.condition("leader");
-    tasks.spawn_critical(
-        "readiness of the leader",
-        leadership.clone().show(leads, shutdown.clone()),
-    );
 
     let ca = Arc::new(CaSecret::new(
         client.clone(),
@@ -68,11 +65,18 @@ pub(super) async fn start(args: &Args, process: Process) -> anyhow::Result<()> {
     let config = config_source(args, core)?;
     let settings = prepared.settings().clone();
     let tokens = Arc::new(TokenReviews::new(client.clone()));
-    let core = prepared.start(tokens, ca, {
-        let leadership = leadership.clone();
-        move || leadership.is_held()
-    })?;
+    let exchange = Exchange::new(args, &client, core, &identity, tasks.shutdown())?;
+    let core = prepared.start(
+        tokens,
+        ca,
+        {
+            let leadership = leadership.clone();
+            move || leadership.is_held()
+        },
+        Some(exchange.service.clone()),
+    )?;
     source.start(tasks);
+    let informed = exchange.start(tasks, &leadership);
     if let Some(config) = config {
         tasks.spawn_critical("config", config.run(shutdown.clone()));
     }
@@ -98,6 +102,8 @@ pub(super) async fn start(args: &Args, process: Process) -> anyhow::Result<()> {
         tasks.spawn_critical("webhook configurations", keep);
     }
     let scalers = Arc::new(Scalers::of_cluster());
+    // From here on: writes that need the whole table, or wait for nothing better.
+    let leadership = leadership.once(informed);
     let hpas = hpa::Keeper::new(
         client.clone(),
         core.engine.clone(),
@@ -118,6 +124,68 @@ pub(super) async fn start(args: &Args, process: Process) -> anyhow::Result<()> {
 /// Without client-side limits: the API server has its own.
 async fn client() -> anyhow::Result<Client> {
     let config = kube::Config::infer().await.context(
+/// The exchange between replicas, before it runs.
+struct Exchange {
+    service: peers::Service,
+    discovery: Discovery,
+    complete: watch::Receiver<bool>,
+    heard: mpsc::Receiver<String>,
+}
+
+impl Exchange {
+    /// `replica` names this life of this replica.
+    fn new(
+        args: &Args,
+        client: &Client,
+        core: &Core,
+        replica: &str,
+        shutdown: &Shutdown,
+    ) -> anyhow::Result<Self> {
+        let metrics = peers::Metrics::register(&core.registry)?;
+        let place = Place {
+            namespace: args.namespace.clone(),
+            own: std::env::var("POD_NAME").ok(),
+            port: args.listen.port(),
+        };
+        let following = Following {
+            replica: replica.to_owned(),
+            table: core.table.clone(),
+            authority: core.authority.clone(),
+            clock: core.clock,
+            metrics: metrics.clone(),
+        };
+        let (discovery, complete, heard) = Discovery::new(client.clone(), place, following);
+        let service = peers::Service {
+            replica: replica.to_owned(),
+            table: core.table.clone(),
+            metrics,
+            shutdown: shutdown.clone(),
+        };
+        Ok(Self {
+            service,
+            discovery,
+            complete,
+            heard,
+        })
+    }
+
+    /// Runs it. The receiver tells when this replica leads and knows every session.
+    fn start(self, tasks: &Tasks, leadership: &Leadership) -> watch::Receiver<bool> {
+        let Self {
+            service: _,
+            discovery,
+            complete,
+            heard,
+        } = self;
+        let shutdown = tasks.shutdown();
+        tasks.spawn_critical("replicas", discovery.run(heard, shutdown.clone()));
+        let (informed, is_informed) = watch::channel(false);
+        let inform = leader::inform(leadership.clone(), complete, informed, shutdown.clone());
+        tasks.spawn_critical("completeness", inform);
+        is_informed
+    }
+}
+
         "no cluster: neither KUBECONFIG nor a service account is there; without a cluster give --manifests DIR and --state-dir DIR",
     )?;
     Client::try_from(config).context("cannot make a client of the API server")

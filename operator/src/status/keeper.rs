@@ -26,10 +26,7 @@ use crate::{
     children::Scalers,
     engine::Handle,
     leader::Leadership,
-    stream::{
-        Live, SessionTable, Why,
-        table::{Missing, UNKNOWN_FOR},
-    },
+    stream::{Live, SessionTable, Why, table::Missing},
 };
 
 /// Between two writes of one object.
@@ -124,7 +121,7 @@ impl Keeper {
             () = shutdown.begun() => return Ok(()),
             () = self.wiring.leadership.won() => {}
         }
-        let complete_at = Instant::now() + UNKNOWN_FOR;
+        let complete_at = self.wiring.table.unknown_until();
         let mut deltas = self.wiring.engine.deltas();
         let mut sessions = self.wiring.table.changes();
         let mut stored = self.wiring.statuses.changes();

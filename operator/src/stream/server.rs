@@ -23,9 +23,12 @@ use super::{
     session,
     table::SessionTable,
 };
-use crate::identity::{
-    Authority, Principal,
-    token::{MAX_TOKEN_BYTES, TokenError, Tokens},
+use crate::{
+    identity::{
+        Authority, Principal,
+        token::{MAX_TOKEN_BYTES, TokenError, Tokens},
+    },
+    peers::{self, proto::peers_server::PeersServer},
 };
 
 /// The largest message a sidecar may send, in bytes: a Hello that names some ten thousand units.
@@ -56,7 +59,13 @@ pub struct Context {
 }
 
 /// Serves the stream on `listener` until shutdown, and returns when the last session has ended.
-pub async fn serve(context: Arc<Context>, listener: TcpListener) -> anyhow::Result<()> {
+///
+/// `peers` is told to other replicas on the same listener, where there may be any.
+pub async fn serve(
+    context: Arc<Context>,
+    listener: TcpListener,
+    peers: Option<peers::Service>,
+) -> anyhow::Result<()> {
     let (connections, accepted) = mpsc::channel::<io::Result<Connection>>(64);
     let accepting = listener::accept(
         listener,
@@ -77,6 +86,7 @@ pub async fn serve(context: Arc<Context>, listener: TcpListener) -> anyhow::Resu
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_header_list_size(2 * MAX_TOKEN_BYTES as u32)
         .add_service(service)
+        .add_optional_service(peers.map(PeersServer::new))
         .serve_with_incoming_shutdown(ReceiverStream::new(accepted), context.shutdown.begun());
     let (accepting, serving) = tokio::join!(accepting, serving);
     accepting?;

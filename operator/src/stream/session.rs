@@ -1,11 +1,15 @@
 //! One sidecar's session. One version is under way at a time: while a sidecar works on it, newer snapshots replace each
 //! other, so a slow sidecar costs nobody anything and always gets the newest state next.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use sluice_snapshot::{
     Hash, UnitName, Version,
-    stream::{Ack, Certificate, Csr, Down, Hello, Nack, Roots, Settled, Up, down, up},
+    stream::{Ack, Certificate, Csr, Down, Hello, Nack, Report, Roots, Settled, Up, down, up},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -16,10 +20,10 @@ use tonic::{Status, Streaming};
 use super::{
     published::{Feed, Manifest, Snapshot},
     server::Context,
-    table::{Acked, Nacked, Row},
+    table::{Acked, Build, LostBy, Nacked, Row},
     update::{Abilities, Denial, Plan, plan},
 };
-use crate::identity::Principal;
+use crate::{identity::Principal, load::Sample};
 
 /// How long a sidecar may take to say Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -179,8 +183,8 @@ impl Session {
             .filter_map(|(name, hash)| Some((name.parse().ok()?, Hash::from_wire(hash))))
             .collect();
         let group = feed.borrow().group.clone();
-        let build = bounded(&build);
-        tracing::info!(%principal, %group, build, "session began");
+        let build = build_of(&build, &features);
+        tracing::info!(%principal, %group, build = build.name, "session began");
         let row = context
             .table
             .seat(principal.clone(), group, build, Instant::now());
@@ -202,7 +206,12 @@ impl Session {
     async fn run(mut self, mut feed: watch::Receiver<Feed>, mut incoming: Streaming<Up>) -> End {
         match self.follow(&mut feed, &mut incoming).await {
             Ok(never) => match never {},
-            Err(end) => end,
+            Err(end) => {
+                if end == End::Shutdown {
+                    self.row.will_be_lost_by(LostBy::Replica);
+                }
+                end
+            }
         }
     }
 
@@ -306,7 +315,18 @@ impl Session {
                 if report.limits.len() > MAX_LIMITS {
                     return Err(End::Protocol("a Report names too many limits"));
                 }
-                self.row.reported(report);
+                let Report {
+                    requests,
+                    in_flight,
+                    latency_p95_us,
+                    limits: _,
+                } = report;
+                self.row.reported(Sample {
+                    at: Instant::now(),
+                    requests,
+                    in_flight,
+                    latency_p95_us,
+                });
             }
             Some(up::Kind::Hello(_)) => return Err(End::Protocol("a second Hello")),
             // A newer sidecar's message that this build need not know.
@@ -430,6 +450,15 @@ impl CsrBudget {
         let allowed = self.left > 0;
         self.left = self.left.saturating_sub(1);
         allowed
+    }
+}
+
+/// What a sidecar says of itself, bounded.
+fn build_of(name: &str, features: &[String]) -> Build {
+    let features: BTreeSet<String> = features.iter().map(|feature| bounded(feature)).collect();
+    Build {
+        name: bounded(name),
+        features: features.into_iter().collect(),
     }
 }
 

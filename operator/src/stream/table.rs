@@ -1,10 +1,16 @@
-//! Who is connected and what each sidecar holds: the table behind "live on n of m pods", fleet facts and moves. Only an
-//! Ack says what a sidecar holds. A lost session is *unknown* for [`UNKNOWN_FOR`], not gone.
+//! Who is connected and what each sidecar holds: the table behind "live on n of m pods", fleet facts, loads and moves.
+//! Only an Ack says what a sidecar holds. A lost session is *unknown* for [`UNKNOWN_FOR`], not gone.
 //!
-//! Readers take values out; whoever wants to know when to look again follows [`SessionTable::changes`].
+//! It holds this replica's own sessions, and, merged with them for every reader, those that other replicas told of; how
+//! those travel is `peers`'. Readers take values out; whoever wants to know when to look again follows
+//! [`SessionTable::changes`].
+
+pub mod live;
+pub mod merged;
+pub mod record;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -12,82 +18,49 @@ use std::{
     time::Duration,
 };
 
-use sluice_snapshot::{Hash, UnitName, Version, stream::Report};
+use sluice_process::build;
+use sluice_snapshot::{Hash, UnitName};
 use sluice_translate::{GroupId, PodKey, PodRef};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    published::{Manifest, Snapshot},
-    update::Denial,
+use super::published::Snapshot;
+use crate::{
+    identity::Principal,
+    load::{Load, Meter, Sample},
 };
-use crate::identity::Principal;
+use live::holds;
+pub use live::{Live, Missing, Required, Why};
+use merged::Replica;
+pub use merged::{Merged, Remote, Turn};
+pub use record::{Acked, Build, Lost, LostBy, Nacked, Record};
 
 /// How long a lost session counts as unknown.
 pub const UNKNOWN_FOR: Duration = Duration::from_secs(15);
 /// Held shard maps that a session's `Settled` is remembered for.
-const MAX_SETTLED: usize = 256;
+pub const MAX_SETTLED: usize = 256;
 
-/// What a sidecar acknowledged last.
-#[derive(Debug, Clone)]
-pub struct Acked {
-    /// The version.
-    pub version: Version,
-    /// What it holds by it.
-    pub manifest: Arc<Manifest>,
-    /// What it holds as denied.
-    pub denied: BTreeMap<UnitName, Denial>,
-    /// When the Ack came.
-    pub at: Instant,
-}
-
-/// What a sidecar refused last.
-#[derive(Debug, Clone)]
-pub struct Nacked {
-    /// The version.
-    pub version: String,
-    /// The unit it named.
-    pub unit: String,
-    /// Its words, bounded.
-    pub reason: String,
-}
-
-/// One sidecar, as of now.
-#[derive(Debug, Clone)]
-pub struct Record {
-    /// The pod.
-    pub principal: Principal,
-    /// Its group.
-    pub group: GroupId,
-    /// Its build, in its own words, bounded; for people.
-    pub build: String,
-    /// When it connected.
-    pub connected_at: Instant,
-    /// When the session was lost; `None` while it is connected.
-    pub lost_at: Option<Instant>,
-    /// What it holds.
-    pub acked: Option<Acked>,
-    /// What it refused, unless it acknowledged something since.
-    pub nacked: Option<Nacked>,
-    /// Its latest load report.
-    pub report: Option<Report>,
-    /// Shard maps under a hold whose last earlier request has ended: unit -> epoch and the hash that carried the hold.
-    pub settled: BTreeMap<UnitName, (u64, Hash)>,
-    /// How long each policy unit took to be acknowledged, from its publication or the connection, milliseconds.
-    latencies: HashMap<UnitName, (Hash, u64)>,
-}
-
+/// A session of this replica's.
 #[derive(Debug)]
 struct Seat {
     session: u64,
+    /// Grows with each change of the record, over all seats.
+    version: u64,
+    /// Grows when the pod's group is set.
+    placed: u64,
     end: CancellationToken,
-    record: Record,
+    meter: Meter,
+    /// Shared with those who tell other replicas of it; copied when it changes meanwhile.
+    record: Arc<Record>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     sessions: u64,
+    versions: u64,
     by_pod: HashMap<PodKey, Seat>,
+    /// Other replicas, by the name of one life of theirs.
+    replicas: HashMap<String, Replica>,
 }
 
 /// The table.
@@ -95,6 +68,8 @@ struct Inner {
 pub struct SessionTable {
     inner: Mutex<Inner>,
     changes: watch::Sender<u64>,
+    /// Ticks with each `Settled` of this replica's sessions: requests wait for what follows from it.
+    settlings: watch::Sender<u64>,
     started: Instant,
     /// Whether it was told that pods are not unknown any more merely because the operator started.
     starting: AtomicBool,
@@ -106,76 +81,22 @@ pub struct Row {
     table: Arc<SessionTable>,
     key: PodKey,
     session: u64,
+    lost_by: LostBy,
     /// Cancelled when the pod connects again: the newer session counts.
     pub replaced: CancellationToken,
 }
 
-/// What the pods of one group must have acknowledged for an object to be live there.
-#[derive(Debug, Clone, Default)]
-pub struct Required {
-    /// The object's policy units in this group.
-    pub units: Vec<(UnitName, Hash)>,
-    /// The group's pods.
-    pub pods: Vec<PodRef>,
-}
-
-/// Where an object is live.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Live {
-    /// Pods that hold it.
-    pub pods: usize,
-    /// Pods that should.
-    pub of: usize,
-    /// The slowest of those that hold it, from publication to Ack, milliseconds.
-    pub slowest_ms: Option<u64>,
-    /// Those that do not, by name.
-    pub missing: Vec<Missing>,
-}
-
-/// A pod that does not hold an object yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Missing {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub pod: String,
-    /// Why.
-    pub why: Why,
-}
-
-/// Why a pod does not hold what it should.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Why {
-    /// It has no session; for how long, where the operator saw one.
-    NotConnected(Option<Duration>),
-    /// It is connected and has not acknowledged this yet.
-    Pending,
-    /// Its build cannot honour a unit: restart it.
-    TooOld {
-        /// The features it lacks.
-        lacks: Vec<&'static str>,
-    },
-    /// It refused a unit.
-    Refused {
-        /// The unit.
-        unit: String,
-        /// Its words.
-        reason: String,
-    },
-}
-
-impl std::fmt::Display for Why {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::NotConnected(Some(since)) => write!(f, "not connected for {}s", since.as_secs()),
-            Self::NotConnected(None) => write!(f, "not connected"),
-            Self::Pending => write!(f, "pending"),
-            Self::TooOld { lacks } => {
-                write!(f, "SidecarTooOld (lacks {}): restart it", lacks.join(", "))
-            }
-            Self::Refused { unit, reason } => write!(f, "refused {unit}: {reason}"),
-        }
-    }
+/// A session of this replica's, for those who tell others of it.
+#[derive(Debug, Clone)]
+pub struct Own {
+    /// Its number.
+    pub id: u64,
+    /// Grows with each change of it, but for its load.
+    pub version: u64,
+    /// Grows when the pod's group is set.
+    pub placed: u64,
+    /// Its state.
+    pub record: Arc<Record>,
 }
 
 impl SessionTable {
@@ -184,6 +105,7 @@ impl SessionTable {
         Arc::new(Self {
             inner: Mutex::default(),
             changes: watch::Sender::new(0),
+            settlings: watch::Sender::new(0),
             started: Instant::now(),
             starting: AtomicBool::new(true),
         })
@@ -195,44 +117,48 @@ impl SessionTable {
         self.changes.subscribe()
     }
 
+    /// Ticks when a session of this replica's settled.
+    pub fn settlings(&self) -> watch::Receiver<u64> {
+        self.settlings.subscribe()
+    }
+
+    /// Until when a pod without a session may merely not have come back yet, because this operator started.
+    pub fn unknown_until(&self) -> Instant {
+        self.started + UNKNOWN_FOR
+    }
+
     /// Seats a session of `principal`; an earlier one of the pod ends. What the same pod held before it still holds.
     pub fn seat(
         self: &Arc<Self>,
         principal: Principal,
         group: GroupId,
-        build: String,
+        build: Build,
         now: Instant,
     ) -> Row {
         let key = PodKey::new(&principal.namespace, &principal.pod);
         let replaced = CancellationToken::new();
         let mut inner = self.lock();
         inner.sessions += 1;
-        let session = inner.sessions;
-        let former = inner.by_pod.remove(&key);
-        let mut record = Record {
-            principal,
-            group,
-            build,
-            connected_at: now,
-            lost_at: None,
-            acked: None,
-            nacked: None,
-            report: None,
-            settled: BTreeMap::new(),
-            latencies: HashMap::new(),
-        };
-        if let Some(former) = former {
+        inner.versions += 1;
+        let (session, version) = (inner.sessions, inner.versions);
+        let mut record = Record::new(principal, group, build, now);
+        let mut meter = Meter::default();
+        if let Some(former) = inner.by_pod.remove(&key) {
             former.end.cancel();
             if former.record.principal == record.principal {
-                record.acked = former.record.acked;
-                record.settled = former.record.settled;
-                record.latencies = former.record.latencies;
+                record.inherit(&former.record);
+                record.load = former.record.load;
+                meter = former.meter;
+                meter.new_stream();
             }
         }
         let seat = Seat {
             session,
+            version,
+            placed: 0,
             end: replaced.clone(),
-            record,
+            meter,
+            record: Arc::new(record),
         };
         inner.by_pod.insert(key.clone(), seat);
         drop(inner);
@@ -241,24 +167,31 @@ impl SessionTable {
             table: self.clone(),
             key,
             session,
+            lost_by: LostBy::Sidecar,
             replaced,
         }
     }
 
-    /// The session of a pod, connected or unknown.
+    /// The session of a pod of that name, connected or unknown, at any replica.
     pub fn record(&self, namespace: &str, pod: &str) -> Option<Record> {
         let inner = self.lock();
-        let seat = inner.by_pod.get(&PodKey::new(namespace, pod))?;
-        Some(seat.record.clone())
+        let merged = inner.merged(&PodKey::new(namespace, pod), None)?;
+        Some(merged.to_record())
     }
 
-    /// Every session, connected or unknown.
+    /// The session of this very pod, connected or unknown, at any replica.
+    pub fn record_of(&self, pod: &PodRef) -> Option<Record> {
+        let inner = self.lock();
+        let key = PodKey::new(&pod.namespace, &pod.name);
+        Some(inner.merged(&key, Some(&pod.uid))?.to_record())
+    }
+
+    /// Every session of every replica, connected or unknown: one for each pod.
     pub fn records(&self) -> Vec<Record> {
         let inner = self.lock();
-        inner
-            .by_pod
-            .values()
-            .map(|seat| seat.record.clone())
+        let keys: BTreeSet<&PodKey> = inner.all().map(|(key, _)| key).collect();
+        keys.into_iter()
+            .filter_map(|key| Some(inner.merged(key, None)?.to_record()))
             .collect()
     }
 
@@ -266,16 +199,15 @@ impl SessionTable {
     pub fn live(&self, required: &[Required], now: Instant) -> Live {
         let inner = self.lock();
         let mut live = Live::default();
+        let today = build::describe();
         for Required { units, pods } in required {
             for pod in pods.iter().filter(|pod| pod.counts) {
                 live.of += 1;
                 let key = PodKey::new(&pod.namespace, &pod.name);
-                let record = inner
-                    .by_pod
-                    .get(&key)
-                    .map(|seat| &seat.record)
-                    .filter(|record| record.principal.uid == pod.uid);
-                match holds(record, units, now) {
+                let merged = inner.merged(&key, Some(&pod.uid));
+                let outdated = merged.is_some_and(|merged| merged.record.is_outdated(&today));
+                live.outdated += usize::from(outdated);
+                match holds(merged, units, now) {
                     Ok(latency) => {
                         live.pods += 1;
                         live.slowest_ms = live.slowest_ms.max(Some(latency));
@@ -293,47 +225,115 @@ impl SessionTable {
         live
     }
 
-    /// Pods, by name, whose session is connected or unknown. In the first [`UNKNOWN_FOR`] of this process every pod of
-    /// `pods` is unknown: the operator restarted, not the fleet.
+    /// How many connected sidecars, at any replica, are of another build than this operator.
+    pub fn outdated(&self) -> usize {
+        let inner = self.lock();
+        let today = build::describe();
+        let keys: BTreeSet<&PodKey> = inner.all().map(|(key, _)| key).collect();
+        let merged = keys.into_iter().filter_map(|key| inner.merged(key, None));
+        merged
+            .filter(|merged| merged.record.is_outdated(&today))
+            .count()
+    }
+
+    /// Pods, by name, whose session is connected or unknown, at any replica. In the first [`UNKNOWN_FOR`] of this process
+    /// every pod of `pods` is unknown: the operator restarted, not the fleet.
     pub fn alive<'a>(&self, pods: &'a [PodRef], now: Instant) -> BTreeSet<&'a str> {
         let inner = self.lock();
-        let all_unknown = now.duration_since(self.started) < UNKNOWN_FOR;
+        let all_unknown = now < self.unknown_until();
+        let is_known = |pod: &PodRef| {
+            let key = PodKey::new(&pod.namespace, &pod.name);
+            inner.merged(&key, Some(&pod.uid)).is_some()
+        };
         pods.iter()
-            .filter(|pod| {
-                all_unknown
-                    || inner
-                        .by_pod
-                        .get(&PodKey::new(&pod.namespace, &pod.name))
-                        .is_some_and(|seat| seat.record.principal.uid == pod.uid)
-            })
+            .filter(|pod| all_unknown || is_known(pod))
             .map(|pod| pod.name.as_str())
             .collect()
     }
 
-    /// How many sessions are connected, and how many are unknown.
+    /// How many sessions of this replica are connected, and how many are unknown.
     pub fn count(&self) -> (usize, usize) {
         let inner = self.lock();
-        let lost = inner
+        let connected = inner
             .by_pod
             .values()
-            .filter(|seat| seat.record.lost_at.is_some())
+            .filter(|seat| seat.record.is_connected())
             .count();
-        (inner.by_pod.len() - lost, lost)
+        (connected, inner.by_pod.len() - connected)
+    }
+
+    /// How many sessions other replicas told of.
+    pub fn count_of_others(&self) -> usize {
+        self.lock().replicas.values().map(Replica::len).sum()
+    }
+
+    /// Shows the newest load of each pod that reported to any replica, however old it is.
+    pub fn each_load(&self, mut look: impl FnMut(&Principal, &Load)) {
+        let inner = self.lock();
+        let mut newest: HashMap<&PodKey, (&Principal, &Load)> = HashMap::new();
+        for (key, record) in inner.all() {
+            let Some(load) = &record.load else { continue };
+            let entry = newest.entry(key).or_insert((&record.principal, load));
+            if entry.1.at < load.at {
+                *entry = (&record.principal, load);
+            }
+        }
+        for (principal, load) in newest.into_values() {
+            look(principal, load);
+        }
+    }
+
+    /// Each session of this replica's.
+    pub fn own(&self) -> Vec<Own> {
+        let inner = self.lock();
+        let own = inner.by_pod.values().map(|seat| Own {
+            id: seat.session,
+            version: seat.version,
+            placed: seat.placed,
+            record: seat.record.clone(),
+        });
+        own.collect()
+    }
+
+    /// Takes in what another replica told, in this life of its.
+    pub fn merge(&self, replica: &str, turn: Turn) {
+        let mut inner = self.lock();
+        let news = match inner.replicas.get_mut(replica) {
+            Some(known) => known.take(turn),
+            None => inner
+                .replicas
+                .entry(replica.to_owned())
+                .or_default()
+                .take(turn),
+        };
+        drop(inner);
+        if news {
+            self.tick();
+        }
+    }
+
+    /// Another replica is lost: its sessions are unknown from now on.
+    pub fn replica_lost(&self, replica: &str, now: Instant) {
+        let mut inner = self.lock();
+        if let Some(replica) = inner.replicas.get_mut(replica) {
+            replica.lost(now);
+        }
+        drop(inner);
+        self.tick();
     }
 
     /// Forgets sessions that have been unknown for long enough; to be called about once a second.
     pub fn prune(&self, now: Instant) {
         let mut inner = self.lock();
         let before = inner.by_pod.len();
-        inner.by_pod.retain(|_, seat| {
-            seat.record
-                .lost_at
-                .is_none_or(|lost| now.duration_since(lost) < UNKNOWN_FOR)
+        inner.by_pod.retain(|_, seat| !seat.record.is_gone(now));
+        let mut pruned = inner.by_pod.len() != before;
+        inner.replicas.retain(|_, replica| {
+            pruned |= replica.prune(now);
+            !replica.is_over()
         });
-        let pruned = inner.by_pod.len() != before;
         drop(inner);
-        let started = now.duration_since(self.started) >= UNKNOWN_FOR
-            && self.starting.swap(false, Ordering::Relaxed);
+        let started = now >= self.unknown_until() && self.starting.swap(false, Ordering::Relaxed);
         if pruned || started {
             self.tick();
         }
@@ -348,52 +348,18 @@ impl SessionTable {
     }
 }
 
-/// How long it took, or why not.
-fn holds(record: Option<&Record>, units: &[(UnitName, Hash)], now: Instant) -> Result<u64, Why> {
-    let Some(record) = record else {
-        return Err(Why::NotConnected(None));
-    };
-    if let Some(lost) = record.lost_at {
-        return Err(Why::NotConnected(Some(now.duration_since(lost))));
+impl Inner {
+    fn merged(&self, key: &PodKey, uid: Option<&str>) -> Option<Merged<'_>> {
+        let own = self.by_pod.get(key).map(|seat| &*seat.record);
+        let others = self.replicas.values().filter_map(|other| other.get(key));
+        Merged::of(own.into_iter().chain(others), uid)
     }
-    let nacked = record.nacked.as_ref();
-    if let Some(nacked) =
-        nacked.filter(|nacked| units.iter().any(|(name, _)| name.as_str() == nacked.unit))
-    {
-        return Err(Why::Refused {
-            unit: nacked.unit.clone(),
-            reason: nacked.reason.clone(),
-        });
+
+    /// Every record; of one pod there may be several.
+    fn all(&self) -> impl Iterator<Item = (&PodKey, &Record)> {
+        let own = self.by_pod.iter().map(|(key, seat)| (key, &*seat.record));
+        own.chain(self.replicas.values().flat_map(Replica::iter))
     }
-    let Some(acked) = &record.acked else {
-        return Err(Why::Pending);
-    };
-    let mut slowest = 0;
-    for (name, hash) in units {
-        match acked.denied.get(name) {
-            Some(Denial::TooOld { lacks }) => {
-                return Err(Why::TooOld {
-                    lacks: lacks.clone(),
-                });
-            }
-            Some(Denial::Refused { reason }) => {
-                return Err(Why::Refused {
-                    unit: name.to_string(),
-                    reason: reason.clone(),
-                });
-            }
-            None => {}
-        }
-        if acked.manifest.get(name) != Some(hash) {
-            return Err(Why::Pending);
-        }
-        if let Some((of, latency)) = record.latencies.get(name)
-            && of == hash
-        {
-            slowest = slowest.max(*latency);
-        }
-    }
-    Ok(slowest)
 }
 
 impl Row {
@@ -442,50 +408,91 @@ impl Row {
 
     /// The last request from before a hold has ended. Only a unit that the sidecar holds can settle.
     pub fn settled(&self, unit: UnitName, epoch: u64, hash: Hash) {
-        let mut new = false;
-        self.quietly(|record| {
-            let held = record
+        let settled = self.quietly(|seat| {
+            let held = seat
+                .record
                 .acked
                 .as_ref()
                 .is_some_and(|acked| acked.manifest.get(&unit) == Some(&hash));
-            if held && record.settled.len() < MAX_SETTLED {
-                let settled = (epoch, hash);
-                new = record.settled.insert(unit, settled.clone()) != Some(settled);
+            let settled = (epoch, hash);
+            if !held
+                || seat.record.settled.len() >= MAX_SETTLED
+                || seat.record.settled.get(&unit) == Some(&settled)
+            {
+                return false;
             }
         });
-        if new {
+        if settled {
             self.table.tick();
+            Arc::make_mut(&mut seat.record)
+                .settled
+                .insert(unit, settled);
+            true
         }
     }
 
+            self.table.settlings.send_modify(|count| *count += 1);
     /// The pod moved to another group.
     pub fn moved(&self, group: GroupId) {
-        self.update(|record| record.group = group);
-    }
-
-    /// A load report; readers look when they want to.
-    pub fn reported(&self, report: Report) {
-        self.quietly(|record| record.report = Some(report));
-    }
-
-    fn update(&self, change: impl FnOnce(&mut Record)) {
-        self.quietly(change);
+        self.quietly(|seat| {
+            Arc::make_mut(&mut seat.record).group = group;
+            seat.placed += 1;
+            true
+        });
         self.table.tick();
     }
 
-    fn quietly(&self, change: impl FnOnce(&mut Record)) {
+    /// A load report; readers look when they want to.
+    pub fn reported(&self, sample: Sample) {
+        self.quietly(|seat| {
+            seat.meter.take(sample);
+            if let Some(load) = seat.meter.load() {
+                Arc::make_mut(&mut seat.record).load = Some(load);
+            }
+            false
+        });
+    }
+
+    /// At whose end the session is about to end, where it is not the sidecar's.
+    pub fn will_be_lost_by(&mut self, by: LostBy) {
+        self.lost_by = by;
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Record)) {
+        self.quietly(|seat| {
+            change(Arc::make_mut(&mut seat.record));
+            true
+        });
+        self.table.tick();
+    }
+
+    /// Changes the seat, if it still is this session's; the change says whether it is to be told to other replicas.
+    fn quietly(&self, change: impl FnOnce(&mut Seat) -> bool) -> bool {
         let mut inner = self.table.lock();
-        if let Some(seat) = inner.by_pod.get_mut(&self.key)
-            && seat.session == self.session
-        {
-            change(&mut seat.record);
+        let version = inner.versions + 1;
+        let Some(seat) = inner
+            .by_pod
+            .get_mut(&self.key)
+            .filter(|seat| seat.session == self.session)
+        else {
+            return false;
+        };
+        let changed = change(seat);
+        if changed {
+            seat.version = version;
+            inner.versions = version;
         }
     }
 }
 
+        changed
 impl Drop for Row {
     fn drop(&mut self) {
-        self.update(|record| record.lost_at = Some(Instant::now()));
+        let lost = Lost {
+            at: Instant::now(),
+            by: self.lost_by,
+        };
+        self.update(|record| record.lost = Some(lost));
     }
 }
 

@@ -34,7 +34,10 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Status, Streaming, transport::Endpoint};
+use tonic::{
+    Request, Status, Streaming,
+    transport::{Channel, Endpoint},
+};
 
 use super::{
     Context, Published, SessionTable, metrics::Metrics, published::Snapshot,
@@ -42,6 +45,7 @@ use super::{
 };
 use crate::{
     identity::{Authority, CaMaterial, join::JoinTokens},
+    peers,
     state_dir::StateDir,
 };
 
@@ -91,12 +95,17 @@ pub struct Applied {
 impl Server {
     /// A server that knows no pod.
     pub async fn start() -> Self {
+        let material = CaMaterial::generate(Clock::start().wall_s()).expect("a CA");
+        Self::of(material).await
+    }
+
+    /// One more replica with this CA.
+    pub async fn of(material: CaMaterial) -> Self {
         static PROVIDER: Once = Once::new();
         PROVIDER.call_once(|| drop(default_provider().install_default()));
         let dir = tempfile::tempdir().expect("a directory");
         let state = Arc::new(StateDir::open(&dir.path().join("state")).expect("made"));
         let clock = Clock::start();
-        let material = CaMaterial::generate(clock.wall_s()).expect("a CA");
         let authority =
             Authority::new(material, NAME, "shop.example", clock.wall_s()).expect("an authority");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
@@ -111,6 +120,12 @@ impl Server {
             clock,
             shutdown: Shutdown::default(),
         };
+        let peers = peers::Service {
+            replica: address.to_string(),
+            table: context.table.clone(),
+            metrics: peers::Metrics::register(&Registry::new()).expect("registers"),
+            shutdown: context.shutdown.clone(),
+        };
         Self {
             address,
             published: context.published.clone(),
@@ -121,7 +136,7 @@ impl Server {
             tokens,
             state,
             _dir: dir,
-            serving: tokio::spawn(serve(Arc::new(context), listener)),
+            serving: tokio::spawn(serve(Arc::new(context), listener, Some(peers))),
         }
     }
 
@@ -173,20 +188,7 @@ impl Server {
             let value = format!("Bearer {token}").parse().expect("a header");
             request.metadata_mut().insert("authorization", value);
         }
-        let tls = TlsConnector::from(Arc::new(client_config(roots_pem, &proof)));
-        let address = self.address;
-        let connect = tower::service_fn(move |_| {
-            let tls = tls.clone();
-            async move {
-                let stream = TcpStream::connect(address).await?;
-                let name = ServerName::try_from(NAME).expect("a name");
-                Ok::<_, std::io::Error>(TokioIo::new(tls.connect(name, stream).await?))
-            }
-        });
-        let channel = Endpoint::from_static("http://operator")
-            .connect_with_connector(connect)
-            .await
-            .map_err(|error| Status::unavailable(format!("{error:?}")))?;
+        let channel = self.dial(&proof, roots_pem).await?;
         let mut client = ConfigClient::new(channel).max_decoding_message_size(1024 * 1024);
         let response = timeout(PATIENCE, client.stream(request))
             .await
@@ -196,6 +198,28 @@ impl Server {
             incoming: response.into_inner(),
             roots_pem: String::new(),
         })
+    }
+
+    /// A connection for any gRPC client; a token is the client's to present.
+    pub async fn channel(&self, proof: &Proof) -> Result<Channel, Status> {
+        self.dial(proof, &self.roots()).await
+    }
+
+    async fn dial(&self, proof: &Proof, roots_pem: &str) -> Result<Channel, Status> {
+        let tls = TlsConnector::from(Arc::new(client_config(roots_pem, proof)));
+        let address = self.address;
+        let connect = tower::service_fn(move |_| {
+            let tls = tls.clone();
+            async move {
+                let stream = TcpStream::connect(address).await?;
+                let name = ServerName::try_from(NAME).expect("a name");
+                Ok::<_, std::io::Error>(TokioIo::new(tls.connect(name, stream).await?))
+            }
+        });
+        Endpoint::from_static("http://operator")
+            .connect_with_connector(connect)
+            .await
+            .map_err(|error| Status::unavailable(format!("{error:?}")))
     }
 }
 

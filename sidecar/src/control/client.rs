@@ -24,6 +24,7 @@ use super::{
     principal::Principal,
     snapshot::{Pending, Snapshot, UpdateError},
 };
+use crate::metrics::Told;
 
 /// How long a connection may take, TLS included.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -158,6 +159,7 @@ impl Client {
         if self.certificate.renew_at().is_none() {
             self.send(&outgoing, up::Kind::Csr(self.certificate.request()?))
                 .await?;
+        let mut told = Told::default();
         }
         let mut pending = Pending::default();
         let mut report = tokio::time::interval(REPORT);
@@ -170,7 +172,7 @@ impl Client {
                 },
                 Some(settled) = self.settled.recv() => self.send(&outgoing, up::Kind::Settled(settled)).await?,
                 _ = report.tick() => {
-                    self.send(&outgoing, up::Kind::Report(self.plane.report())).await?;
+                    self.send(&outgoing, up::Kind::Report(self.plane.report(&mut told))).await?;
                     if self.certificate.renew_at().is_some_and(|at| at <= unix_now()) {
                         self.send(&outgoing, up::Kind::Csr(self.certificate.request()?)).await?;
                     }

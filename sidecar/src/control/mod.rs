@@ -19,6 +19,8 @@ pub use metrics::Metrics;
 
 /// What the control side is told at start.
 #[derive(Debug, Clone)]
+use crate::metrics::Told;
+
 pub struct Settings {
     /// `host:port` of the operator's stream server.
     pub operator: String,
@@ -52,7 +54,7 @@ pub async fn run(
     metrics: Arc<Metrics>,
     settled: mpsc::Receiver<stream::Settled>,
 ) -> Result<(), IdentityError> {
-    let mut client = client::Client::new(settings, plane, metrics, settled)?;
+    let mut client = client::Client::new(settings, Arc::clone(&plane), metrics, settled)?;
     client.restore();
     let mut backoff = Backoff::default();
     loop {

@@ -85,6 +85,18 @@ pub struct Metrics {
 
 /// The counters of one data thread: the lock is its own but for scrapes.
 #[derive(Debug, Default)]
+/// What a stream's reports have told so far: they count from its beginning. The first report begins it.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Requests before the stream began.
+    base: Option<u64>,
+    /// All durations up to the last report.
+    buckets: Durations,
+}
+
+/// Durations by bucket, not cumulative; the last is above all bounds.
+type Durations = [u64; BOUNDS_US.len() + 1];
+
 pub struct ThreadTally {
     begun: AtomicU64,
     ended: AtomicU64,
@@ -111,8 +123,7 @@ struct RuleTally {
     classes: [u64; 5],
     reasons: BTreeMap<&'static str, u64>,
     cache: [u64; CacheEvent::ALL.len()],
-    /// Not cumulative; the last is above all bounds.
-    buckets: [u64; BOUNDS_US.len() + 1],
+    buckets: Durations,
     sum_us: u64,
 }
 
@@ -315,8 +326,13 @@ impl Metrics {
         self.lock().iter().map(|thread| thread.in_flight()).sum()
     }
 
-    /// What scaling and fleet facts are computed from.
-    pub fn report(&self, observed: impl Fn(&str) -> (&'static str, u64)) -> stream::Report {
+    /// What scaling and fleet facts are computed from: requests since the stream began, and the latency of those that ended
+    /// since its last report. It is counted in requests: what the sidecar itself costs is no part of it.
+    pub fn report(
+        &self,
+        told: &mut Told,
+        observed: impl Fn(&str) -> (&'static str, u64),
+    ) -> stream::Report {
         let tally = self.sum();
         let mut all = RuleTally::default();
         for rule in tally.rules.values().flatten().chain([&tally.unmatched]) {
@@ -336,9 +352,9 @@ impl Metrics {
             })
         });
         stream::Report {
-            requests: all.total(),
+            requests: all.total().saturating_sub(base),
             in_flight: self.in_flight(),
-            latency_p95_us: percentile(&all.buckets, 95),
+            latency_p95_us: percentile(&interval, 95),
             limits: limits.collect(),
         }
     }
@@ -366,6 +382,15 @@ impl Metrics {
                 } in limits
                 {
                     let limit = entry(&mut sum.limits, object, name, 0);
+        let Told { base, buckets } = told;
+        if base.is_none() {
+            *buckets = all.buckets;
+        }
+        let base = *base.get_or_insert(all.total());
+        let former = std::mem::replace(buckets, all.buckets);
+        let interval: Vec<u64> = std::iter::zip(all.buckets, former)
+            .map(|(now, former)| now.saturating_sub(former))
+            .collect();
                     limit.admitted += admitted;
                     limit.refused += refused;
                     limit.shadowed += shadowed;
@@ -406,15 +431,24 @@ mod tests {
 
     #[test]
     fn threads_add_up_in_the_report() {
-        let metrics = Metrics::default();
-        for thread in [metrics.thread(), metrics.thread()] {
+        let (metrics, mut told) = (Metrics::default(), Told::default());
+        let threads = [metrics.thread(), metrics.thread()];
+        threads[0].begin();
+        threads[0].end(None, &ended(200, 9_000_000));
+        let report = metrics.report(&mut told, |_| ("Local", 0));
+        assert_eq!(
+            (report.requests, report.latency_p95_us),
+            (0, 0),
+            "what was before the stream is not reported on it"
+        );
+        for thread in &threads {
             for _ in 0..10 {
                 thread.begin();
                 thread.end(None, &ended(200, 900));
             }
             thread.begin();
         }
-        let report = metrics.report(|_| ("Local", 0));
+        let report = metrics.report(&mut told, |_| ("Local", 0));
         assert_eq!(
             (report.requests, report.in_flight, report.latency_p95_us),
             (20, 2, 1000)
@@ -449,3 +483,21 @@ mod tests {
         assert_eq!((sum.total(), sum.reasons["limit-exceeded"]), (2, 2));
     }
 }
+    #[test]
+    fn latency_is_of_the_last_interval_and_requests_count_on() {
+        let (metrics, mut told) = (Metrics::default(), Told::default());
+        let thread = metrics.thread();
+        let mut report = |count, duration_us| {
+            for _ in 0..count {
+                thread.begin();
+                thread.end(None, &ended(200, duration_us));
+            }
+            let report = metrics.report(&mut told, |_| ("Local", 0));
+            (report.requests, report.latency_p95_us)
+        };
+        assert_eq!(report(0, 0), (0, 0));
+        assert_eq!(report(1000, 400_000), (1000, 500_000));
+        assert_eq!(report(10, 900), (1010, 1000), "the slow ones are over");
+        assert_eq!(report(0, 0), (1010, 0), "nothing ended");
+    }
+

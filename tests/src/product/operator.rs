@@ -58,7 +58,7 @@ impl Operator {
         }
     }
 
-    /// Waits for its readiness: of several replicas only the leader becomes ready.
+    /// Waits for its readiness: it serves, whether or not it leads.
     pub async fn ready(&mut self, within: Duration) -> Result<()> {
         let health = Client::new(self.health);
         self.process

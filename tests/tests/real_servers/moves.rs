@@ -8,7 +8,8 @@ use sluice_tests::{Cluster, eventually, isolated, seconds};
 use super::install::{self, condition, get, until};
 use super::status::serve;
 
-fn objects() -> String {
+/// Two shards and a route to them.
+pub fn objects() -> String {
     let service = |name: &str| {
         format!(
             "---
@@ -53,7 +54,7 @@ spec:
 }
 
 /// Asks for `s0` to own the slots below `boundary`.
-async fn wish(cluster: &Cluster, boundary: u16) -> Result<()> {
+pub async fn wish(cluster: &Cluster, boundary: u16) -> Result<()> {
     let patch = serde_json::json!({"spec": {"placement": [
         {"slots": format!("0-{}", boundary - 1), "shard": "s0"}, {"slots": format!("{boundary}-16383"), "shard": "s1"},
     ]}});
@@ -71,7 +72,8 @@ async fn wish(cluster: &Cluster, boundary: u16) -> Result<()> {
     cluster.kubectl().run(args).await.map(drop)
 }
 
-async fn in_force(cluster: &Cluster, epoch: i64, boundary: u16) -> Result<Value> {
+/// Waits until a placement is in force.
+pub async fn in_force(cluster: &Cluster, epoch: i64, boundary: u16) -> Result<Value> {
     eventually(
         &format!("epoch {epoch} with boundary {boundary}"),
         seconds(60),

@@ -1,11 +1,20 @@
 //! The table by itself: what it counts, forgets and remembers.
 
+use std::collections::BTreeMap;
+
 use super::{
     super::published::tests::{group, pod, principal, snapshot},
     *,
 };
 
 const ROUTE: &[u8] = b"route";
+
+fn build(name: &str) -> Build {
+    Build {
+        name: name.into(),
+        ..Build::default()
+    }
+}
 
 fn acked(snapshot: &Snapshot, at: Instant) -> Acked {
     Acked {
@@ -36,13 +45,13 @@ async fn live_counts_acks_of_todays_hash_and_says_who_is_missing() {
     let a = table.seat(
         principal(&pods[0]),
         group("orders"),
-        "1".into(),
+        build("1"),
         Instant::now(),
     );
     let b = table.seat(
         principal(&pods[1]),
         group("orders"),
-        "1".into(),
+        build("1"),
         Instant::now(),
     );
     let live = |now| table.live(&required(&today, &pods), now);
@@ -76,7 +85,7 @@ async fn a_lost_session_is_unknown_and_then_gone() {
     let row = table.seat(
         principal(&pods[0]),
         group("orders"),
-        "1".into(),
+        build("1"),
         Instant::now(),
     );
     tokio::time::advance(UNKNOWN_FOR * 2).await;
@@ -112,27 +121,27 @@ async fn a_pod_that_connects_again_replaces_its_session_and_still_holds_what_it_
     let first = table.seat(
         principal(&mine),
         group("orders"),
-        "1".into(),
+        build("1"),
         Instant::now(),
     );
     first.acked(acked(&today, Instant::now()), &today);
     let second = table.seat(
         principal(&mine),
         group("orders"),
-        "2".into(),
+        build("2"),
         Instant::now(),
     );
     assert!(first.replaced.is_cancelled() && !second.replaced.is_cancelled());
     drop(first);
     let record = table.record("shop", "a").expect("seated");
-    assert_eq!((record.build.as_str(), record.lost_at), ("2", None));
+    assert_eq!((record.build.name.as_str(), record.lost), ("2", None));
     assert!(record.acked.is_some());
 
     let another = pod("a", "ub");
     let _third = table.seat(
         principal(&another),
         group("orders"),
-        "3".into(),
+        build("3"),
         Instant::now(),
     );
     assert!(table.record("shop", "a").expect("seated").acked.is_none());
@@ -148,7 +157,7 @@ async fn only_a_held_map_can_settle_and_a_hold_that_is_over_is_forgotten() {
     let row = table.seat(
         principal(&mine),
         group("orders"),
-        "1".into(),
+        build("1"),
         Instant::now(),
     );
     let settled = || table.record("shop", "a").expect("seated").settled;

@@ -168,7 +168,7 @@ async fn a_bucket_is_one_for_both_threads_and_shadow_only_counts() {
         let answer = rig.client().await.ask("GET", "/w", &[]).await;
         assert_eq!((answer.status, answer.header("ratelimit")), (200, None));
     }
-    let report = crate::control::DataPlane::report(&*rig.shared);
+    let report = crate::control::DataPlane::report(&*rig.shared, &mut Default::default());
     let watch = report
         .limits
         .iter()

@@ -6,6 +6,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use sluice_process::log::Format;
 
+use crate::scaling::api_service::Mode;
+
 const EXAMPLES: &str = "\
 Examples:
   Without a cluster, from files, with state beside them:
@@ -62,6 +64,25 @@ pub struct Args {
     /// Where the API server calls the validating and the injecting webhook; off without it
     #[arg(long, value_name = "ADDR", conflicts_with = "manifests")]
     pub webhook: Option<SocketAddr>,
+
+    /// Where the API server asks for the load of pods (custom.metrics.k8s.io/v1beta2), for HorizontalPodAutoscalers; off
+    /// without it
+    #[arg(long, value_name = "ADDR", conflicts_with = "manifests")]
+    pub metrics_api: Option<SocketAddr>,
+
+    /// Whether to register the metrics API: auto, where nobody else serves that group; or off, never
+    #[arg(
+        long,
+        value_name = "MODE",
+        value_enum,
+        default_value_t,
+        requires = "metrics_api"
+    )]
+    pub metrics_api_service: Mode,
+
+    /// Where KEDA asks for the load of pods (gRPC, in the clear); off without it
+    #[arg(long, value_name = "ADDR", conflicts_with = "manifests")]
+    pub external_scaler: Option<SocketAddr>,
 
     /// The image of the sidecar that the injecting webhook puts into Pods
     #[arg(long, value_name = "IMAGE", env = "SLUICE_SIDECAR_IMAGE", default_value = DEFAULT_SIDECAR_IMAGE)]
@@ -180,6 +201,9 @@ mod tests {
         parse(&["--state-dir", "x"]).expect_err("nothing to keep there in a cluster");
         parse(&["--manifests", ".", "--webhook", "127.0.0.1:9443"])
             .expect_err("no API server to call it");
+        for flag in ["--metrics-api", "--external-scaler"] {
+            parse(&["--manifests", ".", flag, "127.0.0.1:9444"]).expect_err("nobody scales there");
+        }
         parse(&["completion", "bash"]).expect("a subcommand");
     }
 }

@@ -11,6 +11,7 @@ pub mod load;
 pub mod moves;
 pub mod peers;
 pub mod run;
+pub mod scaling;
 pub mod sinks;
 pub mod sources;
 pub mod state_dir;

@@ -4,6 +4,7 @@
 //! and its sinks.
 
 mod cluster;
+mod scaling;
 
 use std::{sync::Arc, time::Duration};
 
@@ -220,8 +221,8 @@ impl Prepared {
         tokens: Arc<dyn Tokens>,
         ca_store: Arc<dyn CaStore>,
         leads: impl Fn() -> bool + Send + 'static,
-    ) -> anyhow::Result<Core> {
         peers: Option<peers::Service>,
+    ) -> anyhow::Result<Core> {
         let Self {
             core,
             settings: _,
@@ -250,6 +251,15 @@ impl Prepared {
                 leads,
                 core.clock,
                 shutdown,
+            ),
+        );
+        core.tasks.spawn_critical(
+            "fleet",
+            status::fleet::count(
+                core.engine.clone(),
+                core.table.clone(),
+                status::fleet::Metrics::register(&core.registry)?,
+                core.tasks.shutdown().clone(),
             ),
         );
         listening.met();

@@ -3,13 +3,18 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::common::{ApiVersion, KindName, ObjectName, Quantity, choice, union};
+use crate::common::{
+    ApiVersion, CronText, DnsLabel, Duration, KindName, ObjectName, Quantity, TimeZoneName, choice,
+    union,
+};
 
 /// What the HorizontalPodAutoscaler of a workload looks like.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.minReplicas) || self.minReplicas <= self.maxReplicas")
-    .message("minReplicas cannot be above maxReplicas"))]
+    .message("minReplicas cannot be above maxReplicas"),
+    validation = Rule::new("!has(self.schedules) || self.schedules.all(s, s.minReplicas <= self.maxReplicas)")
+    .message("minReplicas of a schedule cannot be above maxReplicas"))]
 pub struct Scaling {
     /// The workload to scale; its `replicas` is never written by Sluice itself.
     pub scale_target_ref: ScaleTargetRef,
@@ -26,6 +31,31 @@ pub struct Scaling {
     /// How fast it follows, as autoscaling/v2 has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub behavior: Option<ScalingBehavior>,
+    /// Known peaks: while one lasts, `minReplicas` is at least its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub schedules: Vec<ScalingSchedule>,
+}
+
+/// A known peak. It begins at every time that `cron` names and lasts for `duration` of elapsed time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScalingSchedule {
+    /// Name of the schedule.
+    pub name: DnsLabel,
+    /// When it begins: minute, hour, day of month, month, day of week.
+    pub cron: CronText,
+    /// IANA time zone of `cron`; UTC by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<TimeZoneName>,
+    /// How long it lasts, from 1m to 168h.
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1m') && duration(self) <= duration('168h')")
+        .message("a schedule lasts between 1m and 168h"))]
+    pub duration: Duration,
+    /// Fewest pods while it lasts.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub min_replicas: i32,
 }
 
 /// The workload to scale.

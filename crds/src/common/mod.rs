@@ -18,9 +18,9 @@ pub use secrets::{SecretKeys, SecretKeysError, SecretRef, SecretSelector};
 pub use service::{HttpMethod, ServiceKind, ServiceRef, StoreRef};
 pub use status::{Condition, LiveStatus};
 pub use text::{
-    ApiVersion, AttributeName, ClaimPath, CookieName, DnsLabel, FreeText, GroupName, HeaderName,
-    HeaderValue, Hostname, JwksText, KindName, LabelValue, ObjectName, PathText, QueryName,
-    QueryValue, SignatureComponent, StoreAddress, TrustDomain, Url,
+    ApiVersion, AttributeName, ClaimPath, CookieName, CronText, DnsLabel, FreeText, GroupName,
+    HeaderName, HeaderValue, Hostname, JwksText, KindName, LabelValue, ObjectName, PathText,
+    QueryName, QueryValue, SignatureComponent, StoreAddress, TimeZoneName, TrustDomain, Url,
 };
 pub use union::WrongMember;
 

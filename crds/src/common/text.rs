@@ -170,6 +170,14 @@ text!(
     JwksText, 2..=32768, r"^\s*\{"
 );
 text!(
+    /// Five fields of cron: minute, hour, day of the month, month, day of the week (0 and 7 are Sunday). Translation reads it.
+    CronText, 9..=128, r"^[0-9A-Za-z*/,-]+( [0-9A-Za-z*/,-]+){4}$"
+);
+text!(
+    /// The name of a time zone in the IANA database, such as `Europe/Berlin`. Translation looks it up.
+    TimeZoneName, 1..=64, r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}$"
+);
+text!(
     /// Words for people; no machine reads them.
     FreeText, 0..=512, r"^[^\x00]*$"
 );

@@ -176,6 +176,20 @@ fn cases() -> Vec<Case> {
         ),
         case(
             ApiRoute,
+            "/spec/scaling/schedules/0/minReplicas",
+            json!(40),
+            json!(41),
+            "minReplicas of a schedule cannot be above maxReplicas",
+        ),
+        case(
+            ApiRoute,
+            "/spec/scaling/schedules/0/duration",
+            json!("168h"),
+            json!("168h1ms"),
+            "a schedule lasts between 1m and 168h",
+        ),
+        case(
+            ApiRoute,
             "/spec/scaling/metrics/0",
             json!({"type": "InFlight", "inFlight": {"averageValue": "1"}}),
             json!({"type": "InFlight"}),

@@ -160,6 +160,7 @@ fn autoscaler(hpa: &HpaIntent) -> (String, Value) {
         max_replicas,
         metrics,
         behavior,
+        schedules,
         owners,
     } = hpa;
     let metrics: Vec<Value> = metrics
@@ -173,6 +174,7 @@ fn autoscaler(hpa: &HpaIntent) -> (String, Value) {
         "maxReplicas": max_replicas,
         "metrics": metrics,
         "behavior": behavior,
+        "schedules": schedules.iter().map(|schedule| &schedule.name).collect::<Vec<_>>(),
         "owners": owners,
     });
     (format!("{namespace}/{name}"), value)

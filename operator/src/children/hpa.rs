@@ -1,5 +1,6 @@
-//! The HorizontalPodAutoscaler of a workload that an ApiRoute scales: dereferenced by translation, validated against what
-//! is there, built, applied, and deleted when nobody wants it any more. The workload itself is never touched.
+//! The HorizontalPodAutoscaler of a workload that ApiRoutes scale: dereferenced and merged by translation, validated
+//! against what is there, built with the floor of replicas that schedules ask for at that moment, applied, and deleted when
+//! nobody wants it any more. The workload itself is never touched.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::{
     Api, Client, ResourceExt,
@@ -14,14 +16,15 @@ use kube::{
 };
 use prometheus::{IntCounterVec, Opts, Registry};
 use serde_json::{Value, json};
-use sluice_process::Shutdown;
-use sluice_translate::{HpaIntent, Kind};
+use sluice_process::{Clock, Shutdown};
+use sluice_translate::{HpaIntent, Kind, scaling::schedule::Floor};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Scalers;
 use crate::{
     engine::Handle,
     leader::{Leadership, NotLeader},
+    scaling::{MetricsApi, MetricsApiWatch},
     status::{
         conditions::Scaling,
         store::{FIELD_MANAGER, api_version},
@@ -32,6 +35,8 @@ use crate::{
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// How often everything is applied anew, so that edits by others do not last.
 const RESYNC: Duration = Duration::from_secs(60);
+/// How often somebody else's metrics are looked for, by whether the HorizontalPodAutoscaler has any.
+const METRICS_RESYNC: Duration = Duration::from_secs(15);
 /// When to try again after a failure.
 const RETRY: Duration = Duration::from_secs(5);
 /// Changes are collected for as long.
@@ -45,9 +50,27 @@ pub struct Keeper {
     engine: Handle,
     leadership: Leadership,
     scalers: Arc<Scalers>,
+    metrics_api: MetricsApiWatch,
+    clock: Clock,
     writes: IntCounterVec,
-    /// What was applied and not changed since.
-    applied: BTreeMap<(String, String), HpaIntent>,
+    /// What was applied and not changed since, and with which `minReplicas`.
+    applied: BTreeMap<(String, String), (HpaIntent, Option<i32>)>,
+}
+
+/// What the keeper works with.
+pub struct Wiring {
+    /// The API server.
+    pub client: Client,
+    /// What should be there.
+    pub engine: Handle,
+    /// Whether to write.
+    pub leadership: Leadership,
+    /// Who is told how far it came.
+    pub scalers: Arc<Scalers>,
+    /// Who serves the metrics.
+    pub metrics_api: MetricsApiWatch,
+    /// What time it is.
+    pub clock: Clock,
 }
 
 /// Why one is not as it should be.
@@ -67,13 +90,15 @@ enum ApplyError {
 
 impl Keeper {
     /// A keeper that has applied nothing yet.
-    pub fn new(
-        client: Client,
-        engine: Handle,
-        leadership: Leadership,
-        scalers: Arc<Scalers>,
-        registry: &Registry,
-    ) -> Result<Self, prometheus::Error> {
+    pub fn new(wiring: Wiring, registry: &Registry) -> Result<Self, prometheus::Error> {
+        let Wiring {
+            client,
+            engine,
+            leadership,
+            scalers,
+            metrics_api,
+            clock,
+        } = wiring;
         let opts = Opts::new(
             "sluice_operator_hpa_writes_total",
             "Writes of HorizontalPodAutoscalers, by outcome",
@@ -85,6 +110,8 @@ impl Keeper {
             engine,
             leadership,
             scalers,
+            metrics_api,
+            clock,
             writes,
             applied: BTreeMap::new(),
         })
@@ -107,7 +134,9 @@ impl Keeper {
             if Instant::now() >= resync {
                 self.applied.clear();
             }
-            let mut done = self.apply_all(&wanted).await;
+            let metrics_api = self.metrics_api.borrow_and_update().clone();
+            let (mut done, peak) = self.apply_all(&wanted).await;
+            let looks_again = self.judge_metrics(&metrics_api).await;
             if Instant::now() >= resync {
                 done &= self.sweep(&wanted).await;
                 resync = Instant::now() + RESYNC;
@@ -117,9 +146,11 @@ impl Keeper {
             } else {
                 RETRY
             };
+            let wait = wait.min(self.until(peak)).min(looks_again);
             tokio::select! {
                 () = shutdown.begun() => return Ok(()),
                 _ = deltas.recv() => {}
+                changed = self.metrics_api.changed() => changed.context("nobody knows the metrics API any more")?,
                 () = sleep(wait) => {}
             }
             sleep(PAUSE).await;
@@ -127,9 +158,24 @@ impl Keeper {
         }
     }
 
-    /// Applies what differs and deletes what is not wanted any more; whether all of it succeeded.
-    async fn apply_all(&mut self, wanted: &BTreeMap<(String, String), HpaIntent>) -> bool {
-        let mut done = true;
+    /// How long it is until a moment, given in seconds since 1970. A wall clock that is set meanwhile is noticed at the
+    /// next resync.
+    fn until(&self, moment_s: Option<i64>) -> Duration {
+        let Some(moment_ms) = moment_s.and_then(|s| u64::try_from(s).ok()?.checked_mul(1_000))
+        else {
+            return Duration::MAX;
+        };
+        Duration::from_millis(moment_ms.saturating_sub(self.clock.wall_ms()))
+    }
+
+    /// Applies what differs and deletes what is not wanted any more: whether all of it succeeded, and when a schedule
+    /// changes something next, in seconds since 1970.
+    async fn apply_all(
+        &mut self,
+        wanted: &BTreeMap<(String, String), HpaIntent>,
+    ) -> (bool, Option<i64>) {
+        let now_s = self.clock.wall_s();
+        let (mut done, mut peak) = (true, None::<i64>);
         let unwanted: Vec<_> = self
             .applied
             .keys()
@@ -144,14 +190,28 @@ impl Keeper {
             self.scalers.set(&name, None);
         }
         for (name, intent) in wanted {
-            if self.applied.get(name) == Some(intent) {
+            let Floor {
+                min_replicas,
+                until_s,
+            } = intent.floor(now_s);
+            peak = peak.into_iter().chain(until_s).min();
+            if self
+                .applied
+                .get(name)
+                .is_some_and(|(applied, floor)| applied == intent && *floor == min_replicas)
+            {
                 continue;
             }
-            let state = match self.apply(intent).await {
+            let state = match self.apply(intent, min_replicas).await {
                 Ok(()) => {
                     self.writes.with_label_values(&["applied"]).inc();
-                    self.applied.insert(name.clone(), intent.clone());
-                    Scaling::Applied
+                    self.applied
+                        .insert(name.clone(), (intent.clone(), min_replicas));
+                    // What is known of its metrics stays known; it is looked at next.
+                    match self.scalers.get(name) {
+                        known @ Scaling::MetricsElsewhere(_) => known,
+                        _ => Scaling::Applied,
+                    }
                 }
                 Err(error) => {
                     done = self.failed(name, &error);
@@ -166,7 +226,33 @@ impl Keeper {
             };
             self.scalers.set(name, Some(state));
         }
-        done
+        (done, peak)
+    }
+
+    /// Where somebody else serves the metrics API, only the HorizontalPodAutoscaler itself knows whether it is given our
+    /// metrics. The answer is when to look again.
+    async fn judge_metrics(&self, metrics_api: &MetricsApi) -> Duration {
+        for name in self.applied.keys() {
+            let state = match metrics_api {
+                MetricsApi::Unknown | MetricsApi::Ours => Scaling::Applied,
+                MetricsApi::Elsewhere(what) => {
+                    match within(self.api(&name.0).get_opt(&name.1)).await {
+                        Ok(Some(hpa)) if has_metrics(&hpa) => Scaling::Applied,
+                        Ok(_) => Scaling::MetricsElsewhere(what.clone()),
+                        // What was known stays.
+                        Err(error) => {
+                            tracing::warn!(namespace = name.0, name = name.1, %error, "HorizontalPodAutoscaler");
+                            continue;
+                        }
+                    }
+                }
+            };
+            self.scalers.set(name, Some(state));
+        }
+        match metrics_api {
+            MetricsApi::Elsewhere(_) if !self.applied.is_empty() => METRICS_RESYNC,
+            _ => Duration::MAX,
+        }
     }
 
     fn failed(&self, (namespace, name): &(String, String), error: &ApplyError) -> bool {
@@ -175,7 +261,7 @@ impl Keeper {
         false
     }
 
-    async fn apply(&self, intent: &HpaIntent) -> Result<(), ApplyError> {
+    async fn apply(&self, intent: &HpaIntent, floor: Option<i32>) -> Result<(), ApplyError> {
         let api = self.api(&intent.namespace);
         let there = within(api.get_opt(&intent.name)).await?;
         if there.as_ref().is_some_and(|there| !is_ours(there)) {
@@ -186,7 +272,7 @@ impl Keeper {
         }
         // With the version that was looked at: what somebody makes or replaces in between is not taken over.
         let version = there.and_then(|there| there.metadata.resource_version);
-        let object = build(intent, version.as_deref());
+        let object = build(intent, floor, version.as_deref());
         self.leadership.check()?;
         match version {
             Some(_) => {
@@ -283,16 +369,25 @@ fn is_ours(hpa: &HorizontalPodAutoscaler) -> bool {
             .any(|owner| owner.kind == Kind::ApiRoute.as_str())
 }
 
-/// The object, whole.
-fn build(intent: &HpaIntent, version: Option<&str>) -> Value {
+/// Whether it was given the metrics it follows when its controller looked last.
+fn has_metrics(hpa: &HorizontalPodAutoscaler) -> bool {
+    let conditions = hpa.status.iter().flat_map(|status| &status.conditions);
+    conditions
+        .flatten()
+        .any(|condition| condition.type_ == "ScalingActive" && condition.status == "True")
+}
+
+/// The object, whole, with the floor of this moment.
+fn build(intent: &HpaIntent, floor: Option<i32>, version: Option<&str>) -> Value {
     let HpaIntent {
         namespace,
         name,
         target,
-        min_replicas,
+        min_replicas: _,
         max_replicas,
         metrics,
         behavior,
+        schedules: _,
         owners,
     } = intent;
     let owner = |(id, uid): &(sluice_translate::ObjectId, String)| json!({"apiVersion": api_version(), "kind": id.kind.as_str(), "name": &*id.name, "uid": uid});
@@ -320,8 +415,8 @@ fn build(intent: &HpaIntent, version: Option<&str>) -> Value {
     if let Some(version) = version {
         object["metadata"]["resourceVersion"] = version.into();
     }
-    if let Some(min_replicas) = min_replicas {
-        object["spec"]["minReplicas"] = (*min_replicas).into();
+    if let Some(floor) = floor {
+        object["spec"]["minReplicas"] = floor.into();
     }
     if let Some(behavior) = behavior {
         object["spec"]["behavior"] = json!(behavior);
@@ -356,13 +451,14 @@ mod tests {
                 serde_json::from_value(json!({"scaleDown": {"stabilizationWindowSeconds": 120}}))
                     .expect("a behavior"),
             ),
+            schedules: Vec::new(),
             owners: vec![owner("orders"), owner("orders-admin")],
         }
     }
 
     #[test]
     fn the_object_is_owned_by_every_route_and_controlled_by_none() {
-        let built = build(&intent(), None);
+        let built = build(&intent(), Some(20), None);
         insta::assert_yaml_snapshot!("hpa", built);
         let typed: HorizontalPodAutoscaler =
             serde_json::from_value(built).expect("an HPA of the API's shape");
@@ -378,7 +474,7 @@ mod tests {
     #[test]
     fn what_was_looked_at_is_what_is_written_over() {
         assert_eq!(
-            build(&intent(), Some("7"))["metadata"]["resourceVersion"],
+            build(&intent(), None, Some("7"))["metadata"]["resourceVersion"],
             "7"
         );
     }
@@ -386,12 +482,25 @@ mod tests {
     #[test]
     fn a_foreign_object_is_not_ours_whatever_it_is_called() {
         let mut foreign: HorizontalPodAutoscaler =
-            serde_json::from_value(build(&intent(), None)).expect("an HPA");
+            serde_json::from_value(build(&intent(), None, None)).expect("an HPA");
         foreign.metadata.owner_references = None;
         assert!(!is_ours(&foreign));
         let mut foreign: HorizontalPodAutoscaler =
-            serde_json::from_value(build(&intent(), None)).expect("an HPA");
+            serde_json::from_value(build(&intent(), None, None)).expect("an HPA");
         foreign.metadata.labels = None;
         assert!(!is_ours(&foreign));
+    }
+
+    #[test]
+    fn an_autoscaler_has_metrics_when_its_controller_says_so() {
+        let says = |conditions: Value| -> HorizontalPodAutoscaler {
+            let mut object = build(&intent(), None, None);
+            object["status"] = json!({"desiredReplicas": 0, "conditions": conditions});
+            serde_json::from_value(object).expect("an HPA")
+        };
+        let active = |status| json!([{"type": "AbleToScale", "status": "True"}, {"type": "ScalingActive", "status": status}]);
+        assert!(has_metrics(&says(active("True"))));
+        assert!(!has_metrics(&says(active("False"))));
+        assert!(!has_metrics(&says(json!([]))), "nobody looked yet");
     }
 }

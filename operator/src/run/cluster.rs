@@ -11,7 +11,7 @@ use sluice_snapshot::hash::hex;
 use sluice_translate::world::Pods;
 use tokio::sync::{mpsc, watch};
 
-use super::{Core, LeaderWork, Prepared, Process, bind};
+use super::{Core, LeaderWork, Prepared, Process, bind, scaling};
 use crate::{
     children::{Scalers, ca_secret::CaSecret, hpa},
     cli::Args,
@@ -96,21 +96,24 @@ pub(super) async fn start(args: &Args, process: Process) -> anyhow::Result<()> {
         let keep = ca_bundle::keep(
             client.clone(),
             core.authority.roots(),
+            args.sidecar_image.clone(),
             leadership.clone(),
             tasks.shutdown().clone(),
         );
         tasks.spawn_critical("webhook configurations", keep);
     }
-    let scalers = Arc::new(Scalers::of_cluster());
     // From here on: writes that need the whole table, or wait for nothing better.
     let leadership = leadership.once(informed);
-    let hpas = hpa::Keeper::new(
-        client.clone(),
-        core.engine.clone(),
-        leadership.clone(),
-        scalers.clone(),
-        &core.registry,
-    )?;
+    let scalers = Arc::new(Scalers::of_cluster());
+    let wiring = hpa::Wiring {
+        client: client.clone(),
+        engine: core.engine.clone(),
+        leadership: leadership.clone(),
+        scalers: scalers.clone(),
+        metrics_api: scaling::start(args, &client, &core, &leadership).await?,
+        clock: core.clock,
+    };
+    let hpas = hpa::Keeper::new(wiring, &core.registry)?;
     tasks.spawn_critical("HorizontalPodAutoscalers", hpas.run(shutdown));
     let leader = LeaderWork {
         statuses: Arc::new(ApiStatuses::new(client.clone(), known, leadership.clone())),
@@ -121,9 +124,6 @@ pub(super) async fn start(args: &Args, process: Process) -> anyhow::Result<()> {
     leader.start(&core)
 }
 
-/// Without client-side limits: the API server has its own.
-async fn client() -> anyhow::Result<Client> {
-    let config = kube::Config::infer().await.context(
 /// The exchange between replicas, before it runs.
 struct Exchange {
     service: peers::Service,
@@ -186,6 +186,9 @@ impl Exchange {
     }
 }
 
+/// Without client-side limits: the API server has its own.
+async fn client() -> anyhow::Result<Client> {
+    let config = kube::Config::infer().await.context(
         "no cluster: neither KUBECONFIG nor a service account is there; without a cluster give --manifests DIR and --state-dir DIR",
     )?;
     Client::try_from(config).context("cannot make a client of the API server")

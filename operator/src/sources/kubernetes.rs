@@ -4,6 +4,7 @@
 //! and decoded here, so that one undecodable object is a [`Change::Undecodable`] with all that is left of it.
 
 mod follower;
+mod scaled_objects;
 
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
@@ -11,7 +12,7 @@ use futures::future::BoxFuture;
 use k8s_openapi::{
     api::{
         autoscaling::v2::HorizontalPodAutoscaler,
-        core::v1::{Pod, Secret, Service},
+        core::v1::{Namespace, Pod, Secret, Service},
         discovery::v1::EndpointSlice,
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -31,7 +32,7 @@ pub use follower::Metrics;
 use follower::{Follower, Reader, id_of};
 
 /// The kinds that are watched.
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 10] = [
     Kind::ApiRoute,
     Kind::RateLimitPolicy,
     Kind::ShardSet,
@@ -40,6 +41,8 @@ const KINDS: [Kind; 8] = [
     Kind::Secret,
     Kind::Pod,
     Kind::HorizontalPodAutoscaler,
+    Kind::Namespace,
+    Kind::ScaledObject,
 ];
 
 /// The source, with its ways into an engine that does not run yet.
@@ -110,9 +113,11 @@ fn follow_kind(
         Kind::EndpointSlice => all::<EndpointSlice>(client, any, follower, shutdown),
         Kind::Secret => all::<Secret>(client, any.labels(USE_LABEL), follower, shutdown),
         Kind::Pod => all::<Pod>(client, any, follower, shutdown),
+        Kind::Namespace => all::<Namespace>(client, any, follower, shutdown),
         Kind::HorizontalPodAutoscaler => {
             all::<HorizontalPodAutoscaler>(client, any, follower, shutdown)
         }
+        Kind::ScaledObject => Box::pin(scaled_objects::follow(client, follower, shutdown)),
         Kind::Config | Kind::Fleet | Kind::File => {
             Box::pin(async move { anyhow::bail!("{} is not of the API server", kind.as_str()) })
         }

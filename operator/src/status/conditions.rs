@@ -63,6 +63,8 @@ pub enum Reason {
     NotAccepted,
     /// Some pods have not acknowledged it.
     PodsPending,
+    /// A pod has no sidecar, and only a new pod in its place gets one.
+    SidecarMissing,
     /// A sidecar is too old for it, and waiting does not mend that.
     SidecarTooOld,
     /// A sidecar refused it.
@@ -75,6 +77,8 @@ pub enum Reason {
     Progressing,
     /// The HorizontalPodAutoscaler could not be written.
     ApplyFailed,
+    /// Nobody gives the HorizontalPodAutoscaler its metrics: the metrics API is not ours.
+    MetricsElsewhere,
     /// There is no cluster that could scale.
     NoCluster,
     /// Nobody tried yet.
@@ -90,12 +94,14 @@ impl Reason {
             Self::NoPods => "NoPods",
             Self::NotAccepted => "NotAccepted",
             Self::PodsPending => "PodsPending",
+            Self::SidecarMissing => "SidecarMissing",
             Self::SidecarTooOld => "SidecarTooOld",
             Self::SidecarRefused => "SidecarRefused",
             Self::MovePending => "MovePending",
             Self::Settled => "Settled",
             Self::Progressing => "Progressing",
             Self::ApplyFailed => "ApplyFailed",
+            Self::MetricsElsewhere => "MetricsElsewhere",
             Self::NoCluster => "NoCluster",
             Self::Pending => "Pending",
         }

@@ -50,14 +50,14 @@ pub enum FindingReason {
     ShardKeyMissing,
     /// Something else scales the workload already.
     TargetTaken,
+    /// An elder ApiRoute scales the same workload and decides something otherwise.
+    ScalingConflict,
     /// One entry of a Secret cannot be used; the others are.
     EntryNotUsable,
     /// A key id stands in two Secrets: the elder's counts.
     DuplicateKeyId,
     /// A profile has blocks that nobody takes over.
     BlockIgnored,
-    /// An elder ApiRoute scales the same workload: its numbers count.
-    ScalingOverruled,
     /// A parent Service has no pods that could serve the route.
     NoPods,
     /// A manifest has a field that the schema does not know.
@@ -88,10 +88,10 @@ impl FindingReason {
         Self::TargetNotFound,
         Self::ShardKeyMissing,
         Self::TargetTaken,
+        Self::ScalingConflict,
         Self::EntryNotUsable,
         Self::DuplicateKeyId,
         Self::BlockIgnored,
-        Self::ScalingOverruled,
         Self::NoPods,
         Self::UnknownField,
         Self::SchemaViolation,
@@ -117,10 +117,10 @@ impl FindingReason {
             Self::TargetNotFound => "TargetNotFound",
             Self::ShardKeyMissing => "ShardKeyMissing",
             Self::TargetTaken => "TargetTaken",
+            Self::ScalingConflict => "ScalingConflict",
             Self::EntryNotUsable => "EntryNotUsable",
             Self::DuplicateKeyId => "DuplicateKeyId",
             Self::BlockIgnored => "BlockIgnored",
-            Self::ScalingOverruled => "ScalingOverruled",
             Self::NoPods => "NoPods",
             Self::UnknownField => "UnknownField",
             Self::SchemaViolation => "SchemaViolation",
@@ -147,11 +147,10 @@ impl FindingReason {
             | Self::ReferenceNotFound
             | Self::TargetNotFound
             | Self::ShardKeyMissing => Condition::ResolvedRefs,
-            Self::TargetTaken => Condition::Scaling,
+            Self::TargetTaken | Self::ScalingConflict => Condition::Scaling,
             Self::EntryNotUsable
             | Self::DuplicateKeyId
             | Self::BlockIgnored
-            | Self::ScalingOverruled
             | Self::NoPods
             | Self::UnknownField
             | Self::UnreadableFile
@@ -194,11 +193,13 @@ impl FindingReason {
             Self::ShardKeyMissing => {
                 "match with a RegularExpression that has the named group, or take the key from elsewhere"
             }
-            Self::TargetTaken => "delete the other HorizontalPodAutoscaler, or remove spec.scaling",
+            Self::TargetTaken => "delete the other one, or remove spec.scaling",
+            Self::ScalingConflict => {
+                "give both the same, or leave it to the elder; metrics and schedules of all of them count"
+            }
             Self::EntryNotUsable => "replace the entry",
             Self::DuplicateKeyId => "rename the entry in one of the Secrets",
             Self::BlockIgnored => "remove the block from the profile",
-            Self::ScalingOverruled => "keep spec.scaling in one ApiRoute of the workload",
             Self::NoPods => "let the Service select pods, or wait for them",
             Self::UnknownField => "remove the field, or correct its name",
             Self::SchemaViolation => "correct the field",

@@ -16,7 +16,7 @@ use crate::{
     finding::{Finding, FindingReason},
     resolve::{api_route::conflicts, ports, seal},
     view::View,
-    world::{ANY_HOST, Age, Claim, PodFacts, PodKey, SliceFacts},
+    world::{ANY_HOST, Age, Claim, PodFacts, PodKey, Sidecar, SliceFacts},
 };
 
 /// The longest group name written out; a unit's name has room for no more.
@@ -93,16 +93,21 @@ pub struct PodRef {
     pub service_account: String,
     /// Whether status counts it: not terminating, and ready now or once.
     pub counts: bool,
+    /// Whether it has no sidecar though its namespace asks for one: it was made while the webhook was not there, or before
+    /// the namespace asked. Only a new pod in its place gets one.
+    pub bare: bool,
 }
 
 impl PodRef {
-    pub(crate) fn from_pod(pod: &PodFacts) -> Self {
+    /// `injects`: whether its namespace asks for sidecars.
+    pub(crate) fn from_pod(pod: &PodFacts, injects: bool) -> Self {
         Self {
             namespace: pod.id.namespace.to_string(),
             name: pod.id.name.to_string(),
             uid: pod.uid.clone(),
             service_account: pod.service_account.clone(),
             counts: !pod.terminating && pod.was_ready,
+            bare: injects && !pod.terminating && pod.sidecar == Sidecar::Absent,
         }
     }
 
@@ -131,6 +136,8 @@ impl PodRef {
             uid: uid.cloned().unwrap_or_else(|| invented_uid(key)),
             service_account: "default".into(),
             counts,
+            // Nobody injects here.
+            bare: false,
         })
     }
 }

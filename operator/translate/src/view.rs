@@ -208,14 +208,20 @@ impl<'w> View<'w> {
             .collect()
     }
 
-    /// The HorizontalPodAutoscalers of a workload of this name.
-    pub fn hpas_of(&self, namespace: &str, target: &str) -> Vec<Arc<HpaFacts>> {
-        self.by(Index::HpaByTarget, namespace, target)
+    /// What scales a workload of this name: HorizontalPodAutoscalers, and KEDA's ScaledObjects, which come first: where
+    /// both are there, the former was made from the latter.
+    pub fn scalers_of(&self, namespace: &str, target: &str) -> Vec<Arc<HpaFacts>> {
+        let mut scalers: Vec<_> = self
+            .by(Index::ScalerByTarget, namespace, target)
             .filter_map(|object| match object {
-                Object::HorizontalPodAutoscaler(hpa) => Some(hpa.clone()),
+                Object::HorizontalPodAutoscaler(scaler) | Object::ScaledObject(scaler) => {
+                    Some(scaler.clone())
+                }
                 _ => None,
             })
-            .collect()
+            .collect();
+        scalers.sort_by_key(|scaler| scaler.id.kind != Kind::ScaledObject);
+        scalers
     }
 
     /// The groups whose pods a Service has.

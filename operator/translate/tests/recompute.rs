@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sluice_crds::{ApiRoute, RateLimitPolicy, ShardSet, SluiceConfig};
 use sluice_translate::{Change, Engine, Kind, Object, ObjectId, Pods, Undecodable, world::Meta};
+use support::scaled_object;
 
 const NAMESPACES: [&str; 2] = ["shop", "lab"];
 const SERVICES: [&str; 2] = ["orders", "stock"];
@@ -101,6 +102,7 @@ impl Step {
             5 => Object::from(&self.slice()),
             6 => Object::from(&self.secret()),
             7 => Object::from(&self.pod()),
+            8 if self.pick(4, &[true, false, false]) => self.scaled_object(),
             8 => Object::from(&self.hpa()),
             9 => Object::from(&self.config()),
             _ => {
@@ -141,7 +143,7 @@ impl Step {
         ];
         let filters = json!([{"type": "ExtensionRef", "extensionRef": {"group": "sluice.dev", "kind": "ApiRoute", "name": "r3"}}]);
         let scaling = json!({"scaleTargetRef": {"apiVersion": "apps/v1", "kind": self.pick(7, &["Deployment", "StatefulSet"]), "name": "orders"},
-            "maxReplicas": self.pick(8, &[3, 4]), "metrics": [{"type": "InFlight", "inFlight": {"averageValue": "20"}}]});
+            "minReplicas": self.pick(2, &[json!(1), Value::Null]), "maxReplicas": self.pick(8, &[3, 4]), "metrics": [{"type": "InFlight", "inFlight": {"averageValue": "20"}}]});
         typed(json!({
             "apiVersion": "sluice.dev/v1alpha1", "kind": "ApiRoute", "metadata": self.meta(&format!("r{}", self.name), json!({})),
             "spec": {
@@ -264,6 +266,13 @@ impl Step {
         typed(json!({
             "metadata": meta,
             "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "orders"}},
+        }))
+    }
+
+    fn scaled_object(&self) -> Object {
+        scaled_object(&json!({
+            "metadata": self.meta("mine", json!({})),
+            "spec": {"scaleTargetRef": {"name": self.pick(2, &["orders", "other"])}},
         }))
     }
 

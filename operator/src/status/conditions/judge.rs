@@ -32,6 +32,8 @@ pub enum Scaling {
     Taken(String),
     /// The API server refused it.
     Failed(String),
+    /// Written, and without metrics: somebody else serves the metrics API, or nobody does.
+    MetricsElsewhere(String),
     /// File mode: nobody scales.
     NoCluster,
 }
@@ -163,6 +165,7 @@ fn pod_text(missing: &Missing) -> String {
         Why::NotConnected(since) => {
             format!("{pod} not connected{}", coarse(since.unwrap_or_default()))
         }
+        Why::Bare => format!("{pod} has no sidecar, it was made without the injecting webhook: restart its workload"),
         Why::Pending => format!("{pod} has not acknowledged it"),
         Why::TooOld { .. } => format!("{pod} SidecarTooOld: restart it"),
         Why::Refused { reason, .. } => {
@@ -243,6 +246,7 @@ fn stalled(facts: &Facts<'_>, accepted: &Verdict, resolved: &Verdict) -> Verdict
 /// What waiting does not mend about a pod.
 fn stuck(why: &Why) -> Option<Reason> {
     match why {
+        Why::Bare => Some(Reason::SidecarMissing),
         Why::TooOld { .. } => Some(Reason::SidecarTooOld),
         Why::Refused { .. } => Some(Reason::SidecarRefused),
         Why::NotConnected(_) | Why::Pending => None,
@@ -283,6 +287,7 @@ fn scaling(findings: &[Finding], state: &Scaling) -> Verdict {
         ),
         Scaling::Taken(what) => broken(Reason::Finding(FindingReason::TargetTaken), what),
         Scaling::Failed(what) => broken(Reason::ApplyFailed, what),
+        Scaling::MetricsElsewhere(what) => broken(Reason::MetricsElsewhere, what),
         Scaling::NoCluster => broken(
             Reason::NoCluster,
             "manifests of a directory are scaled by nobody",

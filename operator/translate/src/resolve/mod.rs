@@ -56,7 +56,12 @@ pub fn resolve(view: &View<'_>, id: &ObjectId) -> Resolved {
             .secret(namespace, name)
             .map(|secret| secrets::resolve(view, &secret)),
         Kind::Config => view.config().map(|config| config::resolve(view, &config)),
-        Kind::Pod | Kind::HorizontalPodAutoscaler | Kind::Fleet | Kind::File => None,
+        Kind::Pod
+        | Kind::HorizontalPodAutoscaler
+        | Kind::ScaledObject
+        | Kind::Namespace
+        | Kind::Fleet
+        | Kind::File => None,
     };
     resolved.unwrap_or_default()
 }
@@ -71,7 +76,12 @@ pub(crate) fn amounts_to_something(kind: Kind) -> bool {
         | Kind::EndpointSlice
         | Kind::Secret
         | Kind::Config => true,
-        Kind::Pod | Kind::HorizontalPodAutoscaler | Kind::Fleet | Kind::File => false,
+        Kind::Pod
+        | Kind::HorizontalPodAutoscaler
+        | Kind::ScaledObject
+        | Kind::Namespace
+        | Kind::Fleet
+        | Kind::File => false,
     }
 }
 
@@ -87,6 +97,8 @@ pub fn unit_of(id: &ObjectId) -> Option<UnitName> {
         | Kind::Secret
         | Kind::Pod
         | Kind::HorizontalPodAutoscaler
+        | Kind::ScaledObject
+        | Kind::Namespace
         | Kind::Config
         | Kind::Fleet
         | Kind::File => None,

@@ -7,12 +7,13 @@ use k8s_openapi::{
     ByteString,
     api::{
         autoscaling::v2::HorizontalPodAutoscaler,
-        core::v1::{Pod, Secret, Service},
+        core::v1::{Namespace, Pod, Secret, Service},
         discovery::v1::EndpointSlice,
     },
-    apimachinery::pkg::util::intstr::IntOrString,
+    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 use kube::ResourceExt;
+use serde_json::Value;
 use sluice_crds::{
     ApiRoute, ApiRouteSpec, GROUP, RateLimitPolicy, RateLimitPolicySpec, ShardSet, ShardSetSpec,
     shard_set::{MoveStatus, Placement},
@@ -27,6 +28,16 @@ pub const USE_LABEL: &str = "sluice.dev/use";
 pub const SUBJECT_ANNOTATION: &str = "sluice.dev/subject";
 /// Before the name of an attribute in a Secret's annotations.
 pub const ATTRIBUTE_PREFIX: &str = "attributes.sluice.dev/";
+/// The label of a pod that wants no sidecar.
+pub const INJECT_LABEL: &str = "sluice.dev/inject";
+/// The label of a namespace whose pods get sidecars.
+pub const INJECTION_LABEL: &str = "sluice.dev/injection";
+/// The container that serves in an injected pod.
+pub const SIDECAR_CONTAINER: &str = "sluice";
+/// The annotation of what kubelet shows of a static pod.
+pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+/// The label by which a namespace says what its pods may do.
+const POD_SECURITY_LABEL: &str = "pod-security.kubernetes.io/enforce";
 /// The label by which an EndpointSlice names its Service.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
@@ -374,19 +385,69 @@ pub struct PodFacts {
     pub service_account: String,
     /// Named TCP ports of its containers, for Services that name a targetPort.
     pub ports: BTreeMap<String, u16>,
+    /// Whether it has its sidecar.
+    pub sidecar: Sidecar,
     /// Being deleted, or done for good.
     pub terminating: bool,
     /// Ready now, or once since it was made.
     pub was_ready: bool,
 }
 
+/// Whether a pod has its sidecar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sidecar {
+    /// It has.
+    Injected,
+    /// It has none.
+    Absent,
+    /// It has none and is not meant to: it opted out, is on the host's network, or is a static pod's mirror.
+    Unwanted,
+}
+
+impl Sidecar {
+    fn of(pod: &Pod) -> Self {
+        let Some(spec) = &pod.spec else {
+            return Self::Unwanted;
+        };
+        let mut first = spec.init_containers.iter().flatten();
+        if first.any(|container| container.name == SIDECAR_CONTAINER) {
+            return Self::Injected;
+        }
+        let opted_out = pod.labels().get(INJECT_LABEL).map(String::as_str) == Some("false");
+        let of_the_host = spec.host_network == Some(true);
+        match opted_out || of_the_host || pod.annotations().contains_key(MIRROR_ANNOTATION) {
+            true => Self::Unwanted,
+            false => Self::Absent,
+        }
+    }
+}
+
+/// Ports that Services may name, as Kubernetes looks for them: in the containers, then in the native sidecars among the
+/// init containers; the first of a name counts.
+fn named_ports(pod: &Pod) -> BTreeMap<String, u16> {
+    let Some(spec) = &pod.spec else {
+        return BTreeMap::new();
+    };
+    let native = spec.init_containers.iter().flatten();
+    let native = native.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let mut named = BTreeMap::new();
+    let ports = spec
+        .containers
+        .iter()
+        .chain(native)
+        .flat_map(|container| container.ports.iter().flatten());
+    for port in ports.filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP"))) {
+        if let (Some(name), Some(number)) = (&port.name, port_number(port.container_port)) {
+            named.entry(name.clone()).or_insert(number);
+        }
+    }
+    named
+}
+
 impl From<&Pod> for PodFacts {
     fn from(pod: &Pod) -> Self {
         let spec = pod.spec.as_ref();
         let status = pod.status.clone().unwrap_or_default();
-        let containers = spec
-            .map(|spec| spec.containers.as_slice())
-            .unwrap_or_default();
         let ready = status.conditions.iter().flatten();
         let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
         Self {
@@ -396,15 +457,8 @@ impl From<&Pod> for PodFacts {
             service_account: spec
                 .and_then(|spec| spec.service_account_name.clone())
                 .unwrap_or_else(|| "default".into()),
-            ports: containers
-                .iter()
-                .flat_map(|container| container.ports.iter().flatten())
-                .filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")))
-                .filter_map(|port| {
-                    let number = port_number(port.container_port)?;
-                    Some((port.name.clone()?, number))
-                })
-                .collect(),
+            ports: named_ports(pod),
+            sidecar: Sidecar::of(pod),
             terminating: pod.metadata.deletion_timestamp.is_some() || over,
             was_ready: ready
                 .into_iter()
@@ -413,7 +467,29 @@ impl From<&Pod> for PodFacts {
     }
 }
 
-/// A HorizontalPodAutoscaler.
+/// What the labels of a namespace say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespaceFacts {
+    /// Its name.
+    pub id: ObjectId,
+    /// Whether its pods are to get sidecars.
+    pub injection: bool,
+    /// What it enforces of the Pod Security Standards.
+    pub pod_security: Option<String>,
+}
+
+impl From<&Namespace> for NamespaceFacts {
+    fn from(namespace: &Namespace) -> Self {
+        let labels = namespace.labels();
+        Self {
+            id: id_of(Kind::Namespace, &namespace.metadata),
+            injection: labels.get(INJECTION_LABEL).map(String::as_str) == Some("enabled"),
+            pod_security: labels.get(POD_SECURITY_LABEL).cloned(),
+        }
+    }
+}
+
+/// A HorizontalPodAutoscaler, or KEDA's ScaledObject, which stands for one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HpaFacts {
     /// Its name.
@@ -438,5 +514,22 @@ impl From<&HorizontalPodAutoscaler> for HpaFacts {
                     && owner.api_version.split('/').next() == Some(GROUP)
             }),
         }
+    }
+}
+
+impl HpaFacts {
+    /// Of a ScaledObject, as JSON: we have no type of KEDA's. `None`: it names no workload.
+    pub fn of_scaled_object(meta: &ObjectMeta, object: &Value) -> Option<Self> {
+        let text = |field: &str| {
+            let found = object.pointer(&format!("/spec/scaleTargetRef/{field}"));
+            found.and_then(Value::as_str).map(str::to_owned)
+        };
+        Some(Self {
+            id: id_of(Kind::ScaledObject, meta),
+            // KEDA's own default.
+            target_kind: text("kind").unwrap_or_else(|| "Deployment".into()),
+            target_name: text("name")?,
+            ours: false,
+        })
     }
 }

@@ -24,6 +24,10 @@ pub enum Kind {
     Pod,
     /// `autoscaling/v2`.
     HorizontalPodAutoscaler,
+    /// `keda.sh/v1alpha1`, where KEDA is installed.
+    ScaledObject,
+    /// Core; of no namespace itself.
+    Namespace,
     /// SluiceConfig: at most one, of no namespace.
     Config,
     /// How many sidecars hold a RateLimitPolicy, by that policy's name.
@@ -34,7 +38,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::ApiRoute,
         Self::RateLimitPolicy,
         Self::ShardSet,
@@ -43,6 +47,8 @@ impl Kind {
         Self::Secret,
         Self::Pod,
         Self::HorizontalPodAutoscaler,
+        Self::ScaledObject,
+        Self::Namespace,
         Self::Config,
         Self::Fleet,
         Self::File,
@@ -59,6 +65,8 @@ impl Kind {
             Self::Secret => "Secret",
             Self::Pod => "Pod",
             Self::HorizontalPodAutoscaler => "HorizontalPodAutoscaler",
+            Self::ScaledObject => "ScaledObject",
+            Self::Namespace => "Namespace",
             Self::Config => "SluiceConfig",
             Self::Fleet => "Fleet",
             Self::File => "File",

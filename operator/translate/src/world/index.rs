@@ -27,8 +27,8 @@ pub enum Index {
     PortsByService,
     /// Secrets by the purpose their label names.
     SecretByUse,
-    /// HorizontalPodAutoscalers by the name of the workload they scale.
-    HpaByTarget,
+    /// HorizontalPodAutoscalers and ScaledObjects by the name of the workload they scale.
+    ScalerByTarget,
     /// Groups of pods by one of their Services. Kept by the membership of pods, not by this module.
     GroupByService,
     /// Named ports of pods by one of their Services. Kept likewise.
@@ -149,12 +149,13 @@ fn keys(object: &Object) -> BTreeSet<(Index, String)> {
             .map(|purpose| one(Index::SecretByUse, purpose))
             .into_iter()
             .collect(),
-        Object::HorizontalPodAutoscaler(hpa) => {
-            BTreeSet::from([one(Index::HpaByTarget, &hpa.target_name)])
+        Object::HorizontalPodAutoscaler(scaler) | Object::ScaledObject(scaler) => {
+            BTreeSet::from([one(Index::ScalerByTarget, &scaler.target_name)])
         }
         Object::ShardSet(_)
         | Object::Service(_)
         | Object::Pod(_)
+        | Object::Namespace(_)
         | Object::Config(_)
         | Object::Fleet { .. } => BTreeSet::new(),
     }

@@ -140,6 +140,11 @@ impl Membership {
         self.pods.get(key)
     }
 
+    /// Every pod.
+    pub(super) fn pods(&self) -> impl Iterator<Item = &PodRef> {
+        self.pods.values().map(|member| &member.pod)
+    }
+
     /// Every pod of a namespace.
     pub(super) fn pods_in<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a PodKey> {
         let namespace: Arc<str> = namespace.into();

@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use aws_lc_rs::hmac;
 
 pub use facts::{
-    ATTRIBUTE_PREFIX, Custom, Defect, EndpointFacts, HpaFacts, PodFacts, PolicyFacts, RouteFacts,
-    SUBJECT_ANNOTATION, SecretFacts, ServiceFacts, ServicePort, ShardSetFacts, SliceFacts,
+    ATTRIBUTE_PREFIX, Custom, Defect, EndpointFacts, HpaFacts, INJECT_LABEL, INJECTION_LABEL,
+    MIRROR_ANNOTATION, NamespaceFacts, PodFacts, PolicyFacts, RouteFacts, SIDECAR_CONTAINER,
+    SUBJECT_ANNOTATION, SecretFacts, ServiceFacts, ServicePort, ShardSetFacts, Sidecar, SliceFacts,
     TargetPort, USE_LABEL,
 };
 pub use id::{Age, Kind, Meta, ObjectId};
@@ -24,6 +25,9 @@ pub use object::{Change, Object, Undecodable};
 
 use crate::groups::{GroupId, PodRef};
 use membership::{Member, Membership, Moved};
+
+/// Namespaces of Kubernetes itself, which are never injected, whatever their labels say.
+const NEVER_INJECTED: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
 
 /// What holds for the whole life of the process.
 #[derive(Clone)]
@@ -158,6 +162,7 @@ impl World {
                 name: id.name.clone(),
             }]),
             Kind::Service => self.membership.pods_in(&id.namespace).cloned().collect(),
+            Kind::Namespace => self.membership.pods_in(&id.name).cloned().collect(),
             Kind::EndpointSlice => {
                 let before = old.map(pods_named).unwrap_or_default();
                 let after = new.map(pods_named).unwrap_or_default();
@@ -182,6 +187,7 @@ impl World {
             | Kind::ShardSet
             | Kind::Secret
             | Kind::HorizontalPodAutoscaler
+            | Kind::ScaledObject
             | Kind::Config
             | Kind::Fleet
             | Kind::File => BTreeSet::new(),
@@ -213,7 +219,7 @@ impl World {
                 };
                 services.extend(self.selecting(pod));
                 ports.clone_from(&pod.ports);
-                PodRef::from_pod(pod)
+                PodRef::from_pod(pod, self.injects(&key.namespace))
             }
             Pods::FromSlices => PodRef::from_slices(key, self.slices_naming(key))?,
         };
@@ -233,6 +239,16 @@ impl World {
             pod,
             ports,
         })
+    }
+
+    /// Whether pods of a namespace are to be injected: the webhook's own selector, and what it leaves out.
+    fn injects(&self, namespace: &str) -> bool {
+        let left_out =
+            NEVER_INJECTED.contains(&namespace) || namespace == self.settings.operator_namespace;
+        !left_out
+            && self
+                .namespace(namespace)
+                .is_some_and(|facts| facts.injection)
     }
 
     /// Services whose selector matches a pod.
@@ -256,6 +272,19 @@ impl World {
             Some(Object::EndpointSlice(slice)) => Some(&**slice),
             _ => None,
         })
+    }
+
+    /// What the labels of a namespace say; `None` where it is not known.
+    pub fn namespace(&self, name: &str) -> Option<&NamespaceFacts> {
+        match self.objects.get(&ObjectId::new(Kind::Namespace, "", name)) {
+            Some(Object::Namespace(facts)) => Some(facts),
+            _ => None,
+        }
+    }
+
+    /// Pods that have no sidecar and should.
+    pub fn bare_pods(&self) -> impl Iterator<Item = &PodRef> {
+        self.membership.pods().filter(|pod| pod.bare)
     }
 
     /// One object.
@@ -300,6 +329,14 @@ impl World {
         self.membership
             .pod(key)
             .map(|member| (&member.group, &member.pod))
+    }
+
+    /// The Pods of a namespace, by name; none in file mode, which has no Pods.
+    pub fn pods_in(&self, namespace: &str) -> impl Iterator<Item = &PodFacts> {
+        index::in_namespace(&self.objects, Kind::Pod, namespace).filter_map(|object| match object {
+            Object::Pod(pod) => Some(&**pod),
+            _ => None,
+        })
     }
 
     /// Uid, age and generation of one of our resources.

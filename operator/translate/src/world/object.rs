@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::{
     autoscaling::v2::HorizontalPodAutoscaler,
-    core::v1::{Pod, Secret, Service},
+    core::v1::{Namespace, Pod, Secret, Service},
     discovery::v1::EndpointSlice,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -16,8 +16,8 @@ use sluice_crds::{
 
 use super::{
     facts::{
-        Custom, Defect, HpaFacts, PodFacts, PolicyFacts, RouteFacts, SecretFacts, ServiceFacts,
-        ShardSetFacts, SliceFacts,
+        Custom, Defect, HpaFacts, NamespaceFacts, PodFacts, PolicyFacts, RouteFacts, SecretFacts,
+        ServiceFacts, ShardSetFacts, SliceFacts,
     },
     id::{Kind, Meta, ObjectId},
 };
@@ -34,6 +34,8 @@ pub enum Object {
     Secret(Arc<SecretFacts>),
     Pod(Arc<PodFacts>),
     HorizontalPodAutoscaler(Arc<HpaFacts>),
+    ScaledObject(Arc<HpaFacts>),
+    Namespace(Arc<NamespaceFacts>),
     Config(Arc<SluiceConfig>),
     /// Sidecars, connected or unknown, whose groups hold the RateLimitPolicy of this name.
     Fleet {
@@ -78,7 +80,8 @@ impl Object {
             Self::EndpointSlice(facts) => facts.id.clone(),
             Self::Secret(facts) => facts.id.clone(),
             Self::Pod(facts) => facts.id.clone(),
-            Self::HorizontalPodAutoscaler(facts) => facts.id.clone(),
+            Self::HorizontalPodAutoscaler(facts) | Self::ScaledObject(facts) => facts.id.clone(),
+            Self::Namespace(facts) => facts.id.clone(),
             Self::Config(_) => ObjectId::config(),
             Self::Fleet { id, .. } => id.clone(),
         }
@@ -123,7 +126,8 @@ from_kubernetes!(
     EndpointSlice,
     Secret,
     Pod,
-    HorizontalPodAutoscaler
+    HorizontalPodAutoscaler,
+    Namespace
 );
 
 impl From<&SluiceConfig> for Object {
@@ -185,6 +189,8 @@ impl Undecodable {
             | Kind::Secret
             | Kind::Pod
             | Kind::HorizontalPodAutoscaler
+            | Kind::ScaledObject
+            | Kind::Namespace
             | Kind::Config
             | Kind::Fleet
             | Kind::File => last.cloned(),

@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeMap, btree_map::Entry},
     fs,
     path::Path,
+    sync::Arc,
 };
 
 use aws_lc_rs::hmac;
@@ -21,7 +22,7 @@ use sluice_crds::{
 };
 use sluice_translate::{
     Change, Engine, Finding, FindingReason, Kind, Object, ObjectId, Pods, Settings, Undecodable,
-    world::Meta,
+    world::{HpaFacts, Meta},
 };
 
 /// Settings whose every run makes the same bytes.
@@ -41,6 +42,8 @@ pub struct Rest {
     pub pods: Vec<Pod>,
     /// HorizontalPodAutoscalers.
     pub hpas: Vec<HorizontalPodAutoscaler>,
+    /// KEDA's ScaledObjects.
+    pub scaled_objects: Vec<Value>,
     /// Status of ShardSets, by `<namespace>/<name>`.
     pub shard_sets: BTreeMap<String, ShardSetStatus>,
     /// Sessions of policies, by `<namespace>/<name>`.
@@ -115,6 +118,7 @@ impl Case {
         let mut objects: Vec<Object> = objects.into_values().collect();
         objects.extend(rest.pods.iter().map(Object::from));
         objects.extend(rest.hpas.iter().map(Object::from));
+        objects.extend(rest.scaled_objects.iter().map(scaled_object));
         for (policy, sessions) in &rest.fleet {
             let (namespace, name) = policy.split_once('/').expect("namespace/name");
             let id = ObjectId::new(Kind::RateLimitPolicy, namespace, name);
@@ -257,6 +261,7 @@ pub fn render(engine: &Engine) -> String {
                 "maxReplicas": hpa.max_replicas,
                 "metrics": hpa.metrics,
                 "behavior": hpa.behavior,
+                "schedules": hpa.schedules.iter().map(|schedule| (&schedule.name, schedule.min_replicas)).collect::<Vec<_>>(),
                 "owners": hpa.owners.iter().map(|(id, _)| id.to_string()).collect::<Vec<_>>(),
             });
             (format!("{namespace}/{name}"), value)
@@ -269,6 +274,13 @@ pub fn render(engine: &Engine) -> String {
         "horizontalPodAutoscalers": children,
     }))
     .expect("YAML")
+}
+
+/// A ScaledObject, as its source reads it.
+pub fn scaled_object(object: &Value) -> Object {
+    let meta = serde_json::from_value(object["metadata"].clone()).expect("metadata");
+    let facts = HpaFacts::of_scaled_object(&meta, object).expect("it names a workload");
+    Object::ScaledObject(Arc::new(facts))
 }
 
 /// A time so many seconds after the first day.

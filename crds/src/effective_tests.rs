@@ -19,7 +19,7 @@ use crate::{
         ClientAddressKey, Consistency, GlobalLimit, KeyPart, KeyPartUse, Limit, LimitHeaders,
         LimitMode, LimitReach, OnMissingKey, StoreFailure, TokenBucket,
     },
-    sluice_config::{Injection, LogLevel, RedisMode, RedisStore},
+    sluice_config::{CaptureMode, Injection, LogLevel, RedisMode, RedisStore},
 };
 
 fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {
@@ -312,10 +312,14 @@ fn the_platform_file_has_safe_defaults() {
     let injection = Injection::default();
     assert_eq!(
         (
-            injection.effective_data_threads(),
-            injection.effective_log_level()
+            injection.effective_capture(),
+            injection.effective_log_level(),
+            injection.effective_app_stop_delay_s(),
         ),
-        (1, LogLevel::Info)
+        (CaptureMode::Redirect, LogLevel::Info, 5)
     );
+    let delay =
+        |text: &str| read::<Injection>(json!({"appStopDelay": text})).effective_app_stop_delay_s();
+    assert_eq!(["0s", "1500ms", "2h"].map(delay), [0, 2, 600]);
     assert!(ApiRouteSpec::default().is_profile());
 }

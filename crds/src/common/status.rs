@@ -23,6 +23,10 @@ pub struct LiveStatus {
     /// How long the slowest pod took to acknowledge it, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slowest_ms: Option<i64>,
+    /// Pods among them whose sidecar is of another build than the operator; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1_000_000))]
+    pub outdated: Option<u32>,
 }
 
 impl LiveStatus {
@@ -34,6 +38,7 @@ impl LiveStatus {
             of,
             version: version.into(),
             slowest_ms,
+            outdated: None,
         }
     }
 }

@@ -41,6 +41,12 @@ pub use status::{LimitState, LimitStatus, RateLimitPolicyStatus};
     ),
     printcolumn(name = "LIVE", type_ = "string", json_path = ".status.live.summary"),
     printcolumn(
+        name = "OUTDATED",
+        type_ = "integer",
+        json_path = ".status.live.outdated",
+        priority = 1
+    ),
+    printcolumn(
         name = "AGE",
         type_ = "date",
         json_path = ".metadata.creationTimestamp"

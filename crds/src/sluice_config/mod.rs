@@ -11,7 +11,9 @@ use crate::{
     common::{ObjectName, TrustDomain},
 };
 
-pub use injection::{Injection, InjectionResources, LogLevel};
+pub use injection::{
+    CaptureMode, ImagePullPolicy, Injection, InjectionResources, LogLevel, MAX_APP_STOP_DELAY_S,
+};
 pub use store::{RedisMode, RedisStore, RedisTls, Store, StoreType, StoreUse};
 
 /// The `apiVersion` of the file.

@@ -2,13 +2,14 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{completion, status, translate, validate, version};
+use crate::{completion, outdated, status, translate, validate, version};
 
 const EXAMPLES: &str = "\
 Examples:
   kubectl sluice status -A                      what is live, and what is wrong, in words
   kubectl sluice status apiroute/orders -n shop
   kubectl-sluice status --state-dir ./state     the same of an operator without a cluster
+  kubectl sluice outdated -A                    pods that run an old sidecar, and the commands that renew them
   kubectl-sluice validate -f manifests/         offline: errors with file, line and column
   kubectl-sluice translate -f manifests/        offline: what each sidecar would get
 
@@ -35,6 +36,8 @@ pub struct Args {
 pub enum Command {
     /// What is live on how many pods, and what is wrong, in words
     Status(status::Args),
+    /// Which pods run another sidecar than new ones get, or none, and how to renew them
+    Outdated(outdated::Args),
     /// What each group of sidecars would get from manifests, without a cluster
     Translate(translate::Args),
     /// What is wrong with manifests, with file, line and column, without a cluster

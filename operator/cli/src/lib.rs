@@ -1,4 +1,4 @@
-//! `kubectl sluice`: what is live and what is wrong (`status`), and what manifests amount to without a cluster
+//! `kubectl sluice`: what is live and what is wrong (`status`), which sidecars are old (`outdated`), and what manifests amount to without a cluster
 //! (`translate`, `validate`), by the operator's own code. It only reads.
 //!
 //! One file per subcommand; this one chooses between them. Exit codes: 0 nothing is wrong, 1 something is, 2 the question
@@ -8,6 +8,7 @@ mod args;
 mod completion;
 mod input;
 mod offline;
+mod outdated;
 mod output;
 mod status;
 mod translate;
@@ -53,6 +54,7 @@ pub fn main() -> ExitCode {
 fn run(args: Args) -> anyhow::Result<Verdict> {
     match args.command {
         Command::Status(args) => status::run(&args),
+        Command::Outdated(args) => outdated::run(&args),
         Command::Translate(args) => translate::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Version(args) => version::run(&args),

@@ -3,6 +3,7 @@
 
 pub mod conditions;
 pub mod events;
+pub mod fleet;
 pub mod gather;
 pub mod keeper;
 pub mod render;

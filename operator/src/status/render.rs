@@ -172,7 +172,10 @@ fn live_status(live: &Live, version: &str) -> LiveStatus {
     let slowest = live
         .slowest_ms
         .and_then(|slowest| i64::try_from(slowest).ok());
-    LiveStatus::new(count(live.pods), count(live.of), version, slowest)
+    LiveStatus {
+        outdated: (live.outdated > 0).then(|| count(live.outdated)),
+        ..LiveStatus::new(count(live.pods), count(live.of), version, slowest)
+    }
 }
 
 /// What each parent made of the route: what is wrong with the reference itself, else what holds for the route.
@@ -288,6 +291,7 @@ mod tests {
             pods,
             of,
             slowest_ms: Some(12),
+            outdated: 0,
             missing: missing.collect(),
         }
     }

@@ -249,6 +249,7 @@ pub(crate) mod tests {
     /// A pod of namespace `shop`.
     pub fn pod(name: &str, uid: &str) -> PodRef {
         PodRef {
+            bare: false,
             namespace: "shop".into(),
             name: name.into(),
             uid: uid.into(),

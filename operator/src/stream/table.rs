@@ -215,7 +215,10 @@ impl SessionTable {
                     Err(why) => live.missing.push(Missing {
                         namespace: pod.namespace.clone(),
                         pod: pod.name.clone(),
-                        why,
+                        why: match why {
+                            Why::NotConnected(_) if pod.bare => Why::Bare,
+                            why => why,
+                        },
                     }),
                 }
             }
@@ -421,17 +424,17 @@ impl Row {
             {
                 return false;
             }
-        });
-        if settled {
-            self.table.tick();
             Arc::make_mut(&mut seat.record)
                 .settled
                 .insert(unit, settled);
             true
+        });
+        if settled {
+            self.table.tick();
+            self.table.settlings.send_modify(|count| *count += 1);
         }
     }
 
-            self.table.settlings.send_modify(|count| *count += 1);
     /// The pod moved to another group.
     pub fn moved(&self, group: GroupId) {
         self.quietly(|seat| {
@@ -482,10 +485,10 @@ impl Row {
             seat.version = version;
             inner.versions = version;
         }
+        changed
     }
 }
 
-        changed
 impl Drop for Row {
     fn drop(&mut self) {
         let lost = Lost {

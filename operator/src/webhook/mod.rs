@@ -17,13 +17,13 @@ use axum::{
     routing::post,
 };
 use prometheus::{IntCounterVec, Opts, Registry};
-use serde_json::{Value, json};
-use sluice_crds::{SluiceConfig, sluice_config::Injection as InjectionConfig};
+use serde_json::Value;
+use sluice_crds::sluice_config::Injection as InjectionConfig;
 use sluice_translate::{View, world::Settings};
 use tokio::sync::watch;
 
 use crate::engine::Handle;
-use inject::Injection;
+use inject::{Injection, Place};
 use review::Review;
 use validate::Verdict;
 
@@ -91,39 +91,53 @@ impl Hooks {
         })
     }
 
-    /// What is injected now.
-    async fn injection(&self) -> Injection {
-        let config = self
-            .engine
-            .read(|engine| View::new(engine.world()).config())
-            .await;
-        let config = config.ok().flatten();
+    /// What is injected now, and what a namespace enforces of the Pod Security Standards. A namespace that is not known
+    /// yet is taken to enforce nothing: the API server itself refuses what it does not allow, in other words.
+    async fn injection(&self, namespace: &str) -> (Injection, Option<String>) {
+        let name = namespace.to_owned();
+        let read = self.engine.read(move |engine| {
+            let config = View::new(engine.world()).config();
+            let namespace = engine.world().namespace(&name);
+            (
+                config,
+                namespace.and_then(|facts| facts.pod_security.clone()),
+            )
+        });
+        // An engine that is gone knows neither.
+        let (config, pod_security) = read.await.unwrap_or_default();
+        let configured = config.and_then(|config| config.injection.clone());
+        let configured = configured.unwrap_or_default();
+        let (capture, app_stop_delay_s) = (
+            configured.effective_capture(),
+            configured.effective_app_stop_delay_s(),
+        );
         let Sidecar {
             image,
             operator,
             operator_name,
         } = self.sidecar.clone();
-        let roots = self.roots.borrow().to_string();
-        let configured = config.as_deref().and_then(of_config);
         let InjectionConfig {
             data_threads,
             resources,
             log_level,
-        } = configured.unwrap_or_default();
-        Injection {
+            capture: _,
+            app_stop_delay: _,
+            image_pull_policy,
+        } = configured;
+        let injection = Injection {
             image,
+            image_pull_policy,
             operator,
             operator_name,
-            roots,
+            roots: self.roots.borrow().to_string(),
             data_threads,
-            log_level: log_level.map(|level| level.as_str().to_owned()),
-            resources: resources.map(|resources| json!(resources)),
-        }
+            log_level,
+            resources,
+            capture,
+            app_stop_delay_s,
+        };
+        (injection, pod_security)
     }
-}
-
-fn of_config(config: &SluiceConfig) -> Option<InjectionConfig> {
-    config.injection.clone()
 }
 
 /// The two paths.
@@ -158,8 +172,13 @@ async fn validating(State(hooks): State<Arc<Hooks>>, body: Bytes) -> Answer {
 
 async fn injecting(State(hooks): State<Arc<Hooks>>, body: Bytes) -> Answer {
     let review = Review::read(&body).map_err(unreadable)?;
+    let (injection, pod_security) = hooks.injection(&review.namespace).await;
+    let place = Place {
+        namespace: &review.namespace,
+        pod_security: pod_security.as_deref(),
+    };
     Ok(Json(
-        match inject::inject(&review.object, &hooks.injection().await) {
+        match inject::inject(&review.object, &injection, place) {
             Ok(patch) if patch.0.is_empty() => {
                 hooks.metrics.count("inject", "unchanged");
                 review.allowed(&[])

@@ -46,6 +46,9 @@ pub struct Review {
     pub operation: Operation,
     /// The object's kind.
     pub kind: ReviewKind,
+    /// The object's namespace; empty where its kind has none.
+    #[serde(default)]
+    pub namespace: String,
     /// The object as it would be stored; null where it goes.
     #[serde(default)]
     pub object: Value,

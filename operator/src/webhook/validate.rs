@@ -159,6 +159,7 @@ mod tests {
             uid: "u".into(),
             operation,
             kind,
+            namespace: "shop".into(),
             object,
             old_object,
         }

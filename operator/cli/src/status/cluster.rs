@@ -131,6 +131,11 @@ impl Cluster {
         })
     }
 
+    /// The client, the API server's address, and the namespace that is meant; none: all.
+    pub fn parts(&self) -> (Client, &str, Option<&str>) {
+        (self.client.clone(), &self.url, self.namespace.as_deref())
+    }
+
     /// The objects that are meant.
     pub async fn read(&self, selector: &Selector) -> Result<Vec<Seen>, ClusterError> {
         let kind = selector.kind;

@@ -2,11 +2,11 @@
 //! `cluster`'s and `files`'; what they say is `report`'s; how it looks is `text`'s.
 
 mod age;
-mod cluster;
+pub(crate) mod cluster;
 mod files;
 mod kind;
 mod report;
-mod text;
+pub(crate) mod text;
 
 use std::{path::PathBuf, time::Duration};
 

@@ -79,7 +79,7 @@ fn cells(row: &Row, wide: bool, now: Timestamp) -> Vec<String> {
 }
 
 /// Columns as wide as their widest cell, three blanks apart, nothing after the last.
-fn aligned(lines: &[Vec<String>]) -> String {
+pub(crate) fn aligned(lines: &[Vec<String>]) -> String {
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = lines.iter().filter_map(|line| line.get(column));

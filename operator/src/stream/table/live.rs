@@ -52,6 +52,8 @@ pub struct Missing {
 pub enum Why {
     /// It has no session; for how long, where the operator saw one.
     NotConnected(Option<Duration>),
+    /// It has no sidecar that could connect, though its namespace asks for one: restart its workload.
+    Bare,
     /// It is connected and has not acknowledged this yet.
     Pending,
     /// Its build cannot honour a unit: restart it.
@@ -73,6 +75,7 @@ impl fmt::Display for Why {
         match self {
             Self::NotConnected(Some(since)) => write!(f, "not connected for {}s", since.as_secs()),
             Self::NotConnected(None) => write!(f, "not connected"),
+            Self::Bare => write!(f, "no sidecar: restart its workload"),
             Self::Pending => write!(f, "pending"),
             Self::TooOld { lacks } => {
                 write!(f, "SidecarTooOld (lacks {}): restart it", lacks.join(", "))

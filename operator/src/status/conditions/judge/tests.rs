@@ -16,6 +16,7 @@ fn live(pods: usize, missing: &[(&str, Why)]) -> Live {
         pods,
         of: pods + missing.len(),
         slowest_ms: Some(7),
+        outdated: 0,
         missing: missing
             .iter()
             .map(|(pod, why)| Missing {

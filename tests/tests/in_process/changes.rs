@@ -17,6 +17,9 @@ const CHANGES: u64 = 200;
 /// Between two of them.
 const PERIOD: Duration = Duration::from_millis(300);
 
+/// For all of them: a change that is seen only by the periodic look at the directory takes ten seconds alone.
+const MOST: Duration = seconds(66);
+
 /// Requests a second to each of the two sidecars.
 const RATE: u32 = 250;
 
@@ -86,6 +89,11 @@ fn two_hundred_changes_in_a_minute_fail_no_request() {
         let began = Instant::now();
         for n in 1..=CHANGES {
             latencies.extend(change(&place, n, &newest).await?);
+            ensure!(
+                began.elapsed() < MOST,
+                "{n} changes took {:?}",
+                began.elapsed()
+            );
             tokio::time::sleep_until((began + PERIOD * n as u32).into()).await;
         }
         let took = began.elapsed();
@@ -103,7 +111,6 @@ fn two_hundred_changes_in_a_minute_fail_no_request() {
                 "the load was not kept up: {report}"
             );
         }
-        ensure!(took < seconds(66), "{CHANGES} changes took {took:?}");
         Ok(())
     });
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use sluice_tests::{App, Client, Load, With, get, isolated, seconds};
+use sluice_tests::{App, Client, Load, With, eventually, get, isolated, seconds};
 
 #[test]
 fn one_request_one_answer_in_both_versions() {
@@ -47,9 +47,15 @@ fn a_constant_rate_is_kept_and_counted() {
                 count.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             });
+        let began = Instant::now();
         let report = load.run(seconds(2)).await;
+        // A machine that is busy elsewhere lets the two seconds last longer, and what became due meanwhile is sent.
+        let took = began.elapsed().as_secs_f64();
         println!("{report}");
-        ensure!((390..=410).contains(&report.sent), "{report}");
+        ensure!(
+            report.sent >= 390 && report.sent as f64 <= 200.0 * took + 10.0,
+            "{report}"
+        );
         ensure!(
             report.failed == 0 && report.statuses.get(&200) == Some(&report.sent),
             "{report}"
@@ -75,10 +81,12 @@ fn a_stall_shows_in_the_latencies() {
         let report = running.finish().await;
         println!("{report}");
         ensure!(report.failed == 0, "{report}");
-        ensure!(
-            report.percentile(50.0) > Duration::from_millis(150),
-            "{report}"
-        );
+        // 70 were due while it stood still, 55 of them more than 150 ms before its end. Counted, and not as a share: how many
+        // there were before is the machine's.
+        let long = Duration::from_millis(150);
+        let waited = report.latencies.iter().filter(|took| **took > long);
+        let waited = waited.count();
+        ensure!(waited >= 50, "{waited} waited: {report}");
         Ok(())
     });
 }
@@ -95,8 +103,19 @@ fn bad_answers_and_a_dead_server_are_failures() {
             report.failed == report.sent && report.statuses.contains_key(&503),
             "{report}"
         );
-        let running = Load::against(app.address).start();
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        let answered = Arc::new(AtomicU64::new(0));
+        let count = answered.clone();
+        let running = Load::against(app.address)
+            .check(move |_| {
+                count.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            })
+            .start();
+        eventually("an answer", seconds(10), async || {
+            ensure!(answered.load(Ordering::Relaxed) > 0, "none yet");
+            Ok(())
+        })
+        .await?;
         app.process.kill();
         tokio::time::sleep(Duration::from_millis(200)).await;
         let report = running.finish().await;

@@ -31,12 +31,12 @@ fn limited() -> String {
     ])
 }
 
-/// `requests` at `rate` to one sidecar. A store that is asked on a busy machine may not answer in time: nothing is
-/// admitted then.
-async fn ask(pod: &Pod, requests: u32, rate: u32) -> Report {
+/// `requests` of one key at `rate` to one sidecar. A store that is asked on a busy machine may not answer in time: nothing
+/// is admitted then.
+async fn ask(pod: &Pod, key: &'static str, requests: u32, rate: u32) -> Report {
     Load::against(pod.sidecar.address)
         .per_second(rate)
-        .request(|_| get("/").with("host", "orders.example").with("x-key", "one"))
+        .request(move |_| get("/").with("host", "orders.example").with("x-key", key))
         .check(|answer| match answer.status.as_u16() {
             200 | 429 | 503 => Ok(()),
             status => Err(format!("status {status}: {}", answer.text())),
@@ -58,45 +58,46 @@ fn a_thousand_requests_on_one_key_cost_few_commands_and_overshoot_little() {
         let place = plan.start().await?;
         place.live("ApiRoute", "orders").await?;
         place.live("RateLimitPolicy", "orders").await?;
-        redis.reset_counts().await?;
+        // Over the limit for most of the time, at twice the rate, and below it; keys of their own.
+        for (key, rate) in [("fast", 250), ("slow", 105), ("below", 35)] {
+            redis.reset_counts().await?;
+            let began = Instant::now();
+            let [one, other] = [&place.pods[0], &place.pods[1]];
+            let (one, other) = tokio::join!(ask(one, key, 540, rate), ask(other, key, 540, rate));
+            let took = began.elapsed().as_secs_f64();
 
-        // 500 a second against 100: over the limit for most of the time.
-        let began = Instant::now();
-        let [one, other] = [&place.pods[0], &place.pods[1]];
-        let (one, other) = tokio::join!(ask(one, 525, 250), ask(other, 525, 250));
-        let took = began.elapsed().as_secs_f64();
-
-        let counts = redis.command_counts().await?;
-        // A script's own calls are no round trips.
-        let sent = ["evalsha", "eval", "script|load"];
-        let commands: u64 = sent.iter().filter_map(|name| counts.get(*name)).sum();
-        let admitted: u64 = [&one, &other]
-            .iter()
-            .filter_map(|r| r.statuses.get(&200))
-            .sum();
-        let total = one.sent + other.sent;
-        let bucket = BURST + RATE * took;
-        println!(
-            "{total} requests in {took:.2} s: {commands} commands ({counts:?}), {admitted} admitted of {bucket:.0}"
-        );
-        println!("{one}\n{other}");
-        for report in [&one, &other] {
-            ensure!(report.failed == 0, "{report}");
+            let counts = redis.command_counts().await?;
+            // A script's own calls are no round trips.
+            let sent = ["evalsha", "eval", "script|load"];
+            let commands: u64 = sent.iter().filter_map(|name| counts.get(*name)).sum();
+            let admitted: u64 = [&one, &other]
+                .iter()
+                .filter_map(|r| r.statuses.get(&200))
+                .sum();
+            let total = one.sent + other.sent;
+            let bucket = BURST + RATE * took;
+            println!(
+                "{key}: {total} requests in {took:.2} s: {commands} commands ({counts:?}), {admitted} admitted of {bucket:.0}"
+            );
+            println!("{one}\n{other}");
+            for report in [&one, &other] {
+                ensure!(report.failed == 0, "{report}");
+            }
+            // The load may lose a few on a busy machine, never so many that the thousand is not reached.
+            ensure!((1_000..=1_100).contains(&total), "{total} requests");
+            ensure!(
+                commands > 0 && commands <= MOST_COMMANDS,
+                "{key}: {commands} commands: {counts:?}"
+            );
+            ensure!(
+                admitted as f64 <= bucket * (1.0 + OVERSHOOT),
+                "{key}: {admitted} admitted of {bucket:.0}"
+            );
+            ensure!(
+                admitted as f64 >= BURST * 0.8,
+                "{key}: only {admitted} admitted of {bucket:.0}"
+            );
         }
-        // The load may lose a few on a busy machine, never so many that the thousand is not reached.
-        ensure!((1_000..=1_060).contains(&total), "{total} requests");
-        ensure!(
-            commands > 0 && commands <= MOST_COMMANDS,
-            "{commands} commands: {counts:?}"
-        );
-        ensure!(
-            admitted as f64 <= bucket * (1.0 + OVERSHOOT),
-            "{admitted} admitted of {bucket:.0}"
-        );
-        ensure!(
-            admitted as f64 >= BURST * 0.8,
-            "only {admitted} admitted of {bucket:.0}"
-        );
         Ok(())
     });
 }
@@ -115,10 +116,10 @@ fn the_rate_follows_the_demand() {
         place.live("RateLimitPolicy", "orders").await?;
         // Both spend the burst.
         let [one, other] = [&place.pods[0], &place.pods[1]];
-        tokio::join!(ask(one, 300, 300), ask(other, 300, 300));
+        tokio::join!(ask(one, "one", 300, 300), ask(other, "one", 300, 300));
         // Then only one goes on.
         let began = Instant::now();
-        let report = ask(other, 800, 200).await;
+        let report = ask(other, "one", 800, 200).await;
         let took = began.elapsed().as_secs_f64();
         let admitted = report.statuses.get(&200).copied().unwrap_or_default() as f64;
         println!("alone: {admitted} admitted in {took:.2} s at {RATE} a second");

@@ -11,6 +11,13 @@ use sluice_tests::{App, Load, With, World, eventually, get, isolated, seconds};
 
 use crate::place::{Place, Plan, Pod, route};
 
+/// What a busy machine may add to a request that was held for as long as is allowed.
+const SLACK: Duration = Duration::from_millis(1500);
+
+/// A request that takes its time, and how long.
+const SLOW: &str = "/?delay=400ms";
+const SLOW_TAKES: Duration = Duration::from_millis(400);
+
 /// Slots from here to 8191 move between the two shards.
 const BOUNDARY: u64 = 4096;
 
@@ -77,11 +84,16 @@ fn moving(place: &Place<'_>) -> Result<Option<(String, String)>> {
 
 /// Requests of a thousand tenants. What a client may see of a move is a wait, and `shard-moving` where it was too long.
 fn load(pod: &Pod) -> RunningLoad {
+    load_of(pod, 60, "/")
+}
+
+/// The same for another target.
+fn load_of(pod: &Pod, per_second: u32, target: &'static str) -> RunningLoad {
     Load::against(pod.sidecar.address)
-        .per_second(150)
+        .per_second(per_second)
         .fresh_every(20)
-        .request(|n| {
-            get("/")
+        .request(move |n| {
+            get(target)
                 .with("host", "orders.example")
                 .with("x-tenant", &format!("tenant-{}", n * 7919 % 1000))
         })
@@ -154,14 +166,20 @@ fn owner(slot: u64, epoch: u64) -> &'static str {
 #[test]
 fn a_placement_edit_moves_slots_without_an_error_and_without_the_old_shard() {
     isolated!(async |world| {
-        let (place, _shards) = start(world, "2s").await?;
-        let loads: Vec<_> = place.pods.iter().map(load).collect();
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        let (place, _shards) = start(world, "5s").await?;
+        // Beside the quick ones, some that are under way when a hold begins and end long after it: a commit that does not
+        // wait for them is seen to have been too early.
+        let loads: Vec<_> = place
+            .pods
+            .iter()
+            .map(|pod| (load(pod), load_of(pod, 20, SLOW)))
+            .collect();
+        tokio::time::sleep(Duration::from_millis(700)).await;
 
         let mut commits = Vec::new();
         for (next, boundary) in [(2, BOUNDARY), (3, 8192), (4, BOUNDARY)] {
-            place.put("set", &shard_set(boundary, "2s"))?;
-            let committed = eventually(&format!("epoch {next}"), seconds(30), async || {
+            place.put("set", &shard_set(boundary, "5s"))?;
+            let committed = eventually(&format!("epoch {next}"), seconds(60), async || {
                 let file = place.status_file("ShardSet", "orders");
                 // Read before the epoch is looked at: the file may be written again meanwhile, never the reverse.
                 let written = std::fs::metadata(&file)?.modified()?;
@@ -171,17 +189,19 @@ fn a_placement_edit_moves_slots_without_an_error_and_without_the_old_shard() {
             .await?;
             commits.push((next, committed.duration_since(UNIX_EPOCH)?));
             place.live("ShardSet", "orders").await?;
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            tokio::time::sleep(Duration::from_millis(700)).await;
         }
 
-        for (pod, load) in place.pods.iter().zip(loads) {
-            let report = load.finish().await;
-            println!("{}: {report}", pod.name);
-            ensure!(report.failed == 0, "{report}");
-            ensure!(
-                report.percentile(100.0) < seconds(2),
-                "held longer than maxPause: {report}"
-            );
+        for (pod, (quick, slow)) in place.pods.iter().zip(loads) {
+            for (load, takes) in [(quick, Duration::ZERO), (slow, SLOW_TAKES)] {
+                let report = load.finish().await;
+                println!("{}: {report}", pod.name);
+                ensure!(report.failed == 0, "{report}");
+                ensure!(
+                    report.percentile(100.0) < seconds(5) + takes + SLACK,
+                    "held longer than maxPause: {report}"
+                );
+            }
             let lines = sharded(pod)?;
             let mut seen = std::collections::BTreeSet::new();
             for line in &lines {
@@ -269,11 +289,11 @@ fn a_slow_request_is_waited_for() {
 #[test]
 fn a_frozen_sidecar_aborts_the_move_and_the_status_says_why() {
     isolated!(async |world| {
-        let (place, _shards) = start(world, "2s").await?;
+        let (place, _shards) = start(world, "4s").await?;
         let load = load(&place.pods[0]);
         tokio::time::sleep(Duration::from_millis(300)).await;
         place.pods[1].sidecar.process.freeze()?;
-        place.put("set", &shard_set(BOUNDARY, "2s"))?;
+        place.put("set", &shard_set(BOUNDARY, "4s"))?;
         let why = eventually("the abort", seconds(30), async || match moving(&place)? {
             Some((phase, why)) if phase == "BackingOff" => Ok(why),
             other => bail!("{other:?}"),
@@ -300,7 +320,7 @@ fn a_frozen_sidecar_aborts_the_move_and_the_status_says_why() {
         ensure!(other_failures(&report).is_empty(), "{report}");
         let longest = report.percentile(100.0);
         ensure!(
-            longest < Duration::from_millis(2000 + 500),
+            longest < seconds(4) + SLACK,
             "held longer than maxPause: {report}"
         );
         for line in sharded(&place.pods[0])? {
@@ -346,10 +366,7 @@ fn an_operator_killed_in_the_middle_leaves_nothing_half_done() {
         let report = load.finish().await;
         println!("through the operator's death: {report}");
         ensure!(other_failures(&report).is_empty(), "{report}");
-        ensure!(
-            report.percentile(100.0) < Duration::from_millis(3000 + 500),
-            "{report}"
-        );
+        ensure!(report.percentile(100.0) < seconds(3) + SLACK, "{report}");
         for pod in &place.pods {
             for line in sharded(pod)? {
                 ensure!(

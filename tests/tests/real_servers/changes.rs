@@ -147,7 +147,8 @@ fn every_change_is_seen_and_no_request_fails() {
             delays.len()
         );
         ensure!(failed == 0, "{failed} requests failed");
-        ensure!(took <= TIME + seconds(1), "the changes took {took:?}");
+        // A tenth more than planned: somebody else's machine may be busy.
+        ensure!(took <= TIME * 11 / 10, "the changes took {took:?}");
         ensure!(
             sent as f64 / took.as_secs_f64() >= 500.0,
             "{sent} requests in {took:?}"

@@ -4,6 +4,7 @@
 mod broken;
 mod changes;
 mod charts;
+mod cli;
 mod gitops;
 mod hpa;
 mod identity;

@@ -131,16 +131,17 @@ fn slots_move_when_every_pod_has_settled_and_not_before() {
         })
         .await?;
         ensure!(given_up["status"]["epoch"] == 2, "{}", given_up["status"]);
-        let pending = until(
-            &cluster,
-            "shardset",
-            "orders",
-            "Programmed",
-            "False/MovePending",
-        )
+        // Tried again and again: while requests are held the message names nobody yet.
+        eventually("the condition names the pod", seconds(30), async || {
+            let set = get(&cluster, "shardset", "orders").await?;
+            let (says, message) = condition(&set, "Programmed");
+            ensure!(
+                says == "False/MovePending" && message.contains("web-1"),
+                "{says}: {message}"
+            );
+            Ok(())
+        })
         .await?;
-        let (_, message) = condition(&pending, "Programmed");
-        ensure!(message.contains("web-1"), "{message}");
         second.sidecar.process.thaw()?;
         in_force(&cluster, 3, 2048).await?;
 

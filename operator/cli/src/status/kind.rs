@@ -130,6 +130,8 @@ mod tests {
             "apiroute",
             "apiroutes",
             "ApiRoute",
+            "AR",
+            "ApiRoutes",
             "apiroutes.sluice.dev",
         ] {
             assert_eq!(text.parse(), Ok(Selector::all(Kind::ApiRoute)), "{text}");

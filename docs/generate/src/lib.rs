@@ -1,7 +1,8 @@
 //! The pages of `docs/reference` that are made from code, so that they cannot disagree with it: the fields of
-//! each kind and the reasons of refusals. Prose is written by hand elsewhere.
+//! each kind, the reasons of refusals, the annotations of pods. Prose is written by hand elsewhere.
 
 mod fields;
+mod labels;
 mod reasons;
 
 use anyhow::{Context as _, Result};
@@ -37,6 +38,7 @@ pub fn pages() -> Result<Vec<(String, String)>> {
         "findings.md".into(),
         format!("{MADE}{}", reasons::findings()),
     ));
+    pages.push(("labels.md".into(), format!("{MADE}{}", labels::page())));
     Ok(pages)
 }
 

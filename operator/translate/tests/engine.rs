@@ -314,3 +314,58 @@ fn before_there_is_a_slice_pods_say_which_port_a_name_stands_for() {
     assert_eq!(pod(8080), 8080);
     assert_eq!(pod(9090), 9090);
 }
+
+/// A pod in a namespace that asks for sidecars: with which init containers and labels.
+fn pod(name: &str, labels: serde_json::Value, first: serde_json::Value) -> Change {
+    let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(serde_json::json!({
+        "metadata": {"name": name, "namespace": "shop", "uid": name, "labels": labels},
+        "spec": {"initContainers": first, "containers": [{"name": "app"}]},
+        "status": {"phase": "Running"},
+    }))
+    .expect("a pod");
+    Change::Upsert(Object::from(&pod))
+}
+
+fn namespace(name: &str, labels: serde_json::Value) -> Change {
+    let namespace: k8s_openapi::api::core::v1::Namespace =
+        serde_json::from_value(serde_json::json!({"metadata": {"name": name, "labels": labels}}))
+            .expect("a namespace");
+    Change::Upsert(Object::from(&namespace))
+}
+
+#[test]
+fn a_pod_is_bare_where_its_namespace_asks_for_sidecars_and_it_neither_has_nor_refuses_one() {
+    use serde_json::json;
+    let mut engine = Engine::new(support::settings(Pods::FromPods));
+    let sidecar = json!([{"name": "sluice", "restartPolicy": "Always", "ports": [{"name": "http", "containerPort": 15_100}]}]);
+    engine.apply([
+        pod("bare", json!({}), json!([{"name": "migrate"}])),
+        pod("injected", json!({"app": "orders"}), sidecar),
+        pod("out", json!({"sluice.dev/inject": "false"}), json!([])),
+    ]);
+    let bare = |engine: &Engine| {
+        let pods = engine.world().bare_pods();
+        pods.map(|pod| pod.name.clone()).collect::<Vec<_>>()
+    };
+    assert!(bare(&engine).is_empty(), "the namespace is not known");
+    let asks = || namespace("shop", json!({"sluice.dev/injection": "enabled"}));
+    engine.apply([asks()]);
+    assert_eq!(bare(&engine), ["bare"]);
+    engine.apply([namespace("shop", json!({"sluice.dev/injection": "no"}))]);
+    assert!(bare(&engine).is_empty(), "it asks no more");
+    engine.apply([
+        asks(),
+        Change::Delete(ObjectId::new(Kind::Pod, "shop", "bare")),
+    ]);
+    assert!(bare(&engine).is_empty(), "it is gone");
+
+    // The name of a port that moved to the sidecar leads to it.
+    let service = "{apiVersion: v1, kind: Service, metadata: {name: orders, namespace: shop}, spec: {selector: {app: orders}, ports: [{port: 80, targetPort: http}]}}";
+    let route = "{apiVersion: sluice.dev/v1alpha1, kind: ApiRoute, metadata: {name: orders, namespace: shop}, spec: {parentRefs: [{kind: Service, name: orders}]}}";
+    change(&mut engine, &format!("{service}\n---\n{route}\n"));
+    let inbound = engine
+        .unit(&group("orders").inbound())
+        .expect("the group's unit");
+    assert!(String::from_utf8_lossy(&inbound.body).contains("15100"));
+    engine.verify().expect("the same as a full recompute");
+}

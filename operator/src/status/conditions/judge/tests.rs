@@ -208,3 +208,31 @@ fn a_condition_that_says_the_same_keeps_its_time_and_every_one_names_its_generat
         (at(30), at(10))
     );
 }
+
+#[test]
+fn a_pod_without_sidecar_is_named_and_waiting_does_not_mend_it() {
+    let bare = live(1, &[("web-1", Why::Bare)]);
+    let verdicts = judge(&facts(&[], &bare));
+    let of = |kind: Kind| {
+        let found = verdicts.iter().find(|verdict| verdict.kind == kind);
+        found.expect("every condition is there")
+    };
+    let programmed = of(Kind::Programmed);
+    assert!(
+        !programmed.holds
+            && programmed
+                .message
+                .starts_with("live on 1 of 2 pods; web-1 has no sidecar")
+    );
+    let stalled = of(Kind::Stalled);
+    assert_eq!(
+        (stalled.holds, stalled.reason.as_str()),
+        (true, "SidecarMissing")
+    );
+    assert!(
+        stalled.message.contains("restart its workload"),
+        "{}",
+        stalled.message
+    );
+    assert!(!of(Kind::Reconciling).holds, "nothing is on its way");
+}

@@ -11,6 +11,9 @@ use super::{
     ruleset::{self, Difference, Ruleset},
 };
 
+/// Ports that may be named: a set of them fits one netlink attribute many times over.
+const MAX_EXCLUDED: usize = 1_000;
+
 /// What the step is told.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -36,6 +39,9 @@ pub enum Action {
 /// Why connections are not redirected.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
+    /// More ports than anyone lists.
+    #[error("{0} ports are excluded, at most {MAX_EXCLUDED} may be; is the mode NamedPorts meant?")]
+    TooMany(usize),
     /// The container lacks the right.
     #[error(
         "changing the pod's network rules needs the capability NET_ADMIN and uid 0 (an added capability reaches no \
@@ -59,7 +65,7 @@ pub enum StepError {
     Netlink(netlink::Error),
     /// The rules were taken and are not there.
     #[error(
-        "{} differs from what was written; does another program change the table `sluice`?",
+        "the kernel does not have {} as written; does another program change the table `sluice`?",
         .0.name()
     )]
     NotInForce(Difference),
@@ -100,6 +106,9 @@ pub fn run(settings: &Settings, mut out: impl Write) -> Result<(), StepError> {
         exclude,
         action,
     } = settings;
+    if exclude.len() > MAX_EXCLUDED {
+        return Err(StepError::TooMany(exclude.len()));
+    }
     let rules = Ruleset::new(*port, OWN_PORTS.into_iter().chain(exclude.iter().copied()));
     let told = match action {
         Action::Print => rules.to_string(),
@@ -145,6 +154,18 @@ mod tests {
             text.contains("elements = { 9090, 15000, 15006, 15008, 15020, 15106 }"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn the_ports_that_may_be_excluded_are_bounded() {
+        let settings = |count: u16| Settings {
+            port: 15_006,
+            exclude: (1..=count).collect(),
+            action: Action::Print,
+        };
+        assert!(run(&settings(1_000), Vec::new()).is_ok());
+        let refused = run(&settings(1_001), Vec::new());
+        assert!(matches!(refused, Err(StepError::TooMany(1_001))));
     }
 
     #[test]

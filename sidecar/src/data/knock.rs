@@ -4,6 +4,7 @@
 use std::{future::pending, io};
 
 use super::thread::Thread;
+use crate::metrics::UpstreamFailure;
 
 /// How long a refused connection is tried again, in milliseconds.
 const LONGEST_MS: u64 = 1_000;
@@ -41,6 +42,10 @@ impl Knock {
         }
         // It always elapses.
         let _ = thread.ticker.within(next_ms, pending::<()>()).await;
-        !thread.shutdown.draining()
+        let again = !thread.shutdown.draining();
+        if again {
+            thread.tally.upstream(UpstreamFailure::Retried);
+        }
+        again
     }
 }

@@ -1,12 +1,22 @@
-//! The small HTTP/1.1 listener for `/healthz`, `/readyz`, `/metrics` and a binary's own debug pages. GET and HEAD of
-//! fixed paths only: nothing here takes input or changes anything.
+//! The small HTTP/1.1 listener for `/healthz`, `/readyz`, `/metrics` and a binary's own pages. GET and HEAD only, and no
+//! input but the path: nothing here changes anything.
 
-use std::{collections::BTreeMap, convert::Infallible, io, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
-    Method, Request, Response, StatusCode, body::Incoming, header::CONTENT_TYPE,
+    HeaderMap, Method, Request, Response, StatusCode, body::Incoming, header::CONTENT_TYPE,
     server::conn::http1, service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -20,7 +30,8 @@ use crate::Readiness;
 const MAX_CONNECTIONS: usize = 64;
 /// How long a client may take to send its request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long one connection may last: scrapers reconnect, and an idle client must not hold a slot.
+/// How long one connection may last, unless a page is being made then: scrapers reconnect, and an idle client must not
+/// hold a slot.
 const CONNECTION_LIFETIME: Duration = Duration::from_secs(60);
 
 /// One answer.
@@ -55,11 +66,15 @@ impl Page {
 }
 
 type Render = Arc<dyn Fn() -> Page + Send + Sync>;
+/// A page that takes its time.
+type Made = Pin<Box<dyn Future<Output = Page> + Send>>;
+type Make = Arc<dyn Fn(&str, &HeaderMap) -> Made + Send + Sync>;
 
 /// The pages of one listener, by path. `/` lists them.
 #[derive(Clone, Default)]
 pub struct Pages {
     by_path: BTreeMap<&'static str, Render>,
+    under: Option<(&'static str, Make)>,
 }
 
 impl Pages {
@@ -70,6 +85,16 @@ impl Pages {
         render: impl Fn() -> Page + Send + Sync + 'static,
     ) -> Self {
         self.by_path.insert(path, Arc::new(render));
+        self
+    }
+
+    /// Adds the pages whose path begins with `prefix`; `make` is told the rest of it and may take its time.
+    pub fn under(
+        mut self,
+        prefix: &'static str,
+        make: impl Fn(&str, &HeaderMap) -> Made + Send + Sync + 'static,
+    ) -> Self {
+        self.under = Some((prefix, Arc::new(make)));
         self
     }
 
@@ -115,6 +140,13 @@ impl Pages {
         }
     }
 
+    /// A page that takes its time, where the request is for one.
+    fn make(&self, request: &Request<Incoming>) -> Option<Made> {
+        let (prefix, make) = self.under.as_ref()?;
+        let rest = request.uri().path().strip_prefix(prefix)?;
+        (request.method() == Method::GET).then(|| make(rest, request.headers()))
+    }
+
     fn list(&self) -> String {
         self.by_path
             .keys()
@@ -147,23 +179,44 @@ impl Pages {
             let pages = pages.clone();
             tokio::spawn(async move {
                 let _slot = slot;
+                let busy = Arc::new(AtomicBool::new(false));
+                let making = busy.clone();
                 let service = service_fn(move |request: Request<Incoming>| {
-                    let pages = pages.clone();
-                    async move { Ok::<_, Infallible>(respond(&pages, &request)) }
+                    let (pages, making) = (pages.clone(), making.clone());
+                    async move {
+                        let page = match pages.make(&request) {
+                            Some(made) => {
+                                making.store(true, Ordering::Relaxed);
+                                let page = made.await;
+                                making.store(false, Ordering::Relaxed);
+                                page
+                            }
+                            None => pages.answer(request.method(), request.uri().path()),
+                        };
+                        Ok::<_, Infallible>(respond(page))
+                    }
                 });
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEAD_TIMEOUT)
                     .serve_connection(TokioIo::new(stream), service);
-                // A client that breaks off is its own affair.
-                let _ = tokio::time::timeout(CONNECTION_LIFETIME, connection).await;
+                let lived = async {
+                    tokio::time::sleep(CONNECTION_LIFETIME).await;
+                    while busy.load(Ordering::Relaxed) {
+                        tokio::time::sleep(HEAD_TIMEOUT).await;
+                    }
+                };
+                tokio::select! {
+                    // A client that breaks off is its own affair.
+                    _ = connection => {}
+                    () = lived => {}
+                }
             });
         }
     }
 }
 
-fn respond(pages: &Pages, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    let page = pages.answer(request.method(), request.uri().path());
+fn respond(page: Page) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(page.body));
     *response.status_mut() =
         StatusCode::from_u16(page.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

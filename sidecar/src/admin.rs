@@ -75,7 +75,7 @@ fn answer<B>(request: &Request<B>, shared: &Shared, shutdown: &Shutdown) -> Page
         }
         (&Method::GET, "/readyz") => ready(shared),
         (&Method::POST, "/drain") => {
-            shutdown.begin("asked for at the debug endpoint");
+            shutdown.drain("asked for at the debug endpoint");
             Page::text(202, "draining\n")
         }
         (_, "/config" | "/version" | "/readyz" | "/drain") => {
@@ -217,7 +217,7 @@ mod tests {
             ask(Method::POST, "/drain", "evil.example", &shared, &shutdown).status,
             403
         );
-        assert!(!shutdown.has_begun());
+        assert!(!shutdown.draining());
         assert_eq!(
             ask(Method::GET, "/readyz", "[::1]:15000", &shared, &shutdown).status,
             503
@@ -226,6 +226,6 @@ mod tests {
             ask(Method::POST, "/drain", "localhost", &shared, &shutdown).status,
             202
         );
-        assert!(shutdown.has_begun());
+        assert!(shutdown.draining() && !shutdown.has_begun(), "it goes on serving");
     }
 }

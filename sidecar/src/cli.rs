@@ -1,9 +1,11 @@
 //! The command line: what is local to the machine is an argument here, what is policy comes over the stream.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{ffi::OsString, net::{IpAddr, SocketAddr}, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Arg, Args, Command, FromArgMatches, ValueEnum};
 use clap_complete::Shell;
+
+use crate::capture::{CAPTURE_PORT, step};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,6 +18,9 @@ Examples:
     sluice-sidecar --inbound 127.0.0.1:8080=127.0.0.1:18080 --operator 127.0.0.1:8443 \\
       --token-file STATE/join/shop.orders-0.token --roots STATE/roots.pem --state-dir /tmp/orders-0
 
+  In a pod, as process 1, restarting itself, until the application is gone:
+    sluice-sidecar supervise --capture '[::]:15006' --operator ... --token-file ... --state-dir ...
+
   What is loaded now, without secrets:
     curl http://127.0.0.1:15000/config
 
@@ -24,6 +29,7 @@ Exit codes:
   1  could not start, or a data thread died; the last log line says why
   2  the command line is wrong
   3  drained no further: --drain-timeout passed with requests still running
+  of supervise: that of the last worker, or 128 and the signal that ended it
 
 Until the first configuration is applied every request is answered 503; once it is, a port without a
 route passes bytes as they are.";
@@ -35,6 +41,21 @@ pub enum Cli {
     Completion(Shell),
     /// Serving.
     Serve(Box<ServeArgs>),
+    /// Holding the sockets and restarting a worker that serves.
+    Supervise(Box<Supervise>),
+    /// Telling the sidecar at this debug endpoint to drain.
+    Drain(SocketAddr),
+    /// The init step: redirecting the pod's inbound connections.
+    Capture(step::Settings),
+}
+
+/// What `supervise` is told.
+#[derive(Debug)]
+pub struct Supervise {
+    /// How to serve, as the worker will understand it.
+    pub args: ServeArgs,
+    /// The same as it was written.
+    pub line: Vec<OsString>,
 }
 
 impl Cli {
@@ -46,13 +67,27 @@ impl Cli {
     fn read(
         line: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     ) -> Result<Self, clap::Error> {
-        let matches = command().try_get_matches_from(line)?;
-        let shell = matches
-            .subcommand_matches("completion")
-            .and_then(|matches| matches.get_one::<Shell>("shell"));
-        match shell {
-            Some(shell) => Ok(Self::Completion(*shell)),
-            None => ServeArgs::from_arg_matches(&matches).map(|args| Self::Serve(Box::new(args))),
+        let line: Vec<OsString> = line.into_iter().map(Into::into).collect();
+        let matches = command().try_get_matches_from(&line)?;
+        let serve = || ServeArgs::from_arg_matches(&matches).map(|args| Self::Serve(args.into()));
+        match matches.subcommand() {
+            Some(("completion", matches)) => match matches.get_one::<Shell>("shell") {
+                Some(shell) => Ok(Self::Completion(*shell)),
+                None => serve(),
+            },
+            Some(("supervise", matches)) => {
+                let args = ServeArgs::from_arg_matches(matches)?;
+                // Nothing but the program's name stands before a subcommand.
+                let line = line.into_iter().skip(2).collect();
+                Ok(Self::Supervise(Supervise { args, line }.into()))
+            }
+            Some(("drain", matches)) => {
+                DrainArgs::from_arg_matches(matches).map(|args| Self::Drain(args.admin))
+            }
+            Some(("capture", matches)) => {
+                CaptureArgs::from_arg_matches(matches).map(|args| Self::Capture(args.into()))
+            }
+            _ => serve(),
         }
     }
 }
@@ -66,11 +101,20 @@ pub fn command() -> Command {
     let completion = Command::new("completion")
         .about("Prints a completion script for a shell")
         .arg(shell);
+    let supervise = ServeArgs::augment_args(Command::new("supervise"))
+        .about("Process 1 of a pod's container: holds the sockets, starts a worker with these arguments, and the next one at once when it ends unasked");
+    let drain = DrainArgs::augment_args(Command::new("drain"))
+        .about("Tells the sidecar of this pod to send its clients elsewhere; it goes on serving (the container's preStop hook)");
+    let capture = CaptureArgs::augment_args(Command::new("capture"))
+        .about("The init step: redirects the pod's inbound TCP connections to the sidecar; needs NET_ADMIN and uid 0");
     ServeArgs::augment_args(Command::new("sluice-sidecar"))
         .version(env!("CARGO_PKG_VERSION"))
         .about("The sidecar: enforces what the operator compiled from ApiRoutes, RateLimitPolicies and ShardSets")
         .after_long_help(EXAMPLES)
         .subcommand(completion)
+        .subcommand(supervise)
+        .subcommand(drain)
+        .subcommand(capture)
         .args_conflicts_with_subcommands(true)
         .subcommand_negates_reqs(true)
 }
@@ -85,6 +129,14 @@ pub struct ServeArgs {
     #[arg(long = "inbound", value_name = "LISTEN=APP")]
     pub inbound: Vec<Inbound>,
 
+    /// Where connections arrive that the pod's packet filter redirected; the port they were meant for chooses the routes.
+    #[arg(long, value_name = "ADDR", requires = "pod_ips")]
+    pub capture: Option<SocketAddr>,
+
+    /// The pod's own addresses, at which the applications behind --capture are dialled: never at loopback.
+    #[arg(long, value_name = "IP,...", env = "POD_IPS", value_delimiter = ',', value_parser = pod_ip)]
+    pub pod_ips: Vec<IpAddr>,
+
     /// The stream to the operator.
     #[command(flatten)]
     pub control: ControlArgs,
@@ -97,13 +149,18 @@ pub struct ServeArgs {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15000", value_parser = loopback)]
     pub admin: SocketAddr,
 
-    /// Prometheus metrics and health: /metrics, /readyz, /healthz.
-    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:15020")]
+    /// Prometheus metrics, health, and the probes of SLUICE_PROBES: /metrics, /readyz, /healthz, /probe/CONTAINER/KIND.
+    #[arg(long, value_name = "ADDR", default_value = "[::]:15020")]
     pub metrics: SocketAddr,
 
-    /// How long requests that run may take to end after SIGTERM, like 30s or 1m30s.
-    #[arg(long, value_name = "DURATION", default_value = "25s", value_parser = duration)]
-    pub drain_timeout: Duration,
+    /// On SIGTERM, serve on until the application's ports refuse connections and nothing is in flight. Set by `supervise`.
+    #[arg(long)]
+    pub wait_for_app: bool,
+
+    /// How long ending may take after SIGTERM, like 30s or 1m30s [default: 25s; with --wait-for-app 1h: the kubelet ends
+    /// a pod at the end of its grace period].
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub drain_timeout: Option<Duration>,
 
     /// How the sidecar's own log is written, on standard error.
     #[arg(long, value_enum, default_value_t = LogFormat::Json)]
@@ -112,6 +169,67 @@ pub struct ServeArgs {
     /// Where one JSON line per request goes.
     #[arg(long, value_enum, default_value_t = AccessLog::Stdout)]
     pub access_log: AccessLog,
+}
+
+impl ServeArgs {
+    /// How long ending may take.
+    pub fn drain_timeout(&self) -> Duration {
+        let default = if self.wait_for_app {
+            Duration::from_secs(3600)
+        } else {
+            Duration::from_secs(25)
+        };
+        self.drain_timeout.unwrap_or(default)
+    }
+}
+
+/// Whom to tell.
+#[derive(Debug, Args)]
+struct DrainArgs {
+    /// The sidecar's debug endpoint.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15000", value_parser = loopback)]
+    admin: SocketAddr,
+}
+
+/// What to redirect.
+#[derive(Debug, Args)]
+struct CaptureArgs {
+    /// Port that connections are redirected to: that of the sidecar's --capture.
+    #[arg(long, value_name = "PORT", default_value_t = CAPTURE_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+
+    /// A port whose connections stay as they are; may be repeated. The sidecar's own are left alone anyway.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    exclude: Vec<u16>,
+
+    /// Print the rules in nft syntax and change nothing.
+    #[arg(long, conflicts_with = "cleanup")]
+    dry_run: bool,
+
+    /// Remove the rules.
+    #[arg(long)]
+    cleanup: bool,
+}
+
+impl From<CaptureArgs> for step::Settings {
+    fn from(args: CaptureArgs) -> Self {
+        let CaptureArgs {
+            port,
+            exclude,
+            dry_run,
+            cleanup,
+        } = args;
+        let action = match (dry_run, cleanup) {
+            (true, _) => step::Action::Print,
+            (false, true) => step::Action::CleanUp,
+            (false, false) => step::Action::Redirect,
+        };
+        Self {
+            port,
+            exclude,
+            action,
+        }
+    }
 }
 
 /// How to reach the operator, and what to keep for the time it is away.
@@ -212,6 +330,18 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
+/// An address of a pod: an application bound to loopback is for the pod's own containers.
+fn pod_ip(text: &str) -> Result<IpAddr, String> {
+    let address: IpAddr = text
+        .parse()
+        .map_err(|_| format!("{text:?} is no IP address; expected status.podIPs, like 10.1.2.3,fd00::3"))?;
+    if address.is_loopback() || address.is_unspecified() {
+        Err(format!("{address} is no address of a pod"))
+    } else {
+        Ok(address)
+    }
+}
+
 /// A GEP-2257 duration: `h`, `m`, `s` and `ms` parts in this order, each at most once.
 fn duration(text: &str) -> Result<Duration, String> {
     const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
@@ -269,7 +399,8 @@ mod tests {
         };
         assert_eq!(serve.inbound[0].listen.port(), 8080);
         assert_eq!(serve.admin.to_string(), "127.0.0.1:15000");
-        assert_eq!(serve.metrics.to_string(), "0.0.0.0:15020");
+        assert_eq!(serve.metrics.to_string(), "[::]:15020");
+        assert_eq!(serve.drain_timeout(), Duration::from_secs(25));
         assert_eq!(
             serve.control.operator_name,
             "sluice-operator.sluice-system.svc"
@@ -311,6 +442,53 @@ mod tests {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         for text in ["", "1", "s", "30s1m", "1s1s", "-1s", "999999s"] {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_supervisor_hands_its_arguments_on_as_they_are() {
+        let written = &LEAST[1..];
+        let line = [LEAST[0], "supervise"].into_iter().chain(written.iter().copied());
+        let Ok(Cli::Supervise(supervise)) = Cli::read(line) else {
+            panic!("parses")
+        };
+        assert_eq!(supervise.line, written);
+        assert_eq!(supervise.args.inbound.len(), 1);
+        assert!(Cli::read([LEAST[0], "supervise"]).is_err(), "they are needed");
+        let drain = |more: &[&str]| Cli::read([&[LEAST[0], "drain"], more].concat());
+        assert!(matches!(drain(&[]), Ok(Cli::Drain(admin)) if admin.port() == 15000));
+        assert!(drain(&["--admin", "10.1.2.3:15000"]).is_err());
+    }
+
+    #[test]
+    fn capturing_needs_the_pods_own_addresses() {
+        let read = |more: &[&str]| Cli::read([&LEAST[..], more].concat());
+        let capture = ["--capture", "[::]:15006"];
+        let ips = |ips| read(&[&capture[..], &["--pod-ips", ips]].concat());
+        assert!(read(&capture).is_err());
+        let Ok(Cli::Serve(serve)) = ips("10.1.2.3,fd00::3") else {
+            panic!("parses")
+        };
+        assert_eq!(serve.pod_ips.len(), 2);
+        for bad in ["127.0.0.1", "10.1.2.3,::1", "0.0.0.0", "localhost", ""] {
+            assert!(ips(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_init_step_needs_no_other_argument() {
+        let read = |more: &[&str]| match Cli::read([&["sluice-sidecar", "capture"], more].concat()) {
+            Ok(Cli::Capture(settings)) => Some(settings),
+            _ => None,
+        };
+        let plain = read(&[]).expect("parses");
+        assert_eq!((plain.port, plain.exclude.len()), (15_006, 0));
+        let more = ["--port", "15106", "--exclude", "9090", "--exclude", "9100", "--dry-run"];
+        let more = read(&more).expect("parses");
+        assert_eq!((more.port, &more.exclude[..]), (15_106, &[9090, 9100][..]));
+        assert_eq!(more.action, step::Action::Print);
+        for bad in [&["--port", "0"][..], &["--exclude", "65536"], &["--dry-run", "--cleanup"]] {
+            assert!(read(bad).is_none(), "{bad:?}");
         }
     }
 

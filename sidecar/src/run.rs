@@ -8,26 +8,36 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
-use prometheus::{IntCounterVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use sluice_process::{Pages, Shutdown, build, log::Format};
 use tokio::{
     net::TcpListener,
     task::{LocalSet, spawn_local},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin,
+    capture::{origin::Origins, step},
     cli::{self, AccessLog as LogTo, Cli, ControlArgs, LogFormat, ServeArgs},
     control::{self, RootsSource, Settings},
     data::{self, Drained, Plan},
+    drain,
+    listeners::Listeners,
     log::{AccessLog, Writer},
     metrics::Exporter,
+    parent::{self, Parent},
+    probes::{self, Probes},
     shared::{Inbox, Shared, SharedLimits},
     store, supervise,
 };
 
 /// The environment variable with the first roots, where no file is named.
 const ROOTS_VARIABLE: &str = "SLUICE_ROOTS_PEM";
+/// How long requests wait for the last-known-good to be in force.
+const RESTORE: Duration = Duration::from_secs(2);
+/// At the end: how long no request may have come, where the application stays.
+const QUIET: Duration = Duration::from_millis(500);
 /// Requests were cut off at the end of the drain.
 const CUT_OFF: u8 = 3;
 
@@ -41,12 +51,28 @@ pub fn main() -> ExitCode {
             let _ = io::stdout().write_all(&script);
             ExitCode::SUCCESS
         }
-        Cli::Serve(args) => serve(&args),
+        Cli::Serve(args) => logged(args.log_format, || serve(&args)),
+        Cli::Supervise(line) => logged(line.args.log_format, || parent::supervise(&line)),
+        Cli::Drain(admin) => match drain::ask(admin) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("sluice-sidecar: {error}");
+                ExitCode::FAILURE
+            }
+        },
+        Cli::Capture(settings) => match step::run(&settings, io::stdout()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("sluice-sidecar: {error}");
+                ExitCode::FAILURE
+            }
+        },
     }
 }
 
-fn serve(args: &ServeArgs) -> ExitCode {
-    let format = match args.log_format {
+/// Runs with the process log; what goes wrong is its last line.
+fn logged(format: LogFormat, run: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
+    let format = match format {
         LogFormat::Json => Format::Json,
         LogFormat::Text => Format::Text,
     };
@@ -54,22 +80,28 @@ fn serve(args: &ServeArgs) -> ExitCode {
         eprintln!("sluice-sidecar: {error}");
         return ExitCode::FAILURE;
     }
-    match start(args) {
-        Ok(Drained::Whole) => ExitCode::SUCCESS,
-        Ok(Drained::CutOff) => {
+    run().unwrap_or_else(|error| {
+        tracing::error!("{error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    Ok(match start(args)? {
+        Drained::Whole => ExitCode::SUCCESS,
+        Drained::CutOff => {
             tracing::warn!(
                 "requests were still running at the end of --drain-timeout and were cut off"
             );
             ExitCode::from(CUT_OFF)
         }
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    })
 }
 
 fn start(args: &ServeArgs) -> anyhow::Result<Drained> {
+    // First of all: they change how this process lives, and its environment while there is one thread.
+    let parent = Parent::meet()?;
+    let listeners = Listeners::inherit_or_bind(args)?;
     // Before any TLS: with two providers in a build, rustls would not choose.
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
@@ -79,7 +111,7 @@ fn start(args: &ServeArgs) -> anyhow::Result<Drained> {
         .enable_all()
         .build()
         .context("no runtime")?;
-    LocalSet::new().block_on(&runtime, run(args, settings))
+    LocalSet::new().block_on(&runtime, run(args, settings, parent, listeners))
 }
 
 fn settings(args: &ControlArgs) -> anyhow::Result<Settings> {
@@ -105,41 +137,53 @@ fn settings(args: &ControlArgs) -> anyhow::Result<Settings> {
         token_file,
         roots,
         state_dir,
-        build: build::describe(),
+        build: control::build(),
     })
 }
 
 /// Runs until shutdown is asked for, or a data thread or the control side gives up.
-async fn run(args: &ServeArgs, settings: Settings) -> anyhow::Result<Drained> {
-    let shutdown = Shutdown::on_signals().context("signals cannot be listened to")?;
+async fn run(
+    args: &ServeArgs,
+    settings: Settings,
+    parent: Option<Parent>,
+    listeners: Listeners,
+) -> anyhow::Result<Drained> {
+    let Listeners { pages, threads } = listeners;
     let (shared, inbox) = Shared::new(SharedLimits::default());
+    let shutdown = shutdown(args, &shared)?;
     let listening = shared.readiness.condition("listeners");
     let (log, writer) = access_log(args.access_log)?;
-    let registry = registry(&shared, &log)?;
-    let plan = Plan {
-        inbound: args.inbound.clone(),
-        threads: args.data_threads,
-        drain_timeout: args.drain_timeout,
-        log,
-        shutdown: shutdown.clone(),
-    };
-    let pages = bind(args.metrics).await?;
+    let registry = registry(&shared, &log, parent)?;
+    let probes = Probes::from_environment(args, &shared)?;
+    let pages = TcpListener::from_std(pages).context("a bound listener cannot be served")?;
     let debug = bind(args.admin).await?;
-    let mut threads = data::start(&shared, &plan)?;
+    let mut control = Box::pin(control(&shared, inbox, settings, &registry)?);
+    tokio::select! {
+        failed = &mut control => return Err(failed),
+        // Whoever waited in the queue while this process was restarted must not meet an empty configuration.
+        _ = tokio::time::timeout(RESTORE, shared.restored()) => {}
+    }
+    let plan = plan(args, log, shutdown.clone());
+    let mut threads = data::start(&shared, &plan, threads)?;
     drop(plan);
     listening.met();
-    tracing::info!(listening = ?threads.listening, build = build::describe(), "serving");
-    if args.inbound.is_empty() {
+    tracing::info!(listening = ?threads.listening, capture = ?args.capture, build = build::describe(), "serving");
+    if args.inbound.is_empty() && args.capture.is_none() {
         tracing::warn!("no --inbound is given: configuration is held, but no traffic passes here");
     }
+    let (announced, says) = (shutdown.announced(), listening.clone());
+    spawn_local(async move {
+        announced.await;
+        says.unmet("draining");
+    });
 
     let pages_of = Pages::default()
         .health(shared.readiness.clone())
-        .metrics(registry.clone());
+        .metrics(registry.clone())
+        .under(probes::PREFIX, move |name, headers| probes.answer(name, headers));
     // Answered to the very end, so that /readyz can say that this pod drains.
     spawn_local(pages_of.serve(pages, Default::default()));
     spawn_local(admin::serve(debug, Arc::clone(&shared), shutdown.clone()));
-    let mut control = Box::pin(control(&shared, inbox, settings, &registry)?);
 
     let failed = tokio::select! {
         biased;
@@ -159,6 +203,56 @@ async fn run(args: &ServeArgs, settings: Settings) -> anyhow::Result<Drained> {
         writer.finish(Duration::from_secs(1));
     }
     failed.map_or(drained, Err)
+}
+
+/// SIGTERM is the end, or, beside an application, the announcement of it: the end is then that nobody needs this sidecar.
+fn shutdown(args: &ServeArgs, shared: &Arc<Shared>) -> anyhow::Result<Shutdown> {
+    let asked = CancellationToken::new();
+    let (wait, ask) = (args.wait_for_app, asked.clone());
+    let first = move |shutdown: &Shutdown, signal: &str| {
+        if wait {
+            shutdown.drain(signal);
+            ask.cancel();
+        } else {
+            shutdown.begin(signal);
+        }
+    };
+    let shutdown = Shutdown::on_first_signal(first).context("signals cannot be listened to")?;
+    let (ends, shared, longest) = (shutdown.clone(), Arc::clone(shared), args.drain_timeout());
+    for inbound in &args.inbound {
+        shared.apps.reached(inbound.app);
+    }
+    spawn_local(async move {
+        asked.cancelled().await;
+        match tokio::time::timeout(longest, drain::unneeded(&shared)).await {
+            Ok(()) => ends.begin("nothing is in flight and the application is gone"),
+            Err(_) => ends.begin("--drain-timeout has passed"),
+        }
+    });
+    Ok(shutdown)
+}
+
+fn plan(args: &ServeArgs, log: AccessLog, shutdown: Shutdown) -> Plan {
+    // Beside an application that is gone there is nothing to wait for, and the time was spent before.
+    let (quiet, drain_timeout) = if args.wait_for_app {
+        (Duration::ZERO, Duration::from_millis(100))
+    } else {
+        (QUIET, args.drain_timeout())
+    };
+    let listening = [args.admin, args.metrics]
+        .into_iter()
+        .chain(args.capture)
+        .chain(args.inbound.iter().map(|inbound| inbound.listen));
+    let origins = || Origins::new(args.pod_ips.clone(), listening.map(|address| address.port()));
+    Plan {
+        inbound: args.inbound.clone(),
+        pod_ips: args.pod_ips.clone(),
+        capture: args.capture.map(|_| origins()),
+        quiet,
+        drain_timeout,
+        log,
+        shutdown,
+    }
 }
 
 /// The control side and the store task. Either is started again when it panics; the future ends with what cannot be
@@ -200,8 +294,18 @@ fn control(
     })
 }
 
-fn registry(shared: &Arc<Shared>, log: &AccessLog) -> anyhow::Result<Registry> {
+fn registry(
+    shared: &Arc<Shared>,
+    log: &AccessLog,
+    parent: Option<Parent>,
+) -> anyhow::Result<Registry> {
     let registry = Registry::new();
+    let restarts = IntCounter::new(
+        "sluice_worker_restarts_total",
+        "Workers that ended unasked and were started again by process 1.",
+    )?;
+    restarts.inc_by(parent.map_or(0, |parent| parent.restarts));
+    registry.register(Box::new(restarts))?;
     build::register(&registry, "sluice")?;
     registry.register(Box::new(Exporter::new(Arc::clone(shared), log.clone())?))?;
     Ok(registry)

@@ -9,10 +9,12 @@ use sluice_pipeline::{Program, UnitSet, dispatch::VIA_FORWARD};
 use sluice_process::{Clock, Condition, Readiness};
 use sluice_snapshot::{Hash, UnitKind, stream};
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     cache::CacheStore,
     control,
+    drain::Apps,
     limits::Limits,
     metrics::{Metrics, Told},
     nonces::Nonces,
@@ -34,6 +36,8 @@ pub struct Shared {
     pub flights: Flights,
     /// Counters.
     pub metrics: Metrics,
+    /// The application's ports.
+    pub apps: Apps,
     /// The way to the stores.
     pub stores: StoreHandle,
     /// Whether traffic should come: listeners bound, a snapshot applied, not draining.
@@ -41,6 +45,7 @@ pub struct Shared {
     /// The clock of everything that decides.
     pub clock: Clock,
     applied: Condition,
+    restored: CancellationToken,
 }
 
 /// What the control thread takes from: one of each exists.
@@ -70,10 +75,12 @@ impl Shared {
             cache: CacheStore::new(max_cache_bytes),
             flights,
             metrics: Metrics::default(),
+            apps: Apps::default(),
             stores,
             readiness,
             clock: Clock::start(),
             applied,
+            restored: CancellationToken::new(),
         };
         (
             Arc::new(shared),
@@ -82,6 +89,13 @@ impl Shared {
                 store_calls,
             },
         )
+    }
+}
+
+impl Shared {
+    /// Waits until a last-known-good is in force, or there is none.
+    pub async fn restored(&self) {
+        self.restored.cancelled().await;
     }
 }
 
@@ -99,8 +113,12 @@ impl control::DataPlane for Shared {
         self.applied.met();
     }
 
-    fn report(&self) -> stream::Report {
-        self.metrics.report(|limit| {
+    fn restored(&self) {
+        self.restored.cancel();
+    }
+
+    fn report(&self, told: &mut Told) -> stream::Report {
+        self.metrics.report(told, |limit| {
             let (by, overshoot_ppm) = self.limits.observed(limit);
             (by.name(), overshoot_ppm)
         })

@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use sluice_pipeline::Program;
 use sluice_snapshot::{
-    Feature, MAX_MESSAGE_BYTES, Version,
+    MAX_MESSAGE_BYTES, Version,
     stream::{self, config_client::ConfigClient, down, up},
 };
 use tokio::{net::TcpStream, sync::mpsc};
@@ -18,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming, transport::Endpoint};
 
 use super::{
-    DataPlane, Metrics, Settings,
+    DataPlane, Metrics, Settings, abilities,
     identity::{self, Certificate, IdentityError, Proof, Roots, TokenFile},
     last_known_good::{LastKnownGood, LastKnownGoodError},
     principal::Principal,
@@ -137,9 +137,7 @@ impl Client {
         let (outgoing, receiver) = mpsc::channel(16);
         let hello = stream::Hello {
             build: self.settings.build.clone(),
-            features: Feature::ALL
-                .map(|feature| feature.name().to_owned())
-                .to_vec(),
+            features: abilities::features(),
             held: self.snapshot.held(),
         };
         // The channel is new and has room.
@@ -159,9 +157,9 @@ impl Client {
         if self.certificate.renew_at().is_none() {
             self.send(&outgoing, up::Kind::Csr(self.certificate.request()?))
                 .await?;
-        let mut told = Told::default();
         }
         let mut pending = Pending::default();
+        let mut told = Told::default();
         let mut report = tokio::time::interval(REPORT);
         report.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

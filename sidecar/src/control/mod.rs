@@ -1,6 +1,7 @@
 //! The control thread's side of the sidecar: the stream from the operator, what is held, the last-known-good. It decides
 //! nothing about requests; it hands compiled programs to the data plane and carries its reports back.
 
+mod abilities;
 mod client;
 mod identity;
 mod last_known_good;
@@ -14,13 +15,14 @@ use sluice_pipeline::Program;
 use sluice_snapshot::stream;
 use tokio::sync::mpsc;
 
+pub use abilities::build;
 pub use identity::{IdentityError, RootsSource};
 pub use metrics::Metrics;
 
-/// What the control side is told at start.
-#[derive(Debug, Clone)]
 use crate::metrics::Told;
 
+/// What the control side is told at start.
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// `host:port` of the operator's stream server.
     pub operator: String,
@@ -42,8 +44,10 @@ pub trait DataPlane: Send + Sync + 'static {
     fn current(&self) -> Arc<Program>;
     /// Puts a program in force, whole.
     fn install(&self, program: Program, set: &sluice_pipeline::UnitSet);
-    /// Counters since the start, for scaling and fleet facts.
-    fn report(&self) -> stream::Report;
+    /// Whatever was kept from before is in force by now, or is of no use.
+    fn restored(&self);
+    /// What a stream reports next, for scaling and fleet facts; `told` is what it reported so far.
+    fn report(&self, told: &mut Told) -> stream::Report;
 }
 
 /// Serves from the last-known-good if there is one, then follows the operator for as long as the process lives. A
@@ -56,6 +60,7 @@ pub async fn run(
 ) -> Result<(), IdentityError> {
     let mut client = client::Client::new(settings, Arc::clone(&plane), metrics, settled)?;
     client.restore();
+    plane.restored();
     let mut backoff = Backoff::default();
     loop {
         let end = client.session().await;

@@ -21,6 +21,7 @@ use super::{
     body::{Body, Meter, Passing, RequestBody},
     facts::RequestFacts,
     headers,
+    knock::Knock,
     placement::{OnShard, Place},
     record::{Settle, Upstream},
     request::is_http2,
@@ -218,6 +219,7 @@ async fn send(
 ) -> Result<Answered, UpstreamError> {
     let thread = Rc::clone(&settle.thread);
     let mut tries = 1;
+    let mut knock = Knock::until(deadline_ms);
     let mut address = match towards {
         Towards::App(address) | Towards::Backend(_, address) => *address,
     };
@@ -235,12 +237,19 @@ async fn send(
             .send(address, towards.protocol(), request, deadline_ms)
             .await
         {
-            Ok(answered) => return Ok(answered),
+            Ok(answered) => {
+                if let Towards::App(app) = towards {
+                    thread.reached(*app);
+                }
+                return Ok(answered);
+            }
             Err(error) => error,
         };
-        match towards {
+        match (towards, &error) {
+            (Towards::App(_), UpstreamError::Connect(_, cause))
+                if request.is_some() && Box::pin(knock.again(&thread, cause)).await => {}
             // Still in its place: not a byte was sent.
-            Towards::Backend(backend, _)
+            (Towards::Backend(backend, _), _)
                 if request.is_some()
                     && tries < MAX_TRIES
                     && !matches!(error, UpstreamError::Timeout(_)) =>

@@ -9,6 +9,7 @@ mod dice;
 mod facts;
 mod forward;
 mod headers;
+mod knock;
 mod passthrough;
 mod placement;
 mod record;

@@ -338,7 +338,9 @@ mod tests {
         let (shared, _inbox) = Shared::new(SharedLimits::default());
         let plan = Plan {
             inbound: Vec::new(),
-            threads: 1,
+            pod_ips: Vec::new(),
+            capture: None,
+            quiet: std::time::Duration::ZERO,
             drain_timeout: std::time::Duration::ZERO,
             log: AccessLog::off(),
             shutdown: Shutdown::default(),

@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
     thread::JoinHandle,
@@ -11,31 +11,36 @@ use std::{
 };
 
 use sluice_process::{Clock, Shutdown};
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{net::TcpListener, sync::mpsc, task::LocalSet};
 
-use super::{deadline::Ticker, dice::Dice, serve, upstream};
+use super::{
+    deadline::Ticker,
+    dice::Dice,
+    serve::{self, Entrance},
+    upstream,
+};
 use crate::{
+    capture::origin::Origins,
     cli::Inbound,
+    listeners::ThreadListeners,
     log::{AccessLog, ThreadLog},
     metrics::ThreadTally,
     shared::Shared,
     tokens::Tokens,
 };
 
-/// Connections the kernel keeps for a listener until they are accepted.
-const BACKLOG: i32 = 4096;
-/// While draining: how long no request may have come before the thread ends. New connections are still accepted, for
-/// those who have not heard yet that this pod goes away.
-const QUIET: Duration = Duration::from_millis(500);
-
 /// What the data threads are to do.
 #[derive(Clone)]
 pub struct Plan {
     /// The ports to serve.
     pub inbound: Vec<Inbound>,
-    /// How many threads.
-    pub threads: u16,
+    /// The pod's own addresses: where a listener on all addresses is reached.
+    pub pod_ips: Vec<IpAddr>,
+    /// Whom redirected connections are for, where they are taken.
+    pub capture: Option<Origins>,
+    /// At the end: how long no request may have come before a thread ends. New connections are still accepted, for those
+    /// who have not heard yet that this pod goes away.
+    pub quiet: Duration,
     /// How long requests may take to end once shutdown has begun.
     pub drain_timeout: Duration,
     /// Where access log lines go.
@@ -44,23 +49,10 @@ pub struct Plan {
     pub shutdown: Shutdown,
 }
 
-/// Listeners that could not be had.
+/// The system gives no thread.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The address cannot be bound.
-    #[error(
-        "cannot listen on {address}: {cause}; is another process there, or the address not of this machine?"
-    )]
-    Bind {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        cause: std::io::Error,
-    },
-    /// The system gives no thread or no runtime.
-    #[error("cannot start a data thread: {0}")]
-    Thread(std::io::Error),
-}
+#[error("cannot start a data thread: {0}; is the limit of processes reached?")]
+pub struct StartError(std::io::Error);
 
 /// Data threads that run.
 pub struct Running {
@@ -101,8 +93,11 @@ pub struct Thread {
     pub shutdown: Shutdown,
     /// Own listeners: an endpoint with such an address is this pod.
     own: HashMap<SocketAddr, Inbound>,
+    /// An endpoint that is captured here is this pod too.
+    captured: Option<Origins>,
     waiting: Rc<Cell<usize>>,
     last_request_us: Cell<u64>,
+    last_app: Cell<Option<SocketAddr>>,
 }
 
 /// A place among the requests that wait for a move; free again when dropped.
@@ -126,13 +121,11 @@ impl Thread {
             log: ThreadLog::new(plan.log.clone()),
             tally: shared.metrics.thread(),
             shutdown: plan.shutdown.clone(),
-            own: plan
-                .inbound
-                .iter()
-                .map(|inbound| (inbound.listen, *inbound))
-                .collect(),
+            own: own(plan),
+            captured: plan.capture.clone(),
             waiting: Rc::default(),
             last_request_us: Cell::new(0),
+            last_app: Cell::new(None),
             shared,
         })
     }
@@ -144,7 +137,8 @@ impl Thread {
 
     /// Whether an endpoint is this pod itself; with its application.
     pub fn own(&self, endpoint: SocketAddr) -> Option<Inbound> {
-        self.own.get(&endpoint).copied()
+        let captured = || self.captured.as_ref()?.own(endpoint);
+        self.own.get(&endpoint).copied().or_else(captured)
     }
 
     /// A place among those that wait, of which there are `most`.
@@ -161,6 +155,13 @@ impl Thread {
         self.last_request_us.set(now_us);
     }
 
+    /// Notes that the application answers there.
+    pub fn reached(&self, app: SocketAddr) {
+        if self.last_app.replace(Some(app)) != Some(app) {
+            self.shared.apps.reached(app);
+        }
+    }
+
     /// The background tasks of the thread.
     fn start_tasks(self: &Rc<Self>) {
         tokio::task::spawn_local(self.ticker.clone().run());
@@ -169,19 +170,33 @@ impl Thread {
     }
 
     /// Whether nothing is left to do.
-    fn is_quiet(&self, since_us: u64) -> bool {
+    fn is_quiet(&self, since_us: u64, quiet: Duration) -> bool {
         let last = self.last_request_us.get().max(since_us);
         let quiet_us = self.clock().now_us().saturating_sub(last);
-        self.tally.in_flight() == 0 && u128::from(quiet_us) >= QUIET.as_micros()
+        self.tally.in_flight() == 0 && u128::from(quiet_us) >= quiet.as_micros()
     }
 
-    /// Waits until nothing is left to do.
-    async fn drained(&self) {
+    /// Waits until nothing is left to do, and nothing has come for a while.
+    async fn drained(&self, quiet: Duration) {
         let since_us = self.clock().now_us();
-        while !self.is_quiet(since_us) {
+        while !self.is_quiet(since_us, quiet) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// The addresses at which the plan's listeners are reached.
+fn own(plan: &Plan) -> HashMap<SocketAddr, Inbound> {
+    let reached = |listen: SocketAddr| {
+        let at_all = listen.ip().is_unspecified();
+        let others = plan.pod_ips.iter().filter(move |_| at_all);
+        let others = others.map(move |ip| SocketAddr::new(*ip, listen.port()));
+        others.chain([listen])
+    };
+    plan.inbound
+        .iter()
+        .flat_map(|inbound| reached(inbound.listen).map(|address| (address, *inbound)))
+        .collect()
 }
 
 /// Says that its thread ends, in a panic too.
@@ -194,37 +209,32 @@ impl Drop for Farewell {
     }
 }
 
-/// Binds every listener of every thread, then starts the threads: either all of them serve, or none.
-pub fn start(shared: &Arc<Shared>, plan: &Plan) -> Result<Running, StartError> {
+/// Starts one thread for each entry of `listeners`.
+pub fn start(
+    shared: &Arc<Shared>,
+    plan: &Plan,
+    listeners: Vec<ThreadListeners>,
+) -> Result<Running, StartError> {
     let mut plan = plan.clone();
-    let mut sockets: Vec<Vec<Socket>> = Vec::new();
-    for index in 0..plan.threads.max(1) {
-        let mut bound = Vec::new();
-        for inbound in &mut plan.inbound {
-            let bind = |address| bind(address).map_err(|cause| StartError::Bind { address, cause });
-            let socket = bind(inbound.listen)?;
-            if index == 0 {
-                let local = socket
-                    .local_addr()
-                    .ok()
-                    .and_then(|address| address.as_socket());
-                inbound.listen = local.unwrap_or(inbound.listen);
-            }
-            bound.push(socket);
-        }
-        sockets.push(bound);
+    for (inbound, socket) in plan
+        .inbound
+        .iter_mut()
+        .zip(listeners.iter().flat_map(|thread| &thread.inbound))
+    {
+        // The system may have chosen the port.
+        inbound.listen = socket.local_addr().unwrap_or(inbound.listen);
     }
     let (farewell, ended) = mpsc::unbounded_channel();
     let mut threads = Vec::new();
-    for (index, sockets) in sockets.into_iter().enumerate() {
+    for (index, listeners) in listeners.into_iter().enumerate() {
         let (shared, plan) = (Arc::clone(shared), plan.clone());
         let farewell = Farewell(farewell.clone());
         let body = move || {
             let _farewell = farewell;
-            run(&shared, &plan, sockets)
+            run(&shared, &plan, listeners)
         };
         let builder = std::thread::Builder::new().name(format!("data-{index}"));
-        threads.push(builder.spawn(body).map_err(StartError::Thread)?);
+        threads.push(builder.spawn(body).map_err(StartError)?);
     }
     Ok(Running {
         left: threads.len(),
@@ -269,22 +279,7 @@ impl Running {
     }
 }
 
-/// Every data thread has a socket of its own for each port: the kernel spreads the connections.
-fn bind(address: SocketAddr) -> std::io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket)
-}
-
-fn run(shared: &Arc<Shared>, plan: &Plan, sockets: Vec<Socket>) -> Drained {
+fn run(shared: &Arc<Shared>, plan: &Plan, listeners: ThreadListeners) -> Drained {
     // Without a runtime this thread cannot serve: its end ends the process.
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -297,16 +292,23 @@ fn run(shared: &Arc<Shared>, plan: &Plan, sockets: Vec<Socket>) -> Drained {
     tasks.block_on(&runtime, async {
         let thread = Thread::new(Arc::clone(shared), plan);
         thread.start_tasks();
-        for (socket, inbound) in sockets.into_iter().zip(&plan.inbound) {
-            match TcpListener::from_std(socket.into()) {
+        let ThreadListeners { inbound, capture } = listeners;
+        let ports = plan.inbound.iter().copied().map(Entrance::Port);
+        let captured = plan.capture.clone().map(Entrance::Capture);
+        for (socket, entrance) in inbound
+            .into_iter()
+            .zip(ports)
+            .chain(capture.into_iter().zip(captured))
+        {
+            match TcpListener::from_std(socket) {
                 Ok(listener) => {
-                    tokio::task::spawn_local(serve::accept(Rc::clone(&thread), listener, *inbound));
+                    tokio::task::spawn_local(serve::accept(Rc::clone(&thread), listener, entrance));
                 }
                 Err(error) => panic!("a bound listener cannot be served: {error}"),
             }
         }
         plan.shutdown.begun().await;
-        let drained = tokio::time::timeout(plan.drain_timeout, thread.drained()).await;
+        let drained = tokio::time::timeout(plan.drain_timeout, thread.drained(plan.quiet)).await;
         thread.log.flush();
         if drained.is_ok() {
             Drained::Whole
@@ -314,4 +316,36 @@ fn run(shared: &Arc<Shared>, plan: &Plan, sockets: Vec<Socket>) -> Drained {
             Drained::CutOff
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared::SharedLimits;
+
+    #[test]
+    fn an_endpoint_of_this_pod_is_no_other_pod() {
+        let at = |text: &str| -> SocketAddr { text.parse().expect("an address") };
+        let pod_ips: Vec<IpAddr> = vec![[10, 1, 2, 3].into()];
+        let moved = Inbound {
+            listen: at("0.0.0.0:15100"),
+            app: at("10.1.2.3:8080"),
+        };
+        let plan = Plan {
+            inbound: vec![moved],
+            capture: Some(Origins::new(pod_ips.clone(), [15_100])),
+            pod_ips,
+            quiet: Duration::ZERO,
+            drain_timeout: Duration::ZERO,
+            log: AccessLog::off(),
+            shutdown: Shutdown::default(),
+        };
+        let (shared, _inbox) = Shared::new(SharedLimits::default());
+        let thread = Thread::new(shared, &plan);
+        let app = |endpoint| thread.own(at(endpoint)).map(|inbound| inbound.app);
+        assert_eq!(app("10.1.2.3:15100"), Some(moved.app));
+        assert_eq!(app("10.1.2.3:9000"), Some(at("10.1.2.3:9000")));
+        assert_eq!(app("10.1.2.4:15100"), None);
+        assert_eq!(app("10.1.2.3:15006"), None);
+    }
 }

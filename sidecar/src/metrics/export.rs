@@ -12,7 +12,7 @@ use prometheus::{
 use sluice_snapshot::unit::ObjectRef;
 
 use super::{BOUNDS_US, CacheEvent, LimitTally, RuleTally, Tally, ThreadTally, UpstreamFailure};
-use crate::{log::AccessLog, shared::Shared};
+use crate::{capture::origin::Refused, log::AccessLog, shared::Shared};
 
 /// Shows the counters to Prometheus.
 pub struct Exporter {
@@ -57,6 +57,13 @@ impl Collector for Exporter {
                 .sum();
             counter(&[("failure", failure.name())], count)
         });
+        let refused = Refused::ALL.map(|refused| {
+            let count = threads
+                .iter()
+                .map(|thread| thread.capture_refused[refused as usize].load(Ordering::Relaxed))
+                .sum();
+            counter(&[("reason", refused.name())], count)
+        });
         let plain =
             |name, help, count| family(name, help, MetricType::COUNTER, vec![counter(&[], count)]);
         families.extend([
@@ -70,6 +77,28 @@ impl Collector for Exporter {
                 "sluice_connections_total",
                 "Connections that were accepted.",
                 sum(|t| t.connections.load(Ordering::Relaxed)),
+            ),
+            plain(
+                "sluice_captured_connections_total",
+                "Redirected connections that were led to their application.",
+                sum(|t| t.captured.load(Ordering::Relaxed)),
+            ),
+            family(
+                "sluice_capture_refused_total",
+                "Connections to the capture port that were for no application, by reason.",
+                MetricType::COUNTER,
+                refused.to_vec(),
+            ),
+            plain(
+                "sluice_passed_connections_total",
+                "Connections to ports without a route, whose bytes pass as they are.",
+                sum(|t| t.passed.load(Ordering::Relaxed)),
+            ),
+            family(
+                "sluice_passing_connections",
+                "Connections to ports without a route that are open.",
+                MetricType::GAUGE,
+                vec![gauge(sum(|t| t.passing.load(Ordering::Relaxed)))],
             ),
             plain(
                 "sluice_panics_total",

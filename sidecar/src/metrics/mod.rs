@@ -16,6 +16,8 @@ use sluice_snapshot::{UnitName, stream, unit::ObjectRef};
 
 pub use export::Exporter;
 
+use crate::capture::origin::Refused;
+
 /// Upper bounds of the duration histogram, in microseconds.
 const BOUNDS_US: [u64; 14] = [
     250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
@@ -83,8 +85,6 @@ pub struct Metrics {
     threads: Mutex<Vec<Arc<ThreadTally>>>,
 }
 
-/// The counters of one data thread: the lock is its own but for scrapes.
-#[derive(Debug, Default)]
 /// What a stream's reports have told so far: they count from its beginning. The first report begins it.
 #[derive(Debug, Default)]
 pub struct Told {
@@ -97,11 +97,17 @@ pub struct Told {
 /// Durations by bucket, not cumulative; the last is above all bounds.
 type Durations = [u64; BOUNDS_US.len() + 1];
 
+/// The counters of one data thread: the lock is its own but for scrapes.
+#[derive(Debug, Default)]
 pub struct ThreadTally {
     begun: AtomicU64,
     ended: AtomicU64,
     panics: AtomicU64,
     connections: AtomicU64,
+    captured: AtomicU64,
+    capture_refused: [AtomicU64; Refused::ALL.len()],
+    passed: AtomicU64,
+    passing: AtomicU64,
     upstream: [AtomicU64; UpstreamFailure::ALL.len()],
     by_object: Mutex<Tally>,
 }
@@ -196,6 +202,21 @@ impl ThreadTally {
         self.connections.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A connection came to the capture port, and was for this application or for none.
+    pub fn captured<T>(&self, led: Result<T, Refused>) {
+        match led {
+            Ok(_) => self.captured.fetch_add(1, Ordering::Relaxed),
+            Err(refused) => self.capture_refused[refused as usize].fetch_add(1, Ordering::Relaxed),
+        };
+    }
+
+    /// A connection whose bytes pass as they are, until the guard is dropped.
+    pub fn passing(&self) -> Passing<'_> {
+        self.passed.fetch_add(1, Ordering::Relaxed);
+        self.passing.fetch_add(1, Ordering::Relaxed);
+        Passing(self)
+    }
+
     /// An upstream gave no answer.
     pub fn upstream(&self, failure: UpstreamFailure) {
         self.upstream[failure as usize].fetch_add(1, Ordering::Relaxed);
@@ -211,6 +232,16 @@ impl ThreadTally {
         self.by_object
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection whose bytes pass as they are.
+#[derive(Debug)]
+pub struct Passing<'t>(&'t ThreadTally);
+
+impl Drop for Passing<'_> {
+    fn drop(&mut self) {
+        self.0.passing.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -351,12 +382,27 @@ impl Metrics {
                 }
             })
         });
+        let Told { base, buckets } = told;
+        if base.is_none() {
+            *buckets = all.buckets;
+        }
+        let base = *base.get_or_insert(all.total());
+        let former = std::mem::replace(buckets, all.buckets);
+        let interval: Vec<u64> = std::iter::zip(all.buckets, former)
+            .map(|(now, former)| now.saturating_sub(former))
+            .collect();
         stream::Report {
             requests: all.total().saturating_sub(base),
             in_flight: self.in_flight(),
             latency_p95_us: percentile(&interval, 95),
             limits: limits.collect(),
         }
+    }
+
+    /// Connections without a route that are open, of all threads.
+    pub fn passing(&self) -> u64 {
+        let passing = |thread: &Arc<ThreadTally>| thread.passing.load(Ordering::Relaxed);
+        self.lock().iter().map(passing).sum()
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<ThreadTally>>> {
@@ -382,15 +428,6 @@ impl Metrics {
                 } in limits
                 {
                     let limit = entry(&mut sum.limits, object, name, 0);
-        let Told { base, buckets } = told;
-        if base.is_none() {
-            *buckets = all.buckets;
-        }
-        let base = *base.get_or_insert(all.total());
-        let former = std::mem::replace(buckets, all.buckets);
-        let interval: Vec<u64> = std::iter::zip(all.buckets, former)
-            .map(|(now, former)| now.saturating_sub(former))
-            .collect();
                     limit.admitted += admitted;
                     limit.refused += refused;
                     limit.shadowed += shadowed;
@@ -456,6 +493,24 @@ mod tests {
     }
 
     #[test]
+    fn latency_is_of_the_last_interval_and_requests_count_on() {
+        let (metrics, mut told) = (Metrics::default(), Told::default());
+        let thread = metrics.thread();
+        let mut report = |count, duration_us| {
+            for _ in 0..count {
+                thread.begin();
+                thread.end(None, &ended(200, duration_us));
+            }
+            let report = metrics.report(&mut told, |_| ("Local", 0));
+            (report.requests, report.latency_p95_us)
+        };
+        assert_eq!(report(0, 0), (0, 0));
+        assert_eq!(report(1000, 400_000), (1000, 500_000));
+        assert_eq!(report(10, 900), (1010, 1000), "the slow ones are over");
+        assert_eq!(report(0, 0), (1010, 0), "nothing ended");
+    }
+
+    #[test]
     fn a_percentile_is_the_bound_of_its_bucket() {
         assert_eq!(percentile(&[0; 15], 95), 0);
         let mut buckets = [0; 15];
@@ -483,21 +538,3 @@ mod tests {
         assert_eq!((sum.total(), sum.reasons["limit-exceeded"]), (2, 2));
     }
 }
-    #[test]
-    fn latency_is_of_the_last_interval_and_requests_count_on() {
-        let (metrics, mut told) = (Metrics::default(), Told::default());
-        let thread = metrics.thread();
-        let mut report = |count, duration_us| {
-            for _ in 0..count {
-                thread.begin();
-                thread.end(None, &ended(200, duration_us));
-            }
-            let report = metrics.report(&mut told, |_| ("Local", 0));
-            (report.requests, report.latency_p95_us)
-        };
-        assert_eq!(report(0, 0), (0, 0));
-        assert_eq!(report(1000, 400_000), (1000, 500_000));
-        assert_eq!(report(10, 900), (1010, 1000), "the slow ones are over");
-        assert_eq!(report(0, 0), (1010, 0), "nothing ended");
-    }
-

@@ -21,6 +21,7 @@ const METRICS_PORT: u16 = 15_020;
 /// How to start a sidecar; [`Sidecar::options`] has the defaults.
 #[derive(Debug, Clone)]
 pub struct SidecarOptions {
+    program: String,
     name: String,
     ip: Ipv4Addr,
     inbound: Vec<(SocketAddr, SocketAddr)>,
@@ -30,6 +31,8 @@ pub struct SidecarOptions {
     state_dir: PathBuf,
     data_threads: usize,
     admin: SocketAddr,
+    supervised: bool,
+    before: Vec<String>,
     extra: Vec<String>,
     env: Vec<(String, String)>,
 }
@@ -54,6 +57,7 @@ impl Sidecar {
     /// its own, which a restart with the same options finds again.
     pub fn options(world: &World, name: &str, ip: Ipv4Addr) -> Result<SidecarOptions> {
         Ok(SidecarOptions {
+            program: "sluice-sidecar".into(),
             name: name.into(),
             ip,
             inbound: vec![((ip, PORT).into(), (ip, APP_PORT).into())],
@@ -63,6 +67,8 @@ impl Sidecar {
             state_dir: world.folder(&format!("state-{name}"))?,
             data_threads: 2,
             admin: (Ipv4Addr::LOCALHOST, world.port()).into(),
+            supervised: false,
+            before: Vec::new(),
             extra: Vec::new(),
             env: Vec::new(),
         })
@@ -108,6 +114,12 @@ impl Sidecar {
 }
 
 impl SidecarOptions {
+    /// Another build of it, by the name of its program.
+    pub fn program(mut self, name: &str) -> Self {
+        self.program = name.into();
+        self
+    }
+
     /// The operator to connect to.
     pub fn operator(mut self, address: SocketAddr) -> Self {
         self.operator = Some(address);
@@ -155,6 +167,20 @@ impl SidecarOptions {
         self
     }
 
+    /// As process 1 of a pod's container: a parent that restarts its worker.
+    pub fn supervised(self) -> Self {
+        Self {
+            supervised: true,
+            ..self
+        }
+    }
+
+    /// Has another program start it: its words, to which the sidecar's own line is added.
+    pub fn started_by(mut self, words: &[&str]) -> Self {
+        self.before = words.iter().map(ToString::to_string).collect();
+        self
+    }
+
     /// Any other flag.
     pub fn arg(mut self, arg: impl Into<String>) -> Self {
         self.extra.push(arg.into());
@@ -170,6 +196,7 @@ impl SidecarOptions {
     /// Starts it. It is not waited for: see [`Sidecar::ready`].
     pub fn start(&self, world: &World) -> Result<Sidecar> {
         let Self {
+            program,
             name,
             ip,
             inbound,
@@ -179,11 +206,24 @@ impl SidecarOptions {
             state_dir,
             data_threads,
             admin,
+            supervised,
+            before,
             extra,
             env,
         } = self;
         let metrics = SocketAddr::from((*ip, METRICS_PORT));
-        let mut command = Command::new(binary("sluice-sidecar")?);
+        let program = binary(program)?;
+        let mut command = match before.split_first() {
+            None => Command::new(program),
+            Some((first, more)) => {
+                let mut command = Command::new(first);
+                command.args(more).arg(program);
+                command
+            }
+        };
+        if *supervised {
+            command.arg("supervise");
+        }
         for (listen, app) in inbound {
             command.args(["--inbound", &format!("{listen}={app}")]);
         }

@@ -2,8 +2,10 @@
 //! concern; this file lists them.
 
 mod broken;
+mod capture;
 mod changes;
 mod clients;
+mod drain;
 mod global_limit;
 mod house;
 mod identities;
@@ -11,5 +13,8 @@ mod manifests;
 mod moves;
 mod operator_away;
 mod place;
+mod probes;
 mod reasons;
+mod sidecar_too_old;
 mod store_away;
+mod supervise;

@@ -108,8 +108,8 @@ pub struct Place<'w> {
 pub struct Pod {
     /// Its name.
     pub name: String,
-    /// Its application, which runs as long as the pod.
-    _app: App,
+    /// Its application.
+    pub app: App,
     /// Its sidecar.
     pub sidecar: Sidecar,
     options: SidecarOptions,
@@ -152,7 +152,7 @@ impl Place<'_> {
         let sidecar = options.start(self.world)?;
         Ok(Pod {
             name,
-            _app: app,
+            app,
             sidecar,
             options,
         })
@@ -225,6 +225,19 @@ impl Place<'_> {
     pub async fn restart_operator(&mut self) -> Result<()> {
         self.operator = self.options.start(self.world)?;
         self.operator.ready(seconds(PATIENCE)).await
+    }
+
+    /// Starts the sidecar of a pod again, with the same state and other options, and waits for it.
+    pub async fn change_sidecar(
+        &mut self,
+        pod: usize,
+        change: impl FnOnce(SidecarOptions) -> SidecarOptions,
+    ) -> Result<()> {
+        let pod = &mut self.pods[pod];
+        pod.sidecar.process.kill();
+        pod.options = change(pod.options.clone());
+        pod.sidecar = pod.options.start(self.world)?;
+        pod.sidecar.ready(seconds(PATIENCE)).await
     }
 
     /// Starts the sidecar of a pod again, with the same state; it is not waited for.

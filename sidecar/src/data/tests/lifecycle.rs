@@ -56,6 +56,24 @@ async fn draining_lets_requests_end_and_closes_what_is_idle() {
 }
 
 #[tokio::test]
+async fn an_announced_end_is_told_by_every_answer_and_closes_nothing_else() {
+    let origin = Origin::start(|_, _| Reply::ok("")).await;
+    let rig = Rig::with(origin.address, vec![rule("all", "/")], Vec::new());
+    let mut idle = rig.client().await;
+    assert_eq!(idle.ask("GET", "/", &[]).await.header("connection"), None);
+    rig.shutdown.drain("test");
+    for path in ["/", "/nowhere%"] {
+        let mut new = rig.client().await;
+        let told = new.ask("GET", path, &[]).await;
+        assert_eq!(told.header("connection"), Some("close"), "{path}");
+        assert!(new.is_closed().await);
+    }
+    let told = idle.ask("GET", "/", &[]).await;
+    assert_eq!((told.status, told.header("connection")), (200, Some("close")));
+    assert!(idle.is_closed().await);
+}
+
+#[tokio::test]
 async fn a_client_that_goes_away_is_settled_and_logged() {
     let origin = Origin::start(|_, _| Reply::Silence).await;
     let rig = Rig::with(origin.address, vec![rule("all", "/")], Vec::new());

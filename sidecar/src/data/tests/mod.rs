@@ -5,6 +5,7 @@ mod cache;
 mod client;
 mod lifecycle;
 mod origin;
+mod own_app;
 mod phases;
 mod rig;
 mod routing;

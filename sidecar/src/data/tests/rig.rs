@@ -38,6 +38,7 @@ use super::{
 use crate::{
     cli,
     control::DataPlane,
+    listeners::bind_threads,
     log::AccessLog,
     shared::{Inbox, Shared, SharedLimits},
 };
@@ -76,12 +77,16 @@ impl Rig {
                 listen: SocketAddr::from(([127, 0, 0, 1], 0)),
                 app,
             }],
-            threads: 2,
+            pod_ips: Vec::new(),
+            capture: None,
+            quiet: Duration::from_millis(500),
             drain_timeout: Duration::from_secs(10),
             log: access,
             shutdown: shutdown.clone(),
         };
-        let running = start(&shared, &plan).expect("starts");
+        let listen: Vec<_> = plan.inbound.iter().map(|inbound| inbound.listen).collect();
+        let sockets = bind_threads(&listen, None, 2).expect("binds");
+        let running = start(&shared, &plan, sockets).expect("starts");
         let address = running.listening[0];
         Self {
             shared,

@@ -85,7 +85,8 @@ impl Outgoing {
                 draft.push(Item::Manifest(list));
             }
             let with_identity = is_new || told.placed != own.placed;
-            draft.push(Item::Session(wire::session(own, with_identity, now)));
+            let session = wire::session(own, with_identity, now);
+            draft.push(Item::Session(Box::new(session)));
             let acked = own.record.acked.as_ref();
             told.list = acked.map(|acked| acked.version.clone());
             (told.version, told.placed) = (own.version, own.placed);
@@ -121,7 +122,7 @@ fn list_of(
 enum Item {
     Gone(u64),
     Manifest(proto::Manifest),
-    Session(proto::Session),
+    Session(Box<proto::Session>),
     Load(proto::Load),
 }
 
@@ -166,7 +167,7 @@ impl Draft {
         match item {
             Item::Gone(id) => self.current.gone.push(id),
             Item::Manifest(manifest) => self.current.manifests.push(manifest),
-            Item::Session(session) => self.current.sessions.push(session),
+            Item::Session(session) => self.current.sessions.push(*session),
             Item::Load(load) => self.current.loads.push(load),
         }
     }

@@ -1,6 +1,12 @@
 //! The command line: what is local to the machine is an argument here, what is policy comes over the stream.
 
-use std::{ffi::OsString, net::{IpAddr, SocketAddr}, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    ffi::OsString,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use clap::{Arg, Args, Command, FromArgMatches, ValueEnum};
 use clap_complete::Shell;
@@ -332,9 +338,9 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
 
 /// An address of a pod: an application bound to loopback is for the pod's own containers.
 fn pod_ip(text: &str) -> Result<IpAddr, String> {
-    let address: IpAddr = text
-        .parse()
-        .map_err(|_| format!("{text:?} is no IP address; expected status.podIPs, like 10.1.2.3,fd00::3"))?;
+    let address: IpAddr = text.parse().map_err(|_| {
+        format!("{text:?} is no IP address; expected status.podIPs, like 10.1.2.3,fd00::3")
+    })?;
     if address.is_loopback() || address.is_unspecified() {
         Err(format!("{address} is no address of a pod"))
     } else {
@@ -448,13 +454,18 @@ mod tests {
     #[test]
     fn a_supervisor_hands_its_arguments_on_as_they_are() {
         let written = &LEAST[1..];
-        let line = [LEAST[0], "supervise"].into_iter().chain(written.iter().copied());
+        let line = [LEAST[0], "supervise"]
+            .into_iter()
+            .chain(written.iter().copied());
         let Ok(Cli::Supervise(supervise)) = Cli::read(line) else {
             panic!("parses")
         };
         assert_eq!(supervise.line, written);
         assert_eq!(supervise.args.inbound.len(), 1);
-        assert!(Cli::read([LEAST[0], "supervise"]).is_err(), "they are needed");
+        assert!(
+            Cli::read([LEAST[0], "supervise"]).is_err(),
+            "they are needed"
+        );
         let drain = |more: &[&str]| Cli::read([&[LEAST[0], "drain"], more].concat());
         assert!(matches!(drain(&[]), Ok(Cli::Drain(admin)) if admin.port() == 15000));
         assert!(drain(&["--admin", "10.1.2.3:15000"]).is_err());
@@ -477,17 +488,30 @@ mod tests {
 
     #[test]
     fn the_init_step_needs_no_other_argument() {
-        let read = |more: &[&str]| match Cli::read([&["sluice-sidecar", "capture"], more].concat()) {
+        let read = |more: &[&str]| match Cli::read([&["sluice-sidecar", "capture"], more].concat())
+        {
             Ok(Cli::Capture(settings)) => Some(settings),
             _ => None,
         };
         let plain = read(&[]).expect("parses");
         assert_eq!((plain.port, plain.exclude.len()), (15_006, 0));
-        let more = ["--port", "15106", "--exclude", "9090", "--exclude", "9100", "--dry-run"];
+        let more = [
+            "--port",
+            "15106",
+            "--exclude",
+            "9090",
+            "--exclude",
+            "9100",
+            "--dry-run",
+        ];
         let more = read(&more).expect("parses");
         assert_eq!((more.port, &more.exclude[..]), (15_106, &[9090, 9100][..]));
         assert_eq!(more.action, step::Action::Print);
-        for bad in [&["--port", "0"][..], &["--exclude", "65536"], &["--dry-run", "--cleanup"]] {
+        for bad in [
+            &["--port", "0"][..],
+            &["--exclude", "65536"],
+            &["--dry-run", "--cleanup"],
+        ] {
             assert!(read(bad).is_none(), "{bad:?}");
         }
     }

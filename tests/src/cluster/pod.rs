@@ -80,6 +80,8 @@ impl StandInPod {
             "metadata": {"name": name, "namespace": namespace, "labels": labels},
             "spec": {
                 "serviceAccountName": service_account, "nodeName": NODE,
+                // As an injected pod has it.
+                "initContainers": [{"name": "sluice", "image": "localhost/none:1", "restartPolicy": "Always"}],
                 "containers": [{"name": "app", "image": "localhost/none:1"}],
             },
         }))?;

@@ -3,7 +3,7 @@
 
 use std::{future::pending, io};
 
-use super::thread::Thread;
+use super::thread::{Thread, WaitingPlace};
 use crate::metrics::UpstreamFailure;
 
 /// How long a refused connection is tried again, in milliseconds.
@@ -13,11 +13,16 @@ const PAUSE_MS: u64 = 20;
 /// By how much a pause may be longer: those who wait do not come back all at once.
 const SPREAD_MS: u32 = 31;
 
+/// Connections of one data thread that may wait at a time: whoever looks for open ports must not keep the sidecar busy
+/// with those that are closed.
+const MAX_KNOCKING: usize = 1024;
+
 /// The tries of one connection.
 #[derive(Debug)]
 pub struct Knock {
     deadline_ms: u64,
-    refused_at_ms: Option<u64>,
+    /// Since the first refusal: when that was.
+    waiting: Option<(u64, WaitingPlace)>,
 }
 
 impl Knock {
@@ -25,7 +30,7 @@ impl Knock {
     pub fn until(deadline_ms: u64) -> Self {
         Self {
             deadline_ms,
-            refused_at_ms: None,
+            waiting: None,
         }
     }
 
@@ -35,7 +40,14 @@ impl Knock {
             return false;
         }
         let now_ms = thread.clock().now_ms();
-        let first_ms = *self.refused_at_ms.get_or_insert(now_ms);
+        if self.waiting.is_none() {
+            self.waiting = thread
+                .knocking_place(MAX_KNOCKING)
+                .map(|place| (now_ms, place));
+        }
+        let Some((first_ms, _)) = &self.waiting else {
+            return false;
+        };
         let next_ms = now_ms + PAUSE_MS + u64::from(thread.dice.roll32() % SPREAD_MS);
         if next_ms >= self.deadline_ms.min(first_ms + LONGEST_MS) {
             return false;
@@ -47,5 +59,54 @@ impl Knock {
             thread.tally.upstream(UpstreamFailure::Retried);
         }
         again
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{rc::Rc, time::Duration};
+
+    use futures::future::join_all;
+    use sluice_process::Shutdown;
+    use tokio::task::{LocalSet, spawn_local};
+
+    use super::*;
+    use crate::{
+        data::Plan,
+        log::AccessLog,
+        shared::{Shared, SharedLimits},
+    };
+
+    #[tokio::test]
+    async fn only_so_many_wait_at_a_time() {
+        let (shared, _inbox) = Shared::new(SharedLimits::default());
+        let plan = Plan {
+            inbound: Vec::new(),
+            pod_ips: Vec::new(),
+            capture: None,
+            quiet: Duration::ZERO,
+            drain_timeout: Duration::ZERO,
+            log: AccessLog::off(),
+            shutdown: Shutdown::default(),
+        };
+        let thread = Thread::new(shared, &plan);
+        let work = async {
+            spawn_local(thread.ticker.clone().run());
+            let mut knocks: Vec<_> = (0..MAX_KNOCKING + 3)
+                .map(|_| Knock::until(u64::MAX))
+                .collect();
+            let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+            let thread = Rc::clone(&thread);
+            let again = join_all(
+                knocks
+                    .iter_mut()
+                    .map(|knock| knock.again(&thread, &refused)),
+            );
+            let again = again.await.into_iter().filter(|again| *again).count();
+            assert_eq!(again, MAX_KNOCKING);
+            drop(knocks);
+            assert!(Knock::until(u64::MAX).again(&thread, &refused).await);
+        };
+        LocalSet::new().run_until(work).await;
     }
 }

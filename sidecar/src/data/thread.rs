@@ -96,12 +96,24 @@ pub struct Thread {
     /// An endpoint that is captured here is this pod too.
     captured: Option<Origins>,
     waiting: Rc<Cell<usize>>,
+    knocking: Rc<Cell<usize>>,
     last_request_us: Cell<u64>,
     last_app: Cell<Option<SocketAddr>>,
 }
 
-/// A place among the requests that wait for a move; free again when dropped.
+/// A place among those that wait; free again when dropped.
+#[derive(Debug)]
 pub struct WaitingPlace(Rc<Cell<usize>>);
+
+impl WaitingPlace {
+    fn take(taken: &Rc<Cell<usize>>, most: usize) -> Option<Self> {
+        if taken.get() >= most {
+            return None;
+        }
+        taken.set(taken.get() + 1);
+        Some(Self(Rc::clone(taken)))
+    }
+}
 
 impl Drop for WaitingPlace {
     fn drop(&mut self) {
@@ -124,6 +136,7 @@ impl Thread {
             own: own(plan),
             captured: plan.capture.clone(),
             waiting: Rc::default(),
+            knocking: Rc::default(),
             last_request_us: Cell::new(0),
             last_app: Cell::new(None),
             shared,
@@ -141,13 +154,14 @@ impl Thread {
         self.own.get(&endpoint).copied().or_else(captured)
     }
 
-    /// A place among those that wait, of which there are `most`.
+    /// A place among those that wait for a move, of which there are `most`.
     pub fn waiting_place(&self, most: usize) -> Option<WaitingPlace> {
-        if self.waiting.get() >= most {
-            return None;
-        }
-        self.waiting.set(self.waiting.get() + 1);
-        Some(WaitingPlace(Rc::clone(&self.waiting)))
+        WaitingPlace::take(&self.waiting, most)
+    }
+
+    /// A place among those that wait for the application to listen, of which there are `most`.
+    pub fn knocking_place(&self, most: usize) -> Option<WaitingPlace> {
+        WaitingPlace::take(&self.knocking, most)
     }
 
     /// Notes that a request came.

@@ -182,7 +182,8 @@ async fn run(
         .metrics(registry.clone())
         .under(probes::PREFIX, move |name, headers| probes.answer(name, headers));
     // Answered to the very end, so that /readyz can say that this pod drains.
-    spawn_local(pages_of.serve(pages, Default::default()));
+    let answered = CancellationToken::new();
+    let pages = spawn_local(pages_of.serve(pages, answered.clone()));
     spawn_local(admin::serve(debug, Arc::clone(&shared), shutdown.clone()));
 
     let failed = tokio::select! {
@@ -197,7 +198,9 @@ async fn run(
     let drained = threads
         .join()
         .ok_or_else(|| anyhow!("a data thread panicked"));
-    // The registry's exporter has an end of the log too.
+    // The registry's exporter has an end of the log too, and the pages have the registry.
+    answered.cancel();
+    let _ = pages.await;
     drop((registry, control));
     if let Some(writer) = writer {
         writer.finish(Duration::from_secs(1));

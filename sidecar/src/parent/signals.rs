@@ -13,7 +13,8 @@ use std::{
 use rustix::process::Signal;
 use signal_hook::{
     consts::{SIGCHLD, SIGINT, SIGTERM},
-    flag, low_level::pipe,
+    flag,
+    low_level::pipe,
 };
 
 /// The signals that matter to a parent: SIGTERM, SIGINT, and SIGCHLD, which only wakes.
@@ -29,7 +30,9 @@ impl Signals {
     pub fn listen() -> io::Result<Self> {
         let (wake, write) = UnixStream::pair()?;
         let ends = [(Signal::TERM, SIGTERM), (Signal::INT, SIGINT)];
-        let mut flags = [(); 2].map(|()| Arc::new(AtomicBool::new(false))).into_iter();
+        let mut flags = [(); 2]
+            .map(|()| Arc::new(AtomicBool::new(false)))
+            .into_iter();
         let mut all = Vec::with_capacity(ends.len());
         for (signal, number) in ends {
             let flag = flags.next().unwrap_or_default();
@@ -41,7 +44,9 @@ impl Signals {
         pipe::register(SIGCHLD, write)?;
         Ok(Self {
             wake,
-            ends: all.try_into().map_err(|_| io::Error::other("two signals"))?,
+            ends: all
+                .try_into()
+                .map_err(|_| io::Error::other("two signals"))?,
             asked: false,
         })
     }
@@ -58,7 +63,11 @@ impl Signals {
 
     /// Whether any signal to end has come.
     pub fn asked(&self) -> bool {
-        self.asked || self.ends.iter().any(|(_, flag)| flag.load(Ordering::SeqCst))
+        self.asked
+            || self
+                .ends
+                .iter()
+                .any(|(_, flag)| flag.load(Ordering::SeqCst))
     }
 
     /// Waits for any signal, at most so long.

@@ -26,10 +26,16 @@ const FIRST_DESCRIPTOR: i32 = 3;
 pub fn start(supervise: &Supervise, listeners: &Listeners, restarts: u64) -> anyhow::Result<Pid> {
     let sockets = listeners.named();
     let names: Vec<_> = sockets.iter().map(|(name, _)| name.as_str()).collect();
-    let mappings = sockets.iter().zip(FIRST_DESCRIPTOR..).map(|((_, socket), child_fd)| {
-        let parent_fd = socket.as_fd().try_clone_to_owned()?;
-        Ok(FdMapping { parent_fd, child_fd })
-    });
+    let mappings = sockets
+        .iter()
+        .zip(FIRST_DESCRIPTOR..)
+        .map(|((_, socket), child_fd)| {
+            let parent_fd = socket.as_fd().try_clone_to_owned()?;
+            Ok(FdMapping {
+                parent_fd,
+                child_fd,
+            })
+        });
     let mappings = mappings
         .collect::<std::io::Result<Vec<_>>>()
         .context("no descriptors for the worker")?;
@@ -83,13 +89,17 @@ impl Parent {
         let Ok(pid) = env::var(PARENT_VARIABLE) else {
             return Ok(None);
         };
-        let pid: i32 = pid.parse().map_err(|_| ParentError::Variable(PARENT_VARIABLE))?;
+        let pid: i32 = pid
+            .parse()
+            .map_err(|_| ParentError::Variable(PARENT_VARIABLE))?;
         set_parent_process_death_signal(Some(Signal::KILL))
             .map_err(|error| ParentError::Bind(error.into()))?;
         if getppid().map(|parent| parent.as_raw_nonzero().get()) != Some(pid) {
             return Err(ParentError::Gone);
         }
-        let restarts = env::var(RESTARTS_VARIABLE).ok().and_then(|text| text.parse().ok());
+        let restarts = env::var(RESTARTS_VARIABLE)
+            .ok()
+            .and_then(|text| text.parse().ok());
         restarts
             .map(|restarts| Some(Self { restarts }))
             .ok_or(ParentError::Variable(RESTARTS_VARIABLE))

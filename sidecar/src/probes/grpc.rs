@@ -33,16 +33,14 @@ enum ServingStatus {
 }
 
 /// Asks over this connection whether `service` serves, without TLS, as the kubelet does.
-pub async fn perform(
-    stream: TcpStream,
-    service: &str,
-    agent: &HeaderValue,
-) -> Result<(), Failure> {
+pub async fn perform(stream: TcpStream, service: &str, agent: &HeaderValue) -> Result<(), Failure> {
     let unreachable = |error: &dyn std::fmt::Display| Failure::Unreachable(error.to_string());
     let authority = stream.peer_addr().map_err(|error| unreachable(&error))?;
     let mut stream = Some(TokioIo::new(stream));
     let connect = tower::service_fn(move |_| {
-        let stream = stream.take().ok_or_else(|| std::io::Error::other("it closed the connection"));
+        let stream = stream
+            .take()
+            .ok_or_else(|| std::io::Error::other("it closed the connection"));
         async move { stream }
     });
     let channel = Endpoint::from_shared(format!("http://{authority}"))
@@ -53,7 +51,9 @@ pub async fn perform(
         .map_err(|error| unreachable(&error))?;
     let mut grpc = Grpc::new(channel);
     grpc.ready().await.map_err(|error| unreachable(&error))?;
-    let request = Request::new(HealthCheckRequest { service: service.to_owned() });
+    let request = Request::new(HealthCheckRequest {
+        service: service.to_owned(),
+    });
     let codec = ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
     let answer = grpc
         .unary(request, CHECK, codec)

@@ -6,7 +6,9 @@ use std::{pin::pin, sync::Arc};
 use futures::FutureExt as _;
 use http::{
     HeaderName, HeaderValue, Request, StatusCode, Uri,
-    header::{ACCEPT, CONNECTION, CONTENT_LENGTH, HOST, LOCATION, TRAILER, TRANSFER_ENCODING, USER_AGENT},
+    header::{
+        ACCEPT, CONNECTION, CONTENT_LENGTH, HOST, LOCATION, TRAILER, TRANSFER_ENCODING, USER_AGENT,
+    },
 };
 use http_body_util::Empty;
 use hyper::{body::Bytes, client::conn::http1};
@@ -70,10 +72,17 @@ async fn once(
         return exchange(stream, request).await;
     }
     let name = url.host_str().unwrap_or_default();
-    let name = name.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let name = name
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .to_owned();
     let name = ServerName::try_from(name).map_err(unreachable)?;
     let tls = TlsConnector::from(Arc::new(unverified().map_err(unreachable)?));
-    exchange(tls.connect(name, stream).await.map_err(unreachable)?, request).await
+    exchange(
+        tls.connect(name, stream).await.map_err(unreachable)?,
+        request,
+    )
+    .await
 }
 
 fn request(
@@ -92,7 +101,11 @@ fn request(
     headers.insert(USER_AGENT, agent.clone());
     headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
     let defaults = [HOST, USER_AGENT, ACCEPT];
-    for (name, value) in get.headers.iter().filter(|(name, _)| !NOT_SET.contains(name)) {
+    for (name, value) in get
+        .headers
+        .iter()
+        .filter(|(name, _)| !NOT_SET.contains(name))
+    {
         if !defaults.contains(name) {
             headers.append(name, value.clone());
         } else if !value.is_empty() {
@@ -201,8 +214,15 @@ mod tests {
         };
         assert_eq!(to("/c").as_deref(), Some("http://10.1.2.3:8080/c"));
         assert_eq!(to("c").as_deref(), Some("http://10.1.2.3:8080/a/c"));
-        assert_eq!(to("https://10.1.2.3:8443/").as_deref(), Some("https://10.1.2.3:8443/"));
-        for elsewhere in ["http://10.1.2.4:8080/c", "//evil.example/", "ftp://10.1.2.3/"] {
+        assert_eq!(
+            to("https://10.1.2.3:8443/").as_deref(),
+            Some("https://10.1.2.3:8443/")
+        );
+        for elsewhere in [
+            "http://10.1.2.4:8080/c",
+            "//evil.example/",
+            "ftp://10.1.2.3/",
+        ] {
             assert_eq!(to(elsewhere), None, "{elsewhere}");
         }
     }

@@ -200,7 +200,11 @@ fn entry(name: &str, written: Written, ours: &BTreeSet<u16>) -> Result<Entry, &'
     if ours.contains(&port) {
         return Err("its port is one of the sidecar's own");
     }
-    let default = if is_hook { HOOK_TIMEOUT_S } else { PROBE_TIMEOUT_S };
+    let default = if is_hook {
+        HOOK_TIMEOUT_S
+    } else {
+        PROBE_TIMEOUT_S
+    };
     let seconds = timeout_seconds.unwrap_or(default);
     if !(1..=MAX_TIMEOUT_S).contains(&seconds) {
         return Err("timeoutSeconds is 1 to 86400");
@@ -242,7 +246,8 @@ fn http_get_of(get: WrittenGet) -> Result<HttpGet, &'static str> {
     };
     url.set_path(&format!("{slash}{path}"));
     url.set_query(query.as_deref());
-    url.set_port(Some(port)).map_err(|()| "a port is 1 to 65535")?;
+    url.set_port(Some(port))
+        .map_err(|()| "a port is 1 to 65535")?;
     let headers = http_headers.unwrap_or_default();
     if headers.len() > MAX_HEADERS {
         return Err("at most 32 httpHeaders");
@@ -295,17 +300,39 @@ mod tests {
         let Action::HttpGet(get) = get.action else {
             panic!("a GET")
         };
-        assert_eq!(get.url.as_str(), "https://shop.example:8443/healthz?full=a%20b");
+        assert_eq!(
+            get.url.as_str(),
+            "https://shop.example:8443/healthz?full=a%20b"
+        );
         assert_eq!(get.headers[0].0, "x-probe");
 
         let tcp = parse_one("db-1/startup", r#"{"tcpSocket": {"port": 5432}}"#).expect("parses");
         assert_eq!(tcp.action, Action::TcpSocket { port: 5432 });
-        assert_eq!(tcp.within, Duration::from_millis(900), "the kubelet waits for 1 s");
-        let grpc = parse_one("app/liveness", r#"{"grpc": {"port": 9000, "service": "orders"}}"#);
+        assert_eq!(
+            tcp.within,
+            Duration::from_millis(900),
+            "the kubelet waits for 1 s"
+        );
+        let grpc = parse_one(
+            "app/liveness",
+            r#"{"grpc": {"port": 9000, "service": "orders"}}"#,
+        );
         let service = "orders".into();
-        assert_eq!(grpc.expect("parses").action, Action::Grpc { port: 9000, service });
-        let hook = parse_one("app/preStop", r#"{"httpGet": {"port": 80, "host": "", "path": null}}"#);
-        assert_eq!(hook.expect("parses").within, Duration::from_millis(3_599_500));
+        assert_eq!(
+            grpc.expect("parses").action,
+            Action::Grpc {
+                port: 9000,
+                service
+            }
+        );
+        let hook = parse_one(
+            "app/preStop",
+            r#"{"httpGet": {"port": 80, "host": "", "path": null}}"#,
+        );
+        assert_eq!(
+            hook.expect("parses").within,
+            Duration::from_millis(3_599_500)
+        );
     }
 
     #[test]
@@ -316,20 +343,47 @@ mod tests {
             ("App/readiness", r#"{"tcpSocket": {"port": 80}}"#),
             ("a/b/readiness", r#"{"tcpSocket": {"port": 80}}"#),
             ("app/readiness", r"{}"),
-            ("app/readiness", r#"{"tcpSocket": {"port": 80}, "grpc": {"port": 80}}"#),
+            (
+                "app/readiness",
+                r#"{"tcpSocket": {"port": 80}, "grpc": {"port": 80}}"#,
+            ),
             ("app/readiness", r#"{"tcpSocket": {"port": "http"}}"#),
             ("app/readiness", r#"{"tcpSocket": {"port": 0}}"#),
             ("app/readiness", r#"{"tcpSocket": {"port": 65536}}"#),
-            ("app/readiness", r#"{"tcpSocket": {"port": 80}, "period": 1}"#),
-            ("app/readiness", r#"{"tcpSocket": {"port": 80}, "timeoutSeconds": 0}"#),
+            (
+                "app/readiness",
+                r#"{"tcpSocket": {"port": 80}, "period": 1}"#,
+            ),
+            (
+                "app/readiness",
+                r#"{"tcpSocket": {"port": 80}, "timeoutSeconds": 0}"#,
+            ),
             ("app/readiness", r#"{"exec": {"command": ["true"]}}"#),
             ("app/preStop", r#"{"tcpSocket": {"port": 80}}"#),
-            ("app/readiness", r#"{"httpGet": {"port": 80, "host": "a/b"}}"#),
-            ("app/readiness", r#"{"httpGet": {"port": 80, "host": "a:1"}}"#),
-            ("app/readiness", r#"{"httpGet": {"port": 80, "host": "me@a"}}"#),
-            ("app/readiness", r#"{"httpGet": {"port": 80, "scheme": "FTP"}}"#),
-            ("app/readiness", r#"{"httpGet": {"port": 80, "httpHeaders": [{"name": "a b"}]}}"#),
-            ("app/readiness", r#"{"httpGet": {"port": 80, "httpHeaders": [{"name": "a", "value": "b\r\nc: d"}]}}"#),
+            (
+                "app/readiness",
+                r#"{"httpGet": {"port": 80, "host": "a/b"}}"#,
+            ),
+            (
+                "app/readiness",
+                r#"{"httpGet": {"port": 80, "host": "a:1"}}"#,
+            ),
+            (
+                "app/readiness",
+                r#"{"httpGet": {"port": 80, "host": "me@a"}}"#,
+            ),
+            (
+                "app/readiness",
+                r#"{"httpGet": {"port": 80, "scheme": "FTP"}}"#,
+            ),
+            (
+                "app/readiness",
+                r#"{"httpGet": {"port": 80, "httpHeaders": [{"name": "a b"}]}}"#,
+            ),
+            (
+                "app/readiness",
+                r#"{"httpGet": {"port": 80, "httpHeaders": [{"name": "a", "value": "b\r\nc: d"}]}}"#,
+            ),
         ] {
             assert!(parse_one(name, json).is_err(), "{name} {json}");
         }
@@ -337,7 +391,10 @@ mod tests {
             .map(|n| format!(r#""c{n}/liveness": {{"tcpSocket": {{"port": 80}}}}"#))
             .collect();
         let many = format!("{{{}}}", many.join(","));
-        assert!(matches!(parse(&many, &BTreeSet::new()), Err(TableError::TooLarge)));
+        assert!(matches!(
+            parse(&many, &BTreeSet::new()),
+            Err(TableError::TooLarge)
+        ));
     }
 
     #[test]
@@ -347,7 +404,9 @@ mod tests {
             r#"{"tcpSocket": {"port": 15006}}"#,
             r#"{"grpc": {"port": 15020}}"#,
         ] {
-            let error = parse_one("app/readiness", json).expect_err("refused").to_string();
+            let error = parse_one("app/readiness", json)
+                .expect_err("refused")
+                .to_string();
             assert!(error.contains("own"), "{error}");
         }
     }

@@ -15,15 +15,17 @@ struct Line {
     args: ServeArgs,
 }
 
-fn args(pod_ips: &[&str]) -> ServeArgs {
+/// Loopback stands for the pod's address here, which the command line refuses.
+fn args(pod_ips: &[IpAddr]) -> ServeArgs {
     let least = "sluice-sidecar --operator 127.0.0.1:1 --token-file t --state-dir s --admin 127.0.0.1:15099";
-    let line = least.split(' ').chain(pod_ips.iter().flat_map(|ip| ["--pod-ips", *ip]));
-    Line::try_parse_from(line).expect("parses").args
+    let mut args = Line::try_parse_from(least.split(' ')).expect("parses").args;
+    args.pod_ips = pod_ips.to_vec();
+    args
 }
 
 fn probes(table: &str) -> Probes {
     let (shared, _inbox) = Shared::new(SharedLimits::default());
-    Probes::new(table, &args(&["127.0.0.1"]), &shared).expect("a table")
+    Probes::new(table, &args(&[IpAddr::from([127, 0, 0, 1])]), &shared).expect("a table")
 }
 
 async fn status(probes: &Probes, name: &str) -> u16 {
@@ -51,7 +53,9 @@ fn app(answer: &'static str) -> (u16, Arc<Mutex<Vec<String>>>) {
 }
 
 fn get(port: u16, more: &str) -> String {
-    format!(r#"{{"app/readiness": {{"httpGet": {{"port": {port}, "path": "/healthz?full"{more}}}}}}}"#)
+    format!(
+        r#"{{"app/readiness": {{"httpGet": {{"port": {port}, "path": "/healthz?full"{more}}}}}}}"#
+    )
 }
 
 #[tokio::test]
@@ -65,10 +69,26 @@ async fn the_original_get_is_sent_with_its_host_and_headers() {
     headers.insert(USER_AGENT, HeaderValue::from_static("somebody/1"));
     assert_eq!(probes.answer("app/readiness", &headers).await.status, 200);
     let seen = seen.lock().expect("no panic").clone();
-    assert!(seen[0].starts_with("GET /healthz?full HTTP/1.1\r\n"), "{}", seen[0]);
-    assert!(seen[0].contains(&format!("host: shop.example:{port}\r\n")), "{}", seen[0]);
-    assert!(seen[0].contains("user-agent: kube-probe/1.36\r\n"), "{}", seen[0]);
-    assert!(seen[0].contains("x-probe: yes\r\n") && !seen[0].contains("accept"), "{}", seen[0]);
+    assert!(
+        seen[0].starts_with("GET /healthz?full HTTP/1.1\r\n"),
+        "{}",
+        seen[0]
+    );
+    assert!(
+        seen[0].contains(&format!("host: shop.example:{port}\r\n")),
+        "{}",
+        seen[0]
+    );
+    assert!(
+        seen[0].contains("user-agent: kube-probe/1.36\r\n"),
+        "{}",
+        seen[0]
+    );
+    assert!(
+        seen[0].contains("x-probe: yes\r\n") && !seen[0].contains("accept"),
+        "{}",
+        seen[0]
+    );
     assert!(!seen[1].contains("somebody"), "{}", seen[1]);
 }
 
@@ -76,20 +96,28 @@ async fn the_original_get_is_sent_with_its_host_and_headers() {
 async fn what_counts_as_success_is_the_kubelets() {
     for (answer, expected) in [
         ("HTTP/1.1 399 Odd\r\n\r\n", 200),
-        ("HTTP/1.1 302 Found\r\nlocation: http://elsewhere.example/\r\n\r\n", 200),
+        (
+            "HTTP/1.1 302 Found\r\nlocation: http://elsewhere.example/\r\n\r\n",
+            200,
+        ),
         ("HTTP/1.1 302 Found\r\nlocation: /again\r\n\r\n", 503),
         ("HTTP/1.1 404 Not Found\r\n\r\n", 404),
         ("HTTP/1.1 500 Broken\r\n\r\n", 500),
         ("no HTTP at all", 503),
     ] {
         let (port, _seen) = app(answer);
-        assert_eq!(status(&probes(&get(port, "")), "app/readiness").await, expected, "{answer}");
+        assert_eq!(
+            status(&probes(&get(port, "")), "app/readiness").await,
+            expected,
+            "{answer}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_redirect_to_the_sidecar_itself_leads_nowhere() {
-    let (port, _seen) = app("HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:15099/config\r\n\r\n");
+    let (port, _seen) =
+        app("HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:15099/config\r\n\r\n");
     assert_eq!(status(&probes(&get(port, "")), "app/readiness").await, 503);
 }
 
@@ -145,9 +173,15 @@ async fn those_who_ask_together_have_the_application_asked_once() {
 async fn a_grpc_service_is_healthy_if_it_says_so() {
     use tonic_health::ServingStatus;
     let (reporter, service) = tonic_health::server::health_reporter();
-    reporter.set_service_status("good", ServingStatus::Serving).await;
-    reporter.set_service_status("bad", ServingStatus::NotServing).await;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    reporter
+        .set_service_status("good", ServingStatus::Serving)
+        .await;
+    reporter
+        .set_service_status("bad", ServingStatus::NotServing)
+        .await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("binds");
     let port = listener.local_addr().expect("bound").port();
     let incoming = futures::stream::unfold(listener, |listener| async move {
         let accepted = listener.accept().await.map(|(stream, _)| stream);
@@ -159,7 +193,12 @@ async fn a_grpc_service_is_healthy_if_it_says_so() {
         let grpc = format!(r#"{{"port": {port}, "service": "{service}"}}"#);
         format!(r#""{container}/liveness": {{"grpc": {grpc}, "timeoutSeconds": 5}}"#)
     };
-    let entries = [("all", ""), ("good", "good"), ("bad", "bad"), ("unknown", "unknown")];
+    let entries = [
+        ("all", ""),
+        ("good", "good"),
+        ("bad", "bad"),
+        ("unknown", "unknown"),
+    ];
     let entries = entries.map(|(container, service)| entry(container, service));
     let probes = probes(&format!("{{{}}}", entries.join(",")));
     for (container, expected) in [("all", 200), ("good", 200), ("bad", 503), ("unknown", 503)] {

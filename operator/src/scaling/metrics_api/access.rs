@@ -9,7 +9,7 @@ use std::{
 };
 
 use k8s_openapi::api::authorization::v1::{
-    NonResourceAttributes, ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+    ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
 };
 use kube::{Api, Client, api::PostParams};
 use tokio::time::{Instant, timeout};
@@ -25,35 +25,28 @@ const REMEMBERED: Duration = Duration::from_secs(10);
 const MAX_REMEMBERED: usize = 4_096;
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What somebody wants to have.
+/// A metric of pods, which somebody wants to have: the verb `get` on the resource `pods/METRIC`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Access {
-    /// A document of discovery, or whatever else is no metric.
-    Path(String),
-    /// A metric of pods: the verb `get` on the resource `pods/METRIC`.
-    Metric {
-        /// The pods' namespace.
-        namespace: String,
-        /// The pod; `*`: all.
-        pod: String,
-        /// The metric.
-        metric: String,
-    },
+pub struct Access {
+    /// The pods' namespace.
+    pub namespace: String,
+    /// The pod; `*`: all.
+    pub pod: String,
+    /// The metric.
+    pub metric: String,
 }
 
 impl fmt::Display for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Path(path) => write!(f, "get path {path}"),
-            Self::Metric {
-                namespace,
-                pod,
-                metric,
-            } => write!(
-                f,
-                "get pods/{metric} {pod:?} of group {METRICS_GROUP} in namespace {namespace}"
-            ),
-        }
+        let Self {
+            namespace,
+            pod,
+            metric,
+        } = self;
+        write!(
+            f,
+            "get pods/{metric} {pod:?} of group {METRICS_GROUP} in namespace {namespace}"
+        )
     }
 }
 
@@ -121,32 +114,20 @@ fn review(user: &User, access: &Access) -> SubjectAccessReview {
         groups,
         extra,
     } = user.clone();
-    let verb = Some("get".to_owned());
-    let (resource, path) = match access.clone() {
-        Access::Metric {
-            namespace,
-            pod,
-            metric,
-        } => {
-            let resource = ResourceAttributes {
-                group: Some(METRICS_GROUP.into()),
-                version: Some(METRICS_VERSION.into()),
-                resource: Some("pods".into()),
-                subresource: Some(metric),
-                namespace: Some(namespace),
-                name: Some(pod),
-                verb,
-                ..ResourceAttributes::default()
-            };
-            (Some(resource), None)
-        }
-        Access::Path(path) => {
-            let path = NonResourceAttributes {
-                path: Some(path),
-                verb,
-            };
-            (None, Some(path))
-        }
+    let Access {
+        namespace,
+        pod,
+        metric,
+    } = access.clone();
+    let resource = ResourceAttributes {
+        group: Some(METRICS_GROUP.into()),
+        version: Some(METRICS_VERSION.into()),
+        resource: Some("pods".into()),
+        subresource: Some(metric),
+        namespace: Some(namespace),
+        name: Some(pod),
+        verb: Some("get".into()),
+        ..ResourceAttributes::default()
     };
     SubjectAccessReview {
         spec: SubjectAccessReviewSpec {
@@ -154,8 +135,8 @@ fn review(user: &User, access: &Access) -> SubjectAccessReview {
             uid,
             groups: Some(groups),
             extra: Some(extra),
-            resource_attributes: resource,
-            non_resource_attributes: path,
+            resource_attributes: Some(resource),
+            non_resource_attributes: None,
         },
         ..SubjectAccessReview::default()
     }
@@ -175,7 +156,7 @@ mod tests {
             groups: vec!["system:authenticated".into()],
             extra: [("a".to_owned(), vec!["b".to_owned()])].into(),
         };
-        let metric = Access::Metric {
+        let metric = Access {
             namespace: "shop".into(),
             pod: "*".into(),
             metric: "sluice_in_flight".into(),
@@ -191,10 +172,6 @@ mod tests {
                     "namespace": "shop", "name": "*", "verb": "get",
                 },
             })
-        );
-        assert_eq!(
-            spec(&Access::Path("/apis".into()))["nonResourceAttributes"],
-            json!({"path": "/apis", "verb": "get"})
         );
     }
 }

@@ -85,7 +85,7 @@ enum Refusal {
     )]
     Unauthorized(front_proxy::NotTheApiServer),
     #[error("{user:?} may not {access}: give it a Role with these words")]
-    Forbidden { user: String, access: String },
+    Forbidden { user: String, access: Access },
     #[error("only GET is answered")]
     Method,
     #[error("this server has no {0}")]
@@ -133,11 +133,7 @@ enum Asked {
     /// `/apis/GROUP/VERSION`.
     Resources,
     /// `/apis/GROUP/VERSION/namespaces/NAMESPACE/pods/POD/METRIC`; `*` stands for all pods.
-    Values {
-        namespace: String,
-        pod: String,
-        metric: String,
-    },
+    Values(Access),
     /// Anything else.
     Unknown(String),
 }
@@ -167,30 +163,12 @@ impl Asked {
                 "pods",
                 pod,
                 metric,
-            ] => Self::Values {
+            ] => Self::Values(Access {
                 namespace: namespace.to_owned(),
                 pod: pod.to_owned(),
                 metric: metric.to_owned(),
-            },
+            }),
             _ => unknown(),
-        }
-    }
-
-    /// What of it a Role may allow.
-    fn access(&self, path: &str) -> Access {
-        match self {
-            Self::Values {
-                namespace,
-                pod,
-                metric,
-            } => Access::Metric {
-                namespace: namespace.clone(),
-                pod: pod.clone(),
-                metric: metric.clone(),
-            },
-            Self::Groups | Self::Group | Self::Resources | Self::Unknown(_) => {
-                Access::Path(path.to_owned())
-            }
         }
     }
 }
@@ -227,44 +205,38 @@ impl MetricsServer {
         if request.method != Method::GET {
             return Err(Refusal::Method);
         }
-        let path = request.uri.path();
-        let asked = Asked::of(path);
-        let access = asked.access(path);
-        if !self.reviews.allow(&user, &access).await? {
-            return Err(Refusal::Forbidden {
-                user: user.name,
-                access: access.to_string(),
-            });
-        }
         if !takes_json(&request.headers) {
             return Err(Refusal::NotAcceptable);
         }
-        match asked {
+        // Discovery is for everybody for whom the API server asks: its own discovery has no right of any Role, and one
+        // that fails blocks the deletion of every namespace.
+        match Asked::of(request.uri.path()) {
             Asked::Groups => Ok(documents::groups()),
             Asked::Group => Ok(documents::group()),
             Asked::Resources => Ok(documents::resources()),
-            Asked::Values {
-                namespace,
-                pod,
-                metric,
-            } => {
+            Asked::Values(access) => {
+                if !self.reviews.allow(&user, &access).await? {
+                    return Err(Refusal::Forbidden {
+                        user: user.name,
+                        access,
+                    });
+                }
                 let query = request.uri.query().unwrap_or_default();
-                self.values(&namespace, &pod, &metric, query).await
+                self.values(&access, query).await
             }
             Asked::Unknown(path) => Err(Refusal::NotFound(format!("path {path}"))),
         }
     }
 
-    async fn values(
-        &self,
-        namespace: &str,
-        pod: &str,
-        metric: &str,
-        query: &str,
-    ) -> Result<Value, Refusal> {
+    async fn values(&self, access: &Access, query: &str) -> Result<Value, Refusal> {
+        let Access {
+            namespace,
+            pod,
+            metric,
+        } = access;
         let metric =
             Metric::of(metric).ok_or_else(|| Refusal::NotFound(format!("metric {metric}")))?;
-        let pick = match pod {
+        let pick = match pod.as_str() {
             "*" => Pick::Labelled(selecting(query, "labelSelector")?),
             name => Pick::Named(name.to_owned()),
         };
@@ -327,10 +299,12 @@ mod tests {
 
     #[test]
     fn paths_are_what_the_api_machinery_asks() {
-        let values = |pod: &str| Asked::Values {
-            namespace: "shop".into(),
-            pod: pod.into(),
-            metric: "sluice_in_flight".into(),
+        let values = |pod: &str| {
+            Asked::Values(Access {
+                namespace: "shop".into(),
+                pod: pod.into(),
+                metric: "sluice_in_flight".into(),
+            })
         };
         let base = "/apis/custom.metrics.k8s.io/v1beta2";
         assert_eq!(Asked::of("/apis"), Asked::Groups);

@@ -181,6 +181,24 @@ async fn a_lost_replicas_sessions_are_unknown_and_hold_what_they_held_and_then_g
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_begins_anew_tells_everything_there_is() {
+    let (observer, mut other) = (SessionTable::new(), Other::new("b"));
+    let mine = pod("a", "ua");
+    let row = seat(&other.table, &mine);
+    other.tell(&observer);
+    // The session ends and is forgotten over there while the stream is broken.
+    drop(row);
+    tokio::time::advance(Duration::from_secs(10)).await;
+    observer.replica_lost("b", Instant::now());
+    tokio::time::advance(Duration::from_secs(5)).await;
+    other.table.prune(Instant::now());
+    assert!(observer.record_of(&mine).is_some(), "unknown");
+    other.reconnect();
+    other.tell(&observer);
+    assert!(observer.record_of(&mine).is_none(), "known to be gone");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_that_its_sidecar_ended_is_not_live_wherever_it_was() {
     let (observer, mut other) = (SessionTable::new(), Other::new("b"));
     let pods = [pod("a", "ua"), pod("b", "ub")];

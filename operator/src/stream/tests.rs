@@ -12,7 +12,7 @@ use super::{
         Publication,
         tests::{group, pod, snapshot},
     },
-    table::{Required, Why},
+    table::{LostBy, Required, Why},
     testing::{Proof, Server, Sidecar, until},
 };
 
@@ -499,6 +499,9 @@ async fn shutdown_tells_every_sidecar_and_ends() {
         .expect("in time")
         .expect("no panic")
         .expect("ends well");
+    let record = server.table.record("shop", "orders-0").expect("unknown");
+    let lost = record.lost.expect("lost");
+    assert_eq!(lost.by, LostBy::Replica, "it is on its way to another one");
 }
 
 #[tokio::test]

@@ -123,11 +123,13 @@ fn merge(whole: &mut Report, part: Report) {
         sent,
         statuses,
         failed,
+        unconnected,
         reasons,
         latencies,
     } = part;
     whole.sent += sent;
     whole.failed += failed;
+    whole.unconnected += unconnected;
     for (status, count) in statuses {
         *whole.statuses.entry(status).or_default() += count;
     }
@@ -141,6 +143,7 @@ fn summary(report: &Report) -> LoadReport {
     LoadReport {
         sent: report.sent,
         failed: report.failed,
+        unconnected: report.unconnected,
         statuses: report.statuses.clone(),
         reasons: report.reasons.clone(),
         p50_ms: ms(50.0),

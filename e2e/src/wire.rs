@@ -62,6 +62,8 @@ pub struct LoadReport {
     pub sent: u64,
     /// Without an answer, or with one of 400 and more.
     pub failed: u64,
+    /// Of these, those whose connection could not be made.
+    pub unconnected: u64,
     /// Answers by status.
     pub statuses: BTreeMap<u16, u64>,
     /// The first few reasons of failures.

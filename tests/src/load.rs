@@ -161,6 +161,8 @@ pub struct Report {
     pub statuses: BTreeMap<u16, u64>,
     /// Requests without an answer, or with one that the check refused.
     pub failed: u64,
+    /// Of these, those whose connection could not be made: refused, or not answered.
+    pub unconnected: u64,
     /// The first few reasons.
     pub reasons: Vec<String>,
     /// From due to answered, of all that got an answer; ascending.
@@ -202,6 +204,16 @@ pub fn percentile(ascending: &[Duration], percent: f64) -> Duration {
         .get(rank.saturating_sub(1))
         .copied()
         .unwrap_or_default()
+}
+
+/// Marks the errors of connections that could not be made.
+#[derive(Debug)]
+struct Unconnected;
+
+impl fmt::Display for Unconnected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no connection")
+    }
 }
 
 /// What the tasks of one load share.
@@ -257,10 +269,13 @@ async fn one(load: Arc<Load>, shared: Arc<Shared>, n: u64, due: Instant) {
                 report.fail(format!("request {n}: {reason}"));
             }
         }
-        Ok(Err(error)) => report.fail(format!(
-            "request {n}{}: {error:#}",
-            if fresh { ", new connection" } else { "" }
-        )),
+        Ok(Err(error)) => {
+            report.unconnected += u64::from(error.is::<Unconnected>());
+            report.fail(format!(
+                "request {n}{}: {error:#}",
+                if fresh { ", new connection" } else { "" }
+            ));
+        }
         Err(_) => report.fail(format!("request {n}: no answer in {PATIENCE:?}")),
     }
 }
@@ -277,7 +292,9 @@ async fn exchange(load: &Load, shared: &Shared, n: u64, fresh: bool) -> Result<A
             }
         }
     }
-    let mut connection = Connection::open(load.address, load.protocol).await?;
+    let mut connection = Connection::open(load.address, load.protocol)
+        .await
+        .map_err(|error| error.context(Unconnected))?;
     let answer = connection.send((load.request)(n)).await?;
     if !fresh {
         keep(shared, connection);

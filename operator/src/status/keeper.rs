@@ -245,13 +245,9 @@ impl Keeper {
 
 /// Whether a pod may have a session with a former operator.
 fn may_return(live: &Live) -> bool {
-    // A pod that looks bare may have a sidecar that somebody put there by hand.
-    live.missing.iter().any(|missing| {
-        matches!(
-            missing.why,
-            Why::NotConnected(None) | Why::Bare | Why::Pending
-        )
-    })
+    live.missing
+        .iter()
+        .any(|missing| matches!(missing.why, Why::NotConnected(None) | Why::Pending))
 }
 
 /// Writes and tells; whether it is done with.

@@ -483,7 +483,11 @@ spec:
             .await?;
             for pod in pods.list(&list).await?.items {
                 // The old one has its node and its address.
-                if pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_none()) {
+                if pod
+                    .spec
+                    .as_ref()
+                    .is_some_and(|spec| spec.node_name.is_none())
+                {
                     StandInPod::adopt(world, &cluster, &pod).await?;
                 }
             }

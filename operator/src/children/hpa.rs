@@ -458,7 +458,7 @@ mod tests {
 
     #[test]
     fn the_object_is_owned_by_every_route_and_controlled_by_none() {
-        let built = build(&intent(), Some(20), None);
+        let built = build(&intent(), Some(2), None);
         insta::assert_yaml_snapshot!("hpa", built);
         let typed: HorizontalPodAutoscaler =
             serde_json::from_value(built).expect("an HPA of the API's shape");

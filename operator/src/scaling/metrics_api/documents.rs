@@ -136,12 +136,38 @@ mod tests {
             latency_p95_us: 12_500,
             at: now.monotonic - Duration::from_secs(2),
         });
-        insta::assert_yaml_snapshot!(json!({
-            "groups": groups(),
-            "group": group(),
-            "resources": resources(),
-            "values": values(Metric::RequestsPerSecond, &loads, &now),
-            "refusal": status(403, "Forbidden", "no"),
-        }));
+        let version =
+            json!({"groupVersion": "custom.metrics.k8s.io/v1beta2", "version": "v1beta2"});
+        assert_eq!(
+            groups(),
+            json!({
+                "kind": "APIGroupList", "apiVersion": "v1",
+                "groups": [{"name": "custom.metrics.k8s.io", "versions": [version], "preferredVersion": version}],
+            })
+        );
+        assert_eq!(group()["kind"], "APIGroup");
+        let listed = resources();
+        assert_eq!(
+            (&listed["kind"], &listed["groupVersion"]),
+            (&json!("APIResourceList"), &version["groupVersion"])
+        );
+        assert_eq!(
+            listed["resources"][2],
+            json!({"name": "pods/sluice_requests_per_second", "singularName": "", "namespaced": true, "kind": "MetricValueList", "verbs": ["get"]})
+        );
+        let values = values(Metric::RequestsPerSecond, &loads, &now);
+        assert_eq!(
+            (&values["kind"], &values["apiVersion"]),
+            (&json!("MetricValueList"), &version["groupVersion"])
+        );
+        assert_eq!(
+            values["items"][1],
+            json!({
+                "describedObject": {"kind": "Pod", "apiVersion": "v1", "namespace": "shop", "name": "web-1"},
+                "metric": {"name": "sluice_requests_per_second"},
+                "timestamp": "2026-11-22T09:59:58Z", "windowSeconds": 5, "value": "150500m",
+            })
+        );
+        assert_eq!(status(403, "Forbidden", "no")["code"], 403);
     }
 }

@@ -12,7 +12,10 @@ use crate::{
     load::Load,
     stream::{
         published::Manifest,
-        table::{Acked, Build, Lost, LostBy, MAX_SETTLED, Nacked, Own, Record},
+        table::{
+            Acked, Build, Lost, LostBy, MAX_SETTLED, Nacked, Own, Record,
+            limits::{LimitSeen, MAX_LIMITS},
+        },
         update::Denial,
     },
 };
@@ -72,6 +75,7 @@ pub fn session(own: &Own, with_identity: bool, now: Instant) -> proto::Session {
         acked,
         nacked,
         load: _, // travels by itself, more often
+        limits,
         settled,
         latencies,
     } = &**record;
@@ -116,7 +120,36 @@ pub fn session(own: &Own, with_identity: bool, now: Instant) -> proto::Session {
                 hash: hash.to_string(),
             })
             .collect(),
+        limits: limits.iter().map(limit).collect(),
     }
+}
+
+fn limit(seen: &LimitSeen) -> proto::Limit {
+    let LimitSeen {
+        policy,
+        limit,
+        state: _, // written below
+        overshoot_ppm,
+        shadowed,
+    } = seen;
+    proto::Limit {
+        policy: policy.to_string(),
+        limit: limit.clone(),
+        state: seen.state(),
+        overshoot_ppm: *overshoot_ppm,
+        shadowed: *shadowed,
+    }
+}
+
+fn limit_seen(limit: proto::Limit) -> Option<LimitSeen> {
+    let proto::Limit {
+        policy,
+        limit,
+        state,
+        overshoot_ppm,
+        shadowed,
+    } = limit;
+    LimitSeen::read(&policy, limit, &state, overshoot_ppm, shadowed)
 }
 
 fn policy_units(manifest: &Manifest) -> impl Iterator<Item = (&UnitName, &Hash)> {
@@ -181,9 +214,13 @@ pub fn record(
         acked,
         nacked,
         settled,
+        limits,
     } = session;
     if settled.len() > MAX_SETTLED {
         return Err(WireError::TooMany("settled units"));
+    }
+    if limits.len() > MAX_LIMITS {
+        return Err(WireError::TooMany("limits"));
     }
     let Identity {
         principal,
@@ -192,6 +229,7 @@ pub fn record(
     } = identity.clone();
     let connected_at = instant(connected_ms_ago, now);
     let mut record = Record::new(principal, group, build, connected_at);
+    record.limits = limits.into_iter().filter_map(limit_seen).collect();
     record.lost = lost.map(|proto::Lost { ms_ago, by_replica }| Lost {
         at: instant(ms_ago, now),
         by: if by_replica {

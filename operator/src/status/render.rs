@@ -17,7 +17,7 @@ use super::{
     conditions::{Facts, Kind, Reason, Scaling, Verdict, judge, stamped},
     gather::{Gathered, Special},
 };
-use crate::stream::Live;
+use crate::stream::{Live, table::limits};
 
 /// A status that is to be written.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +48,7 @@ pub fn render(
     let verdicts = judge(&facts);
     let conditions = stamped(&verdicts, &known, gathered.generation, now);
     let turned = turned(&conditions, &known);
+    let limits = limits::statuses(&live.limits);
     let live = live_status(live, &gathered.version);
     let observed_generation = gathered.generation;
     let status = match &gathered.special {
@@ -66,8 +67,7 @@ pub fn render(
                 observed_generation,
                 live: Some(live),
                 conditions,
-                // What was counted comes with load reports; nothing is known without.
-                limits: Vec::new(),
+                limits,
             },
         ),
         Special::ShardSet(_) => to_value(
@@ -291,8 +291,8 @@ mod tests {
             pods,
             of,
             slowest_ms: Some(12),
-            outdated: 0,
             missing: missing.collect(),
+            ..Live::default()
         }
     }
 

@@ -9,7 +9,9 @@ use std::{
 
 use sluice_snapshot::{
     Hash, UnitName, Version,
-    stream::{Ack, Certificate, Csr, Down, Hello, Nack, Report, Roots, Settled, Up, down, up},
+    stream::{
+        Ack, Certificate, Csr, Down, Hello, LimitReport, Nack, Report, Roots, Settled, Up, down, up,
+    },
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -20,7 +22,10 @@ use tonic::{Status, Streaming};
 use super::{
     published::{Feed, Manifest, Snapshot},
     server::Context,
-    table::{Acked, Build, LostBy, Nacked, Row},
+    table::{
+        Acked, Build, LostBy, Nacked, Row,
+        limits::{LimitSeen, MAX_LIMITS},
+    },
     update::{Abilities, Denial, Plan, plan},
 };
 use crate::{identity::Principal, load::Sample};
@@ -37,8 +42,6 @@ const CSR_REFILL: Duration = Duration::from_secs(60);
 /// Features a Hello may name; names of units it may hold.
 const MAX_FEATURES: usize = 256;
 const MAX_HELD: usize = 65_536;
-/// Limits that a Report may name.
-const MAX_LIMITS: usize = 4096;
 /// Text of a sidecar's that is kept, in characters.
 const MAX_TEXT: usize = 512;
 
@@ -319,8 +322,10 @@ impl Session {
                     requests,
                     in_flight,
                     latency_p95_us,
-                    limits: _,
+                    limits,
                 } = report;
+                let limits = limits.into_iter().filter_map(seen);
+                self.row.limits(limits.collect());
                 self.row.reported(Sample {
                     at: Instant::now(),
                     requests,
@@ -460,6 +465,18 @@ fn build_of(name: &str, features: &[String]) -> Build {
         name: bounded(name),
         features: features.into_iter().collect(),
     }
+}
+
+/// What a sidecar says of one of its limits.
+fn seen(report: LimitReport) -> Option<LimitSeen> {
+    let LimitReport {
+        policy,
+        limit,
+        state,
+        overshoot_ppm,
+        shadowed,
+    } = report;
+    LimitSeen::read(&policy, limit, &state, overshoot_ppm, shadowed)
 }
 
 fn bounded(text: &str) -> String {

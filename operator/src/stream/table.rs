@@ -5,6 +5,7 @@
 //! those travel is `peers`'. Readers take values out; whoever wants to know when to look again follows
 //! [`SessionTable::changes`].
 
+pub mod limits;
 pub mod live;
 pub mod merged;
 pub mod record;
@@ -29,6 +30,7 @@ use crate::{
     identity::Principal,
     load::{Load, Meter, Sample},
 };
+use limits::LimitSeen;
 use live::holds;
 pub use live::{Live, Missing, Required, Why};
 use merged::Replica;
@@ -207,6 +209,12 @@ impl SessionTable {
                 let merged = inner.merged(&key, Some(&pod.uid));
                 let outdated = merged.is_some_and(|merged| merged.record.is_outdated(&today));
                 live.outdated += usize::from(outdated);
+                let of_the_object =
+                    |seen: &&LimitSeen| units.iter().any(|(name, _)| *name == seen.policy);
+                if let Some(merged) = merged {
+                    let seen = merged.record.limits.iter().filter(of_the_object);
+                    live.limits.extend(seen.cloned());
+                }
                 match holds(merged, units, now) {
                     Ok(latency) => {
                         live.pods += 1;
@@ -454,6 +462,20 @@ impl Row {
             }
             false
         });
+    }
+
+    /// What the sidecar says of its limits.
+    pub fn limits(&self, limits: Vec<LimitSeen>) {
+        let changed = self.quietly(|seat| {
+            let changed = seat.record.limits != limits;
+            if changed {
+                Arc::make_mut(&mut seat.record).limits = limits;
+            }
+            changed
+        });
+        if changed {
+            self.table.tick();
+        }
     }
 
     /// At whose end the session is about to end, where it is not the sidecar's.

@@ -3,9 +3,9 @@
 
 use std::time::Instant;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use sluice_tests::load::Report;
-use sluice_tests::{Load, Redis, With, get, isolated};
+use sluice_tests::{Load, Redis, With, eventually, get, isolated, seconds};
 
 use crate::place::{Plan, Pod, config, documents, policy, route};
 
@@ -98,7 +98,24 @@ fn a_thousand_requests_on_one_key_cost_few_commands_and_overshoot_little() {
                 "{key}: only {admitted} admitted of {bucket:.0}"
             );
         }
-        Ok(())
+        // The policy's own status has what both sidecars report.
+        eventually("the limit in the status", seconds(20), async || {
+            let limits = place.status("RateLimitPolicy", "orders")?["limits"].clone();
+            let measured = limits[0]["measuredOvershoot"].as_str();
+            let percent: f64 = measured
+                .and_then(|text| text.strip_suffix('%'))
+                .with_context(|| format!("nothing measured: {limits}"))?
+                .parse()?;
+            ensure!(
+                limits[0]["name"] == "only"
+                    && limits[0]["state"] == "Leased"
+                    && percent <= OVERSHOOT * 100.0,
+                "{limits}"
+            );
+            println!("status.limits: {limits}");
+            Ok(())
+        })
+        .await
     });
 }
 

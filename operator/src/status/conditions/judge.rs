@@ -165,7 +165,9 @@ fn pod_text(missing: &Missing) -> String {
         Why::NotConnected(since) => {
             format!("{pod} not connected{}", coarse(since.unwrap_or_default()))
         }
-        Why::Bare => format!("{pod} has no sidecar, it was made without the injecting webhook: restart its workload"),
+        Why::Bare => format!(
+            "{pod} has no sidecar, it was made without the injecting webhook: restart its workload"
+        ),
         Why::Pending => format!("{pod} has not acknowledged it"),
         Why::TooOld { .. } => format!("{pod} SidecarTooOld: restart it"),
         Why::Refused { reason, .. } => {

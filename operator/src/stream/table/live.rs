@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     super::update::Denial,
+    limits::LimitSeen,
     merged::Merged,
     record::{Lost, LostBy},
 };
@@ -34,6 +35,8 @@ pub struct Live {
     pub outdated: usize,
     /// Those that do not, by name.
     pub missing: Vec<Missing>,
+    /// What sidecars say of the limits of a policy, each by itself.
+    pub limits: Vec<LimitSeen>,
 }
 
 /// A pod that does not hold an object yet.

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::{
     super::{published::Manifest, update::Denial},
     UNKNOWN_FOR,
+    limits::LimitSeen,
 };
 use crate::{identity::Principal, load::Load};
 
@@ -85,6 +86,8 @@ pub struct Record {
     pub nacked: Option<Nacked>,
     /// Its load, as of its last report; it may be old.
     pub load: Option<Load>,
+    /// What it says of the limits it enforces.
+    pub limits: Vec<LimitSeen>,
     /// Shard maps under a hold whose last earlier request has ended: unit -> epoch and the hash that carried the hold.
     pub settled: BTreeMap<UnitName, (u64, Hash)>,
     /// How long each policy unit took to be acknowledged, from its publication or the connection, milliseconds.
@@ -103,6 +106,7 @@ impl Record {
             acked: None,
             nacked: None,
             load: None,
+            limits: Vec::new(),
             settled: BTreeMap::new(),
             latencies: HashMap::new(),
         }
@@ -127,6 +131,7 @@ impl Record {
     /// What the same pod held in an earlier session it still holds, as far as is known.
     pub(super) fn inherit(&mut self, former: &Self) {
         self.acked.clone_from(&former.acked);
+        self.limits.clone_from(&former.limits);
         self.settled.clone_from(&former.settled);
         self.latencies.clone_from(&former.latencies);
     }

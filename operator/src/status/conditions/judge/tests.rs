@@ -25,6 +25,7 @@ fn live(pods: usize, missing: &[(&str, Why)]) -> Live {
                 why: why.clone(),
             })
             .collect(),
+        ..Live::default()
     }
 }
 

@@ -61,10 +61,8 @@ pub async fn helm<'a>(place: &Place, args: impl IntoIterator<Item = &'a str>) ->
 
 /// Installs the product where this run has not done so yet.
 pub async fn ensure(place: &Place) -> Result<()> {
-    INSTALLED
-        .get_or_try_init(|| install(place))
-        .await
-        .map(|()| ())
+    INSTALLED.get_or_try_init(|| install(place)).await?;
+    Ok(())
 }
 
 /// Installs or upgrades both charts and waits until the webhook answers.
@@ -193,4 +191,26 @@ pub async fn metrics(place: &Place) -> Result<String> {
         metrics += &place.cluster(["get", "--raw", &path]).await?;
     }
     Ok(metrics)
+}
+
+/// Sets the number of the operator's replicas and waits until the Deployment has settled.
+pub async fn scale(place: &Place, replicas: u32) -> Result<()> {
+    let (operator, replicas) = (
+        "deployment/sluice-operator",
+        format!("--replicas={replicas}"),
+    );
+    place
+        .cluster(["-n", NAMESPACE, "scale", operator, &replicas])
+        .await?;
+    place
+        .cluster([
+            "-n",
+            NAMESPACE,
+            "rollout",
+            "status",
+            "--timeout=60s",
+            operator,
+        ])
+        .await
+        .map(drop)
 }

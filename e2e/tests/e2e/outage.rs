@@ -6,26 +6,6 @@ use serde_json::json;
 use sluice_e2e::wire::{Ask, LoadSpec};
 use sluice_e2e::{ClientPod, Place, eventually, on_cluster, product, seconds};
 
-const OPERATOR: &str = "deployment/sluice-operator";
-
-async fn operators(place: &Place, replicas: u32) -> Result<()> {
-    let replicas = format!("--replicas={replicas}");
-    place
-        .cluster(["-n", product::NAMESPACE, "scale", OPERATOR, &replicas])
-        .await?;
-    place
-        .cluster([
-            "-n",
-            product::NAMESPACE,
-            "rollout",
-            "status",
-            "--timeout=60s",
-            OPERATOR,
-        ])
-        .await
-        .map(drop)
-}
-
 async fn pods_of_operator(place: &Place) -> Result<usize> {
     let names = place
         .cluster([
@@ -60,7 +40,7 @@ fn pods_wait_for_the_operator_and_start_by_themselves() {
             })
             .await?;
 
-        operators(place, 0).await?;
+        product::scale(place, 0).await?;
         eventually("the operator is away", seconds(60), async || {
             ensure!(pods_of_operator(place).await? == 0, "it is still there");
             Ok(())
@@ -68,7 +48,7 @@ fn pods_wait_for_the_operator_and_start_by_themselves() {
         .await?;
         let away = std::time::Instant::now();
         let outcome = while_away(place, &elsewhere).await;
-        operators(place, 2).await?;
+        product::scale(place, 2).await?;
         outcome?;
         let back = std::time::Instant::now();
         place.rolled_out("late").await?;

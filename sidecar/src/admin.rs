@@ -226,6 +226,9 @@ mod tests {
             ask(Method::POST, "/drain", "localhost", &shared, &shutdown).status,
             202
         );
-        assert!(shutdown.draining() && !shutdown.has_begun(), "it goes on serving");
+        assert!(
+            shutdown.draining() && !shutdown.has_begun(),
+            "it goes on serving"
+        );
     }
 }

@@ -180,7 +180,9 @@ async fn run(
     let pages_of = Pages::default()
         .health(shared.readiness.clone())
         .metrics(registry.clone())
-        .under(probes::PREFIX, move |name, headers| probes.answer(name, headers));
+        .under(probes::PREFIX, move |name, headers| {
+            probes.answer(name, headers)
+        });
     // Answered to the very end, so that /readyz can say that this pod drains.
     let answered = CancellationToken::new();
     let pages = spawn_local(pages_of.serve(pages, answered.clone()));
@@ -246,7 +248,12 @@ fn plan(args: &ServeArgs, log: AccessLog, shutdown: Shutdown) -> Plan {
         .into_iter()
         .chain(args.capture)
         .chain(args.inbound.iter().map(|inbound| inbound.listen));
-    let origins = || Origins::new(args.pod_ips.clone(), listening.map(|address| address.port()));
+    let origins = || {
+        Origins::new(
+            args.pod_ips.clone(),
+            listening.map(|address| address.port()),
+        )
+    };
     Plan {
         inbound: args.inbound.clone(),
         pod_ips: args.pod_ips.clone(),

@@ -69,7 +69,10 @@ async fn an_announced_end_is_told_by_every_answer_and_closes_nothing_else() {
         assert!(new.is_closed().await);
     }
     let told = idle.ask("GET", "/", &[]).await;
-    assert_eq!((told.status, told.header("connection")), (200, Some("close")));
+    assert_eq!(
+        (told.status, told.header("connection")),
+        (200, Some("close"))
+    );
     assert!(idle.is_closed().await);
 }
 

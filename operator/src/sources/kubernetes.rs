@@ -1,4 +1,4 @@
-//! The Kubernetes source: one list-and-watch per kind, and how its objects are read. Following a watch is [`follower`]'s.
+//! The Kubernetes source: one list-and-watch per kind, and how its objects are read. Following a watch is `follower`'s.
 //!
 //! Objects become what translation keeps of them at once (a Pod shrinks to a few fields). Our own kinds are read as JSON
 //! and decoded here, so that one undecodable object is a [`Change::Undecodable`] with all that is left of it.

@@ -3,8 +3,8 @@
 //! | module | holds |
 //! |---|---|
 //! | [`step`] | the init step `sluice-sidecar capture`: writes the rules, reads them back, removes them |
-//! | [`ruleset`] | the rules as nft syntax and as netlink messages |
-//! | [`netlink`] | attributes, messages and the socket of nf_tables |
+//! | `ruleset` | the rules as nft syntax and as netlink messages |
+//! | `netlink` | attributes, messages and the socket of nf_tables |
 //! | [`origin`] | for which application a redirected connection was meant |
 //!
 //! What happens to a connection afterwards is the data threads' affair.

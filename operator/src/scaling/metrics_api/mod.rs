@@ -72,7 +72,7 @@ impl MetricsServer {
     }
 }
 
-/// Every path; what there is under it is [`Asked`]'s.
+/// Every path; what there is under it is `Asked`'s.
 pub fn routes(server: Arc<MetricsServer>) -> Router {
     Router::new().fallback(answer).with_state(server)
 }

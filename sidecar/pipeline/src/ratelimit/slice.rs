@@ -16,7 +16,7 @@
 //!
 //! # Commands
 //! A slice is as large as the key's demand while it lives, and grows fourfold at a time; a key with little demand leases
-//! one token at a time and loses none. How long it lives depends on that demand: see [`Terms::longest_us`]. That the store
+//! one token at a time and loses none. How long it lives depends on that demand: see `Terms::longest_us`. That the store
 //! is empty is remembered until it has said that waiting helps. Where it is nearly empty and gave less than the demand, a
 //! crowd is at the limit, and each further piece would be smaller than the last: the sidecar spends what it has, then
 //! lets tokens gather for half the time the bucket takes to fill, a second at most, or for [`REFUSALS_PER_COMMAND`]

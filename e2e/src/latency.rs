@@ -43,7 +43,7 @@ pub async fn measure(spec: LatencySpec) -> Result<LatencyReport> {
         .context("no access to the API server from this pod")?;
     let routes: Api<ApiRoute> = Api::namespaced(client, &spec.namespace);
     let seen = Arc::new(Seen::default());
-    let changes = spec.changes as usize;
+    let (from, changes) = (spec.from as usize, spec.changes as usize);
     let mut pods: Vec<Times> = Vec::new();
     let (stop, stopped) = watch::channel(false);
     let (told, newest) = watch::channel(0usize);
@@ -51,6 +51,7 @@ pub async fn measure(spec: LatencySpec) -> Result<LatencyReport> {
         let times: Times = Arc::new(Mutex::new(vec![None; changes + 1]));
         let poller = poll(
             resolve(pod).await?,
+            from,
             times.clone(),
             seen.clone(),
             stopped.clone(),
@@ -66,7 +67,7 @@ pub async fn measure(spec: LatencySpec) -> Result<LatencyReport> {
             let due = began + Duration::from_millis(pause * change as u64);
             tokio::time::sleep_until(due.into()).await;
         }
-        patch(&routes, &spec.route, change).await?;
+        patch(&routes, &spec.route, from + change).await?;
         patched.push(Instant::now());
         told.send_replace(change);
         if spec.per_second == 0 {
@@ -134,14 +135,22 @@ async fn live(pods: &[Times], version: usize) -> Result<()> {
 }
 
 /// Asks one pod again and again, over a kept connection.
-async fn poll(pod: SocketAddr, times: Times, seen: Arc<Seen>, stopped: watch::Receiver<bool>) {
+async fn poll(
+    pod: SocketAddr,
+    from: usize,
+    times: Times,
+    seen: Arc<Seen>,
+    stopped: watch::Receiver<bool>,
+) {
     let mut connection = None;
     while !*stopped.borrow() {
         match look(pod, &mut connection).await {
             Ok(version) => {
                 if let (Some(version), Ok(mut times)) = (version, times.lock()) {
-                    times
-                        .get_mut(version)
+                    // What an earlier run left is not of this one.
+                    let change = version.checked_sub(from).filter(|change| *change > 0);
+                    change
+                        .and_then(|change| times.get_mut(change))
                         .map(|time| time.get_or_insert_with(Instant::now));
                 }
             }

@@ -107,6 +107,8 @@ pub struct LatencySpec {
     pub route: String,
     /// `host:port` of each pod.
     pub pods: Vec<String>,
+    /// The version in force; the first change makes the next one.
+    pub from: u32,
     /// Changes to make.
     pub changes: u32,
     /// Changes a second; 0 = the next one after the former is live everywhere.

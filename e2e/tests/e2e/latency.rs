@@ -44,7 +44,8 @@ fn a_change_is_live_on_twenty_pods() {
             .context("each pod has an address")?;
         ensure!(pods.len() == PODS, "{} pods", pods.len());
         let client = ClientPod::start(place, "client").await?;
-        let spec = |changes, per_second| LatencySpec {
+        let spec = |from, changes, per_second| LatencySpec {
+            from,
             namespace: place.namespace.clone(),
             route: "web".into(),
             pods: pods.clone(),
@@ -52,12 +53,12 @@ fn a_change_is_live_on_twenty_pods() {
             per_second,
         };
         // One after the other, then ten a second, then ten a second while a replica of the operator dies.
-        let idle = client.latency(spec(200, 0)).await?;
+        let idle = client.latency(spec(0, 200, 0)).await?;
         print("one by one", &idle);
-        let busy = client.latency(spec(200, 10)).await?;
+        let busy = client.latency(spec(200, 200, 10)).await?;
         print("10 a second", &busy);
         shares(&product::metrics(place).await?);
-        let (killed, removed) = tokio::join!(client.latency(spec(200, 10)), kill_one(place));
+        let (killed, removed) = tokio::join!(client.latency(spec(400, 200, 10)), kill_one(place));
         removed?;
         let killed = killed?;
         print("10 a second, a replica killed", &killed);

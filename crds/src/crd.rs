@@ -390,7 +390,7 @@ mod tests {
                 ])
             })
             .collect();
-        let columns = json!(["READY", "LIVE", "AGE"]);
+        let columns = json!(["READY", "LIVE", "OUTDATED", "AGE"]);
         let row = |name: &str, short: &str| {
             json!([
                 format!("{name}.sluice.dev"),

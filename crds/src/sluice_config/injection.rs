@@ -29,7 +29,7 @@ pub struct Injection {
     /// How traffic reaches the sidecar of a pod that does not say; Redirect by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capture: Option<CaptureMode>,
-    /// How long an app container without a preStop hook goes on after its pod was deleted, so that clients have left; 5s by default, rounded up to seconds, at most 10m.
+    /// How long an app without a preStop hook of its own goes on after its pod was deleted: whole seconds up to 10m, 5s by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub app_stop_delay: Option<Duration>,
     /// When the sidecar's image is pulled; by its tag by default, as Kubernetes does.

@@ -52,7 +52,7 @@ bench: ## measures and writes docs/performance.md
 
 .PHONY: crds
 crds: ## writes crds/yaml from the Rust types
-	cargo run --quiet --package sluice-crds --bin crdgen
+	cargo run --quiet --package sluice-crds --bin crdgen crds/yaml
 
 .PHONY: images
 images: ## target/images/*.tar: operator, sidecar and sample app as OCI archives; PROFILE=dev is quick

@@ -193,14 +193,12 @@ pub async fn metrics(place: &Place) -> Result<String> {
     Ok(metrics)
 }
 
-/// Sets the number of the operator's replicas and waits until the Deployment has settled.
-pub async fn scale(place: &Place, replicas: u32) -> Result<()> {
-    let (operator, replicas) = (
-        "deployment/sluice-operator",
-        format!("--replicas={replicas}"),
-    );
+/// Sets the number of the operator's replicas and waits until that many are there: one that ends still writes.
+pub async fn scale(place: &Place, replicas: usize) -> Result<()> {
+    let operator = "deployment/sluice-operator";
+    let wanted = format!("--replicas={replicas}");
     place
-        .cluster(["-n", NAMESPACE, "scale", operator, &replicas])
+        .cluster(["-n", NAMESPACE, "scale", operator, &wanted])
         .await?;
     place
         .cluster([
@@ -211,6 +209,15 @@ pub async fn scale(place: &Place, replicas: u32) -> Result<()> {
             "--timeout=60s",
             operator,
         ])
-        .await
-        .map(drop)
+        .await?;
+    eventually("no other operator is there", seconds(60), async || {
+        let selector = "app.kubernetes.io/name=sluice-operator";
+        let pods = place
+            .cluster(["-n", NAMESPACE, "get", "pods", "-l", selector, "-o", "name"])
+            .await?;
+        let found = pods.lines().count();
+        anyhow::ensure!(found == replicas, "{found} pods");
+        Ok(())
+    })
+    .await
 }

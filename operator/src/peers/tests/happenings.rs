@@ -54,7 +54,9 @@ struct Truth {
     row: Option<(usize, Row)>,
     /// What it acknowledged last, while that cannot have been forgotten or lost with a replica.
     acked: Option<Version>,
-    /// The replica that it was connected to was killed then; the session may have been told of before.
+    /// The replicas that hold the end of a session of it and have not told yet.
+    untold: [bool; 3],
+    /// A replica was killed then that the observer may still have believed to hold its session.
     orphaned: Option<Instant>,
 }
 
@@ -116,6 +118,9 @@ impl World {
             Happening::Ends(pod) => self.ends(pod),
             Happening::Tells(replica) => {
                 self.others[replica - 1].tell(&self.observer);
+                for truth in &mut self.truth {
+                    truth.untold[replica] = false;
+                }
             }
             Happening::Reconnects(replica) => {
                 let other = &mut self.others[replica - 1];
@@ -128,9 +133,12 @@ impl World {
                 let dead = std::mem::replace(&mut self.others[replica - 1], Other::new(&life));
                 self.observer.replica_lost(&dead.life, Instant::now());
                 for truth in &mut self.truth {
-                    if truth.row.as_ref().is_some_and(|(at, _)| *at == replica) {
-                        truth.row = None;
+                    let held = truth.row.take_if(|(at, _)| *at == replica).is_some();
+                    if held {
                         truth.acked = None;
+                    }
+                    let untold = std::mem::take(&mut truth.untold[replica]);
+                    if held || (untold && truth.row.is_none()) {
                         truth.orphaned = Some(Instant::now());
                     }
                 }
@@ -145,9 +153,10 @@ impl World {
     }
 
     fn ends(&mut self, pod: usize) {
-        if self.truth[pod].row.take().is_some() {
+        if let Some((replica, _)) = self.truth[pod].row.take() {
             // Another replica may forget it before it is told of a new session.
             self.truth[pod].acked = None;
+            self.truth[pod].untold[replica] = true;
         }
         self.truth[pod].orphaned = None;
     }
@@ -190,8 +199,6 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-
     /// Whatever happens to sidecars, replicas and streams, and in whatever order replicas tell: once each has told what it
     /// has, the merged table says what is true.
     #[test]

@@ -545,9 +545,6 @@ fn any_route() -> impl Strategy<Value = (Vec<String>, Vec<Spec>)> {
 }
 
 proptest! {
-    // A case is three routes and seventy requests.
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
     /// The indexed look-up finds what the plain reading of the rules finds, and the names of units play no part.
     #[test]
     fn precedence_is_the_gateway_apis(

@@ -568,8 +568,6 @@ fn steps() -> impl Strategy<Value = Vec<(u64, usize, u64, Option<u64>)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-
     /// Whatever the demand, the ways, the losses, the restarts and the clocks: in no window do all sidecars together
     /// admit more than burst x (1 + overshoot) + rate x time, but for what the way from the store shifts.
     #[test]

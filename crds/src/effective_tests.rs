@@ -19,7 +19,9 @@ use crate::{
         ClientAddressKey, Consistency, GlobalLimit, KeyPart, KeyPartUse, Limit, LimitHeaders,
         LimitMode, LimitReach, OnMissingKey, StoreFailure, TokenBucket,
     },
-    sluice_config::{CaptureMode, Injection, LogLevel, RedisMode, RedisStore},
+    sluice_config::{
+        CaptureMode, Injection, LogLevel, ProxyProtocol, RedisMode, RedisStore, TrustedHops,
+    },
 };
 
 fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {
@@ -322,4 +324,20 @@ fn the_platform_file_has_safe_defaults() {
         |text: &str| read::<Injection>(json!({"appStopDelay": text})).effective_app_stop_delay_s();
     assert_eq!(["0s", "1500ms", "2h"].map(delay), [0, 2, 600]);
     assert!(ApiRouteSpec::default().is_profile());
+}
+
+#[test]
+fn nothing_in_front_is_believed_unless_it_is_said() {
+    let hops = |value: Value| {
+        let hops: TrustedHops = read(value);
+        (
+            hops.effective_proxy_protocol(),
+            hops.effective_forwarded_for(),
+        )
+    };
+    assert_eq!(hops(json!({})), (ProxyProtocol::Disabled, 0));
+    assert_eq!(
+        hops(json!({"proxyProtocol": "Required", "forwardedFor": 2})),
+        (ProxyProtocol::Required, 2)
+    );
 }

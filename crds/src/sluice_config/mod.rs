@@ -2,6 +2,7 @@
 
 mod injection;
 mod store;
+mod trusted_hops;
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ pub use injection::{
     CaptureMode, ImagePullPolicy, Injection, InjectionResources, LogLevel, MAX_APP_STOP_DELAY_S,
 };
 pub use store::{RedisMode, RedisStore, RedisTls, Store, StoreType, StoreUse};
+pub use trusted_hops::{ProxyProtocol, TrustedHops};
 
 /// The `apiVersion` of the file.
 pub const API_VERSION: &str = "config.sluice.dev/v1alpha1";
@@ -46,6 +48,9 @@ pub struct SluiceConfig {
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub auth_providers: Vec<AuthProvider>,
+    /// How far sidecars believe what stands in front of them about the client; not at all by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trusted_hops: Option<TrustedHops>,
     /// What injected sidecars look like.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub injection: Option<Injection>,

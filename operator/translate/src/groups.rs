@@ -230,6 +230,7 @@ fn unit(
         namespace: group.namespace().to_owned(),
         services: group.services().to_vec(),
         trust_domain: view.trust_domain(),
+        settings: view.settings_unit(),
         ports: tables.iter().map(port).collect(),
     }
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use sluice_crds::SluiceConfig;
+use sluice_snapshot::UnitName;
 
 use crate::{
     groups::GroupId,
@@ -125,6 +126,12 @@ impl<'w> View<'w> {
             || DEFAULT_TRUST_DOMAIN.into(),
             |config| config.trust_domain.to_string(),
         )
+    }
+
+    /// The unit of the platform's settings, where it has any.
+    pub fn settings_unit(&self) -> Option<UnitName> {
+        let config = self.config()?;
+        config.trusted_hops.map(|_| UnitName::settings())
     }
 
     /// How many sidecars hold a policy; none where nobody counted yet.

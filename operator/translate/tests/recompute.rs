@@ -285,6 +285,7 @@ impl Step {
             "trustDomain": self.pick(0, &["eu.example", "us.example"]),
             "stores": self.pick(1, &[stores, json!([])]),
             "authProviders": self.pick(2, &[corp, json!([])]),
+            "trustedHops": self.pick(3, &[json!(null), json!({"forwardedFor": 1})]),
         }))
     }
 }

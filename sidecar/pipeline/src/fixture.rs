@@ -335,6 +335,7 @@ pub(crate) fn shop() -> UnitSet {
         namespace: "shop".into(),
         services: vec!["orders".into()],
         trust_domain: "eu.example".into(),
+        settings: None,
         ports: vec![
             InboundPort {
                 port: APP,

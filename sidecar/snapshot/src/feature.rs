@@ -27,11 +27,13 @@ pub enum Feature {
     LimitGlobal,
     /// HTTP shard maps.
     ShardHttp,
+    /// Proxies in front that are believed about the client.
+    TrustedHops,
 }
 
 impl Feature {
     /// Every feature of this build.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Core,
         Self::AuthApiKey,
         Self::AuthSignature,
@@ -40,6 +42,7 @@ impl Feature {
         Self::LimitLocal,
         Self::LimitGlobal,
         Self::ShardHttp,
+        Self::TrustedHops,
     ];
 
     /// The name on the wire.
@@ -53,6 +56,7 @@ impl Feature {
             Self::LimitLocal => "limit-local",
             Self::LimitGlobal => "limit-global",
             Self::ShardHttp => "shard-http",
+            Self::TrustedHops => "trusted-hops",
         }
     }
 }
@@ -92,11 +96,11 @@ pub fn needed(unit: &Unit) -> Vec<Feature> {
         })),
         Unit::ShardMap(_) => needs.push(Feature::ShardHttp),
         Unit::Fleet(_) | Unit::Store(_) => needs.push(Feature::LimitGlobal),
-        Unit::Inbound(_)
-        | Unit::Backend(_)
-        | Unit::Endpoints(_)
-        | Unit::Keys(_)
-        | Unit::Secret(_) => {}
+        Unit::Inbound(inbound) => {
+            needs.extend(inbound.settings.as_ref().map(|_| Feature::TrustedHops))
+        }
+        Unit::Settings(_) => needs.push(Feature::TrustedHops),
+        Unit::Backend(_) | Unit::Endpoints(_) | Unit::Keys(_) | Unit::Secret(_) => {}
     }
     needs.sort_unstable();
     needs.dedup();

@@ -27,11 +27,13 @@ pub enum UnitKind {
     Secret,
     /// Facts about the fleet that a policy needs.
     Fleet,
+    /// What the platform says once for every sidecar.
+    Settings,
 }
 
 impl UnitKind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Inbound,
         Self::Route,
         Self::Policy,
@@ -42,6 +44,7 @@ impl UnitKind {
         Self::Keys,
         Self::Secret,
         Self::Fleet,
+        Self::Settings,
     ];
 
     /// The first segment of the name.
@@ -57,6 +60,7 @@ impl UnitKind {
             Self::Keys => "keys",
             Self::Secret => "secret",
             Self::Fleet => "fleet",
+            Self::Settings => "settings",
         }
     }
 
@@ -69,7 +73,8 @@ impl UnitKind {
             | Self::Policy
             | Self::Backend
             | Self::ShardMap
-            | Self::Store => true,
+            | Self::Store
+            | Self::Settings => true,
             Self::Endpoints | Self::Keys | Self::Secret | Self::Fleet => false,
         }
     }
@@ -135,6 +140,11 @@ impl UnitName {
     /// Fleet facts for a RateLimitPolicy.
     pub fn fleet(namespace: &str, policy: &str) -> Self {
         Self::new(UnitKind::Fleet, namespace, policy)
+    }
+
+    /// The settings of the platform: one for each operator.
+    pub fn settings() -> Self {
+        Self::new(UnitKind::Settings, "-", "platform")
     }
 
     fn new(kind: UnitKind, namespace: &str, rest: &str) -> Self {
@@ -221,6 +231,7 @@ mod tests {
             UnitName::keys("shop", "orders", "partners"),
             UnitName::secret("shop", "alice", "00ff"),
             UnitName::fleet("shop", "plans"),
+            UnitName::settings(),
         ];
         for (name, kind) in names.iter().zip(UnitKind::ALL) {
             assert_eq!(name.kind(), kind);

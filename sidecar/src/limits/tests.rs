@@ -118,6 +118,7 @@ fn units(limits: Vec<unit::Limit>, mode: Mode) -> UnitSet {
         namespace: "shop".into(),
         services: vec!["orders".into()],
         trust_domain: "x".into(),
+        settings: None,
         ports: Vec::new(),
     });
     let fleet = Unit::Fleet(sluice_snapshot::unit::Fleet { sessions: 4 });

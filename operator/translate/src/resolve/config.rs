@@ -1,12 +1,12 @@
-//! SluiceConfig: stores and shared auth providers.
+//! SluiceConfig: stores, shared auth providers, and what it says once for every sidecar.
 
 use sluice_crds::{
     SluiceConfig,
-    sluice_config::{RedisMode, RedisStore, RedisTls, StoreUse},
+    sluice_config::{ProxyProtocol, RedisMode, RedisStore, RedisTls, StoreUse, TrustedHops},
 };
 use sluice_snapshot::{
     ConfigError, ConfigReason, Unit, UnitName,
-    unit::{Store, store},
+    unit::{Settings, Store, settings, store},
 };
 
 use super::{Resolved, api_route::auth, report::Report, seal, secrets};
@@ -46,8 +46,23 @@ pub(super) fn resolve(view: &View<'_>, config: &SluiceConfig) -> Resolved {
             seal::other(name, Unit::Keys(keys), &mut resolved, &mut report);
         }
     }
+    if let Some(hops) = &config.trusted_hops {
+        let unit = Unit::Settings(trusted(hops));
+        seal::other(UnitName::settings(), unit, &mut resolved, &mut report);
+    }
     resolved.findings = report.into_findings();
     resolved
+}
+
+fn trusted(hops: &TrustedHops) -> Settings {
+    Settings {
+        proxy_protocol: match hops.effective_proxy_protocol() {
+            ProxyProtocol::Disabled => settings::ProxyProtocol::Disabled,
+            ProxyProtocol::Optional => settings::ProxyProtocol::Optional,
+            ProxyProtocol::Required => settings::ProxyProtocol::Required,
+        },
+        forwarded_for: hops.effective_forwarded_for(),
+    }
 }
 
 /// A store. Without its credentials it will refuse the sidecars, and each use has a named answer to that.

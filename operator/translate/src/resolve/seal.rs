@@ -35,6 +35,7 @@ pub(crate) fn hostname(host: &str) -> Result<(), ConfigError> {
         namespace: String::new(),
         services: Vec::new(),
         trust_domain: String::new(),
+        settings: None,
         ports: vec![InboundPort {
             port: 1,
             routes: vec![RouteUse {

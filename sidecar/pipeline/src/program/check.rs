@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use sluice_snapshot::{
     Unit, UnitKind, UnitName,
     unit::{
-        Backend, Endpoints, Fleet, Inbound, Keys, LimitPolicy, ShardMap, Store,
+        Backend, Endpoints, Fleet, Inbound, Keys, LimitPolicy, Settings, ShardMap, Store,
         policy::{KeyPart, Scope},
         shard_map::{KeySource, SLOTS},
     },
@@ -36,6 +36,7 @@ pub fn compile_unit(name: &UnitName, unit: &Unit) -> Result<(), CompileError> {
         // What a Secret holds is checked where it is used: one bad entry must not silence the others.
         Unit::Secret(_) => Ok(()),
         Unit::Fleet(unit) => fleet(*unit),
+        Unit::Settings(unit) => settings(*unit),
     };
     outcome.map_err(|reason| CompileError {
         unit: name.clone(),
@@ -89,8 +90,12 @@ fn inbound(unit: &Inbound) -> Result<(), String> {
         namespace: _,
         services: _,
         trust_domain: _,
+        settings,
         ports,
     } = unit;
+    settings
+        .iter()
+        .try_for_each(|name| refers(name, UnitKind::Settings))?;
     let mut seen = BTreeSet::new();
     for port in ports {
         require(port.port != 0 && seen.insert(port.port), || {
@@ -290,6 +295,17 @@ fn keys(unit: &Keys) -> Result<(), String> {
 fn fleet(unit: Fleet) -> Result<(), String> {
     let Fleet { sessions } = unit;
     require(sessions >= 1, || "a fleet has at least one session".into())
+}
+
+fn settings(unit: Settings) -> Result<(), String> {
+    let Settings {
+        proxy_protocol: _,
+        forwarded_for,
+    } = unit;
+    require(forwarded_for <= Settings::MAX_FORWARDED_FOR, || {
+        let most = Settings::MAX_FORWARDED_FOR;
+        format!("{forwarded_for} proxies in front are more than {most}")
+    })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use sluice_snapshot::{
     ConfigError, ConfigReason, Hash, Unit, UnitKind, UnitName,
-    unit::{self, Inbound, Keys, LimitPolicy, Secret, Store, policy::Scope},
+    unit::{self, Inbound, Keys, LimitPolicy, Secret, Settings, Store, policy::Scope},
 };
 
 use super::{
@@ -50,11 +50,17 @@ pub(super) fn compile(set: &UnitSet, previous: Option<&Program>) -> Result<Progr
     linker.shard_maps();
     linker.policies();
     linker.routes();
-    let (namespace, trust_domain, ports) = linker.ports();
+    let Root {
+        namespace,
+        trust_domain,
+        settings,
+        ports,
+    } = linker.root();
     Ok(Program {
         version: set.version(),
         namespace,
         trust_domain,
+        settings,
         ports,
         seen: linker.seen,
         parts: linker.parts,
@@ -101,6 +107,27 @@ fn seen(set: &UnitSet) -> BTreeMap<UnitName, Seen> {
             )
         })
         .collect()
+}
+
+/// What the inbound unit says, linked.
+struct Root {
+    namespace: String,
+    trust_domain: String,
+    settings: Settings,
+    ports: Ports,
+}
+
+impl Root {
+    /// Nothing is known: every port denies.
+    fn denying(error: ConfigError) -> Self {
+        let decider = Decider::default();
+        Self {
+            namespace: String::new(),
+            trust_domain: String::new(),
+            settings: Settings::default(),
+            ports: Ports::Unknown(Box::new(Table::denying(Denial { error, decider }))),
+        }
+    }
 }
 
 struct Linker<'a> {
@@ -301,50 +328,44 @@ impl<'a> Linker<'a> {
         }
     }
 
-    /// Namespace, trust domain and tables of the inbound unit; without one, every port denies.
-    fn ports(&self) -> (String, String, Ports) {
+    /// What the inbound unit says; without one, and without the settings it needs, every port denies.
+    fn root(&self) -> Root {
         let inbound = self.units().find_map(|(_, unit)| match unit {
             Unit::Inbound(inbound) => Some(inbound),
             _ => None,
         });
-        let Some(Inbound {
-            namespace,
-            services: _,
-            trust_domain,
-            ports,
-        }) = inbound
-        else {
-            let denied = self
-                .set
-                .units
-                .iter()
-                .find(|(name, _)| name.kind() == UnitKind::Inbound);
-            let error = match denied {
-                Some((name, _)) => self.missing(name, ConfigReason::PolicyUnavailable),
+        let Some(inbound) = inbound else {
+            let mut names = self.set.units.keys();
+            let denied = names.find(|name| name.kind() == UnitKind::Inbound);
+            return Root::denying(match denied {
+                Some(name) => self.missing(name, ConfigReason::PolicyUnavailable),
                 None => ConfigError::new(
                     ConfigReason::PolicyUnavailable,
                     "the snapshot has no inbound unit",
                 ),
-            };
-            let table = Table::denying(Denial {
-                error,
-                decider: Decider::default(),
             });
-            return (
-                String::new(),
-                String::new(),
-                Ports::Unknown(Box::new(table)),
-            );
         };
-        let tables = ports
-            .iter()
-            .map(|port| (port.port, self.table(port)))
-            .collect();
-        (
-            namespace.clone(),
-            trust_domain.clone(),
-            Ports::Tables(tables),
-        )
+        let Inbound {
+            namespace,
+            services: _,
+            trust_domain,
+            settings,
+            ports,
+        } = inbound;
+        let settings = match settings.as_ref().map(|name| (name, self.unit(name))) {
+            None => Settings::default(),
+            Some((_, Some(Unit::Settings(settings)))) => *settings,
+            Some((name, _)) => {
+                return Root::denying(self.missing(name, ConfigReason::PolicyUnavailable));
+            }
+        };
+        let tables = ports.iter().map(|port| (port.port, self.table(port)));
+        Root {
+            namespace: namespace.clone(),
+            trust_domain: trust_domain.clone(),
+            settings,
+            ports: Ports::Tables(tables.collect()),
+        }
     }
 
     fn table(&self, port: &unit::inbound::InboundPort) -> Table {

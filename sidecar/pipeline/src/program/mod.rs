@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use sluice_snapshot::{
     ConfigError, ConfigReason, Hash, Unit, UnitName, Version,
-    unit::{Secret, Store},
+    unit::{Secret, Settings, Store},
 };
 
 use crate::{auth::keyring::KeyRing, ratelimit::Policy, shard::CompiledShardMap};
@@ -82,6 +82,7 @@ pub struct Program {
     version: Version,
     namespace: String,
     trust_domain: String,
+    settings: Settings,
     ports: Ports,
     /// What the next program may keep of this one.
     seen: BTreeMap<UnitName, link::Seen>,
@@ -122,6 +123,11 @@ impl Program {
     /// The trust domain of hop certificates.
     pub fn trust_domain(&self) -> &str {
         &self.trust_domain
+    }
+
+    /// What the platform says once for every sidecar; where it says nothing, nothing in front is believed.
+    pub fn settings(&self) -> Settings {
+        self.settings
     }
 
     /// The routes of a port. None: the port has no route, its bytes pass as they are.

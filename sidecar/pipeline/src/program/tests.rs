@@ -1,6 +1,8 @@
 mod fail_closed;
 
-use sluice_snapshot::unit::{ObjectRef, backend::Endpoint, policy::LimitPolicy};
+use sluice_snapshot::unit::{
+    ObjectRef, Settings, backend::Endpoint, policy::LimitPolicy, settings::ProxyProtocol,
+};
 
 use super::*;
 use crate::{
@@ -117,6 +119,38 @@ fn without_an_inbound_unit_every_port_denies() {
                 .expect_err("denied");
             assert_eq!(reject.reason, RejectReason::Config(reason));
         }
+    }
+}
+
+#[test]
+fn settings_are_believed_only_where_they_are_there() {
+    let mut set = shop();
+    assert_eq!(compiled(&set).settings(), Settings::default());
+    let Content::Unit(unit) = &set.units[&name("inbound/shop/orders")].content else {
+        panic!("an inbound unit")
+    };
+    let Unit::Inbound(inbound) = unit.as_ref() else {
+        panic!("an inbound unit")
+    };
+    let mut inbound = inbound.clone();
+    inbound.settings = Some(UnitName::settings());
+    let settings = Settings {
+        proxy_protocol: ProxyProtocol::Required,
+        forwarded_for: 2,
+    };
+    put(
+        &mut set,
+        name("inbound/shop/orders"),
+        Unit::Inbound(inbound),
+    );
+    put(&mut set, UnitName::settings(), Unit::Settings(settings));
+    assert_eq!(compiled(&set).settings(), settings);
+    for (loss, reason) in losses(&set, "settings/-/platform") {
+        let program = compiled(&loss);
+        let request = StaticFacts::new("GET", "orders.shop", "/");
+        let reject = find(&program, APP, &request).expect_err("denied");
+        assert_eq!(reject.reason, RejectReason::Config(reason));
+        assert_eq!(program.settings(), Settings::default());
     }
 }
 

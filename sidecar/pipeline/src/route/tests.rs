@@ -296,6 +296,7 @@ fn hosts(routes: &[(&str, &[&str], &[&str])]) -> UnitSet {
         namespace: "shop".into(),
         services: vec![],
         trust_domain: String::new(),
+        settings: None,
         ports: vec![InboundPort {
             port: APP,
             routes: uses,
@@ -560,7 +561,7 @@ proptest! {
             uses.push(RouteUse { unit: UnitName::route("shop", name), hostnames: hostnames.clone() });
         }
         let ports = vec![InboundPort { port: APP, routes: uses }];
-        let inbound = Inbound { namespace: "shop".into(), services: vec![], trust_domain: String::new(), ports };
+        let inbound = Inbound { namespace: "shop".into(), services: vec![], trust_domain: String::new(), settings: None, ports };
         put(&mut set, UnitName::inbound("shop", "g"), Unit::Inbound(inbound));
         let program = compiled(&set);
         for host in ["a.shop", "b.a.shop", "c.b.a.shop", "shop", "other"] {

@@ -14,6 +14,9 @@ pub struct Inbound {
     pub services: Vec<String>,
     /// The trust domain of hop certificates.
     pub trust_domain: String,
+    /// The settings of the platform; none: it says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<UnitName>,
     /// One table for each targetPort that has routes. A port without an entry has no route: bytes pass as they are.
     pub ports: Vec<InboundPort>,
 }
@@ -41,9 +44,8 @@ pub struct RouteUse {
 
 impl Inbound {
     pub(super) fn needs(&self) -> Vec<UnitName> {
-        self.ports
-            .iter()
-            .flat_map(|port| port.routes.iter().map(|route| route.unit.clone()))
-            .collect()
+        let routes = self.ports.iter().flat_map(|port| &port.routes);
+        let routes = routes.map(|route| route.unit.clone());
+        self.settings.iter().cloned().chain(routes).collect()
     }
 }

@@ -10,6 +10,7 @@ pub mod inbound;
 pub mod policy;
 pub mod route;
 pub mod secret;
+pub mod settings;
 pub mod shard_map;
 pub mod store;
 
@@ -24,6 +25,7 @@ pub use inbound::Inbound;
 pub use policy::{Fleet, LimitPolicy};
 pub use route::Route;
 pub use secret::Secret;
+pub use settings::Settings;
 pub use shard_map::ShardMap;
 pub use store::Store;
 
@@ -64,6 +66,7 @@ pub enum Unit {
     Keys(Keys),
     Secret(Secret),
     Fleet(Fleet),
+    Settings(Settings),
 }
 
 /// A body that does not decode.
@@ -90,6 +93,7 @@ impl Unit {
             Self::Keys(_) => UnitKind::Keys,
             Self::Secret(_) => UnitKind::Secret,
             Self::Fleet(_) => UnitKind::Fleet,
+            Self::Settings(_) => UnitKind::Settings,
         }
     }
 
@@ -106,6 +110,7 @@ impl Unit {
             Self::Keys(unit) => json(unit),
             Self::Secret(unit) => unit.encode(),
             Self::Fleet(unit) => json(unit),
+            Self::Settings(unit) => json(unit),
         }
     }
 
@@ -132,6 +137,7 @@ impl Unit {
                 source: serde::de::Error::custom("malformed secret unit"),
             })?),
             UnitKind::Fleet => Self::Fleet(read(name, body)?),
+            UnitKind::Settings => Self::Settings(read(name, body)?),
         })
     }
 
@@ -153,7 +159,9 @@ impl Unit {
             Self::ShardMap(unit) => unit.needs(),
             Self::Store(unit) => unit.needs(),
             Self::Keys(unit) => unit.secrets.clone(),
-            Self::Endpoints(_) | Self::Secret(_) | Self::Fleet(_) => Vec::new(),
+            Self::Endpoints(_) | Self::Secret(_) | Self::Fleet(_) | Self::Settings(_) => {
+                Vec::new()
+            },
         }
     }
 }

@@ -126,10 +126,15 @@ impl Rig {
 
     /// Puts units in force.
     pub fn put(&self, ports: Vec<InboundPort>, units: Vec<(UnitName, Unit)>) {
+        let settings = UnitName::settings();
         let inbound = Unit::Inbound(Inbound {
             namespace: "shop".into(),
             services: vec!["orders".into()],
             trust_domain: "shop.example".into(),
+            settings: units
+                .iter()
+                .any(|(name, _)| *name == settings)
+                .then_some(settings),
             ports,
         });
         let units = units

@@ -424,6 +424,13 @@ fn numbers_and_addresses_are_possible() {
         );
     }
     assert!(!reason("fleet/shop/plans", &Unit::Fleet(Fleet { sessions: 0 })).is_empty());
+    let settings = |forwarded_for| {
+        Unit::Settings(sluice_snapshot::unit::Settings {
+            forwarded_for,
+            ..Default::default()
+        })
+    };
+    assert!(!reason("settings/-/platform", &settings(17)).is_empty());
     let Unit::Store(store) = unit(&shop(), "store/-/default") else {
         panic!("a store")
     };

@@ -17,4 +17,5 @@ pub mod sources;
 pub mod state_dir;
 pub mod status;
 pub mod stream;
+pub mod tls_listener;
 pub mod webhook;

@@ -201,6 +201,15 @@ struct Signing {
     cross: Option<CertificateDer<'static>>,
 }
 
+/// The stream's TLS: sidecars show no certificate before they have one.
+fn stream_config(
+    certificate: &Arc<ServerCertificate>,
+    signing: &Signing,
+) -> Result<ServerConfig, CaError> {
+    let roots = roots(&signing.material.roots_pem)?;
+    tls::server_config(certificate, Some(&roots), &[b"h2"])
+}
+
 /// The CA in force, the server certificate it made, and the roots it trusts. Everything is replaced without restart.
 pub struct Authority {
     server_name: String,
@@ -232,8 +241,7 @@ impl Authority {
         let signing = Signing::load(material)?;
         let (certificate, renew_at_s) = signing.server_certificate(server_name, now_s)?;
         let server_certificate = Arc::new(ServerCertificate::new(certificate));
-        let server_config =
-            tls::stream_config(&server_certificate, &roots(&signing.material.roots_pem)?)?;
+        let server_config = stream_config(&server_certificate, &signing)?;
         Ok(Self {
             server_name: server_name.to_owned(),
             trust_domain: ArcSwap::from_pointee(trust_domain.to_owned()),
@@ -250,10 +258,7 @@ impl Authority {
     pub fn adopt(&self, material: CaMaterial, now_s: i64) -> Result<(), CaError> {
         let signing = Signing::load(material)?;
         let (certificate, renew_at_s) = signing.server_certificate(&self.server_name, now_s)?;
-        let config = tls::stream_config(
-            &self.server_certificate,
-            &roots(&signing.material.roots_pem)?,
-        )?;
+        let config = stream_config(&self.server_certificate, &signing)?;
         let roots_pem: Arc<str> = signing.material.roots_pem.as_str().into();
         self.signing.store(Arc::new(signing));
         self.server_certificate.replace(certificate);
@@ -299,9 +304,13 @@ impl Authority {
         self.server_config.load_full()
     }
 
-    /// The server certificate in force, for other listeners of the same name (webhooks).
-    pub fn server_certificate(&self) -> Arc<ServerCertificate> {
-        self.server_certificate.clone()
+    /// TLS of an HTTP listener of the same name: it shows the server certificate in force at each handshake, and asks for
+    /// a client certificate of `clients` where there are any.
+    pub fn https_config(
+        &self,
+        clients: Option<&[CertificateDer<'static>]>,
+    ) -> Result<ServerConfig, CaError> {
+        tls::server_config(&self.server_certificate, clients, &[b"h2", b"http/1.1"])
     }
 
     /// The trust domain in force.

@@ -1,5 +1,5 @@
 //! TLS of the operator's own listeners: TLS 1.3, one provider named in code, a server certificate that can be replaced
-//! while connections stand. It decides nothing about identity beyond "signed by one of our roots".
+//! while connections stand. It decides nothing about identity beyond "signed by one of these roots".
 
 use std::{fmt, sync::Arc};
 
@@ -8,7 +8,7 @@ use rustls::{
     RootCertStore, ServerConfig,
     crypto::aws_lc_rs::{default_provider, sign::any_supported_type},
     pki_types::{CertificateDer, PrivateKeyDer},
-    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},
+    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::CertifiedKey,
     version::TLS13,
 };
@@ -51,30 +51,36 @@ pub(super) fn certified_key(
     Ok(CertifiedKey::new(chain, key))
 }
 
-/// The stream's configuration: a client certificate is optional (a new sidecar has only its token), but one that is
-/// shown must be ours.
-pub(super) fn stream_config(
+/// A listener's configuration. A client certificate is optional, but one that is shown must be of `clients`, where there
+/// are any: what it is worth is for whoever answers to say.
+pub(super) fn server_config(
     certificate: &Arc<ServerCertificate>,
-    roots: &[CertificateDer<'static>],
+    clients: Option<&[CertificateDer<'static>]>,
+    protocols: &[&[u8]],
 ) -> Result<ServerConfig, CaError> {
+    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(&[&TLS13])
+        .map_err(tls_error)?;
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(roots) => builder.with_client_cert_verifier(verifier(roots)?),
+    };
+    let mut config = builder.with_cert_resolver(certificate.clone());
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    // A resumed session would keep a certificate's verdict past a change of roots.
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+fn verifier(roots: &[CertificateDer<'static>]) -> Result<Arc<dyn ClientCertVerifier>, CaError> {
     let mut store = RootCertStore::empty();
     for root in roots {
         store.add(root.clone()).map_err(tls_error)?;
     }
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(store), Arc::new(default_provider()))
-            .allow_unauthenticated()
-            .build()
-            .map_err(tls_error)?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_protocol_versions(&[&TLS13])
-        .map_err(tls_error)?
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(certificate.clone());
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    // A resumed session would keep a certificate's verdict past a change of roots.
-    config.send_tls13_tickets = 0;
-    Ok(config)
+    WebPkiClientVerifier::builder_with_provider(Arc::new(store), Arc::new(default_provider()))
+        .allow_unauthenticated()
+        .build()
+        .map_err(tls_error)
 }
 
 fn tls_error(error: impl ToString) -> CaError {

@@ -91,7 +91,7 @@ pub(super) async fn start(args: &Args, process: Process) -> anyhow::Result<()> {
         );
         let (authority, shutdown) = (core.authority.clone(), shutdown.clone());
         tasks.spawn_critical("webhooks", async move {
-            webhook::server::serve(listener, &authority, webhook::routes(hooks), shutdown).await
+            webhook::serve(listener, &authority, webhook::routes(hooks), shutdown).await
         });
         let keep = ca_bundle::keep(
             client.clone(),

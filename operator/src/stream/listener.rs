@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use rustls::pki_types::CertificateDer;
+use rustls::{ServerConfig, pki_types::CertificateDer};
 use sluice_process::Shutdown;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -21,14 +21,12 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Sleep, sleep},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use super::metrics::Metrics;
-use crate::identity::Authority;
+use crate::{identity::Authority, tls_listener};
 
-/// How long a handshake may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may stand without a proof that was accepted.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(15);
 /// Handshakes at a time; later connections wait in the kernel's queue.
@@ -86,23 +84,15 @@ pub async fn accept(
                 _ => anyhow::bail!("a semaphore of the listener was closed"),
             },
         };
-        let (stream, address) = tokio::select! {
-            () = shutdown.begun() => return Ok(()),
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // A client that went away, or no descriptors left: the next one may fare better.
-                    tracing::warn!(%error, "cannot accept a connection");
-                    sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            },
+        let Some((stream, address)) = tls_listener::accept(&listener, "stream", &shutdown).await
+        else {
+            return Ok(());
         };
-        let acceptor = TlsAcceptor::from(authority.server_config());
+        let config = authority.server_config();
         let (connections, metrics) = (connections.clone(), metrics.clone());
         tokio::spawn(async move {
             let _handshake = handshake;
-            match shake(acceptor, stream, address, slot).await {
+            match shake(config, stream, address, slot).await {
                 // Refused only when the server is gone.
                 Ok(connection) => drop(connections.send(Ok(connection)).await),
                 Err(error) => {
@@ -115,19 +105,12 @@ pub async fn accept(
 }
 
 async fn shake(
-    acceptor: TlsAcceptor,
+    config: Arc<ServerConfig>,
     stream: TcpStream,
     address: SocketAddr,
     slot: OwnedSemaphorePermit,
 ) -> io::Result<Connection> {
-    stream.set_nodelay(true)?;
-    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
-    let certificate = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(|chain| chain.first())
-        .map(|leaf| leaf.clone().into_owned());
+    let (stream, certificate) = tls_listener::handshake(stream, config).await?;
     Ok(Connection {
         stream,
         peer: Peer {

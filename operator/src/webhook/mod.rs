@@ -4,7 +4,6 @@
 pub mod ca_bundle;
 pub mod inject;
 pub mod review;
-pub mod server;
 pub mod validate;
 
 use std::sync::Arc;
@@ -19,10 +18,11 @@ use axum::{
 use prometheus::{IntCounterVec, Opts, Registry};
 use serde_json::Value;
 use sluice_crds::sluice_config::Injection as InjectionConfig;
+use sluice_process::Shutdown;
 use sluice_translate::{View, world::Settings};
-use tokio::sync::watch;
+use tokio::{net::TcpListener, sync::watch};
 
-use crate::engine::Handle;
+use crate::{engine::Handle, identity::Authority, tls_listener};
 use inject::{Injection, Place};
 use review::Review;
 use validate::Verdict;
@@ -138,6 +138,26 @@ impl Hooks {
         };
         (injection, pod_security)
     }
+}
+
+/// Serves until shutdown, with the operator's own certificate. Whoever reaches it may ask; answers hold nothing that the
+/// asker did not send, but for the public roots.
+pub async fn serve(
+    listener: TcpListener,
+    authority: &Authority,
+    routes: Router,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    let config = Arc::new(authority.https_config(None)?);
+    let begun = shutdown.clone();
+    let connection = move |stream| {
+        let (config, routes, over) = (config.clone(), routes.clone(), begun.begun());
+        async move {
+            let (stream, _) = tls_listener::handshake(stream, config).await?;
+            tls_listener::http(stream, routes, over).await
+        }
+    };
+    tls_listener::serve(listener, "webhooks", shutdown, connection).await
 }
 
 /// The two paths.

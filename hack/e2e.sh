@@ -2,26 +2,24 @@
 # What `make e2e` runs: the tests on a real cluster, with the images and charts of this checkout. `e2e.sh [FILTER...]`
 #   KUBECONFIG            the cluster; without it one is started (CLUSTER=e2e) and ended
 #   SLUICE_E2E_REGISTRY   where that cluster pulls our images, like registry.example/sluice/; they are pushed by you
-#   PROFILE=dev           images in a third of the time
+#   PROFILE=dev           images in a third of the time; PROFILE=test: from what `make test` has built
 #   KEEP=1                leaves the cluster up
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"
 export CLUSTER=${CLUSTER:-e2e}
 out=$ROOT/target/images
+libraries=
+[ "${PROFILE:-release}" != test ] || libraries=1
 
 # The tests' own images: a client, and Debian's Redis with the libraries it needs.
 own_images() {
     local work version
     work=$(mktemp -d)
     version=$(awk -F '"' '/^version = / { print $2; exit }' Cargo.toml)
-    strip -o "$work/sluice-e2e-client" "$(hack/static.sh sluice-e2e)/sluice-e2e-client"
-    hack/oci-image.sh "sluice-e2e-client:$version" "$work/sluice-e2e-client" "$out/sluice-e2e-client.tar"
-    mkdir "$work/root"
-    ldd "$(command -v redis-server)" | grep -o '/[^ ]*' | while read -r library; do
-        install -D -m 0555 "$(readlink -f "$library")" "$work/root$library"
-    done
-    BASE=$work/root hack/oci-image.sh "sluice-e2e-redis:$version" "$(command -v redis-server)" "$out/sluice-e2e-redis.tar"
+    strip -o "$work/sluice-e2e-client" "$(programs sluice-e2e)/sluice-e2e-client"
+    LIBRARIES=$libraries hack/oci-image.sh "sluice-e2e-client:$version" "$work/sluice-e2e-client" "$out/sluice-e2e-client.tar"
+    LIBRARIES=1 hack/oci-image.sh "sluice-e2e-redis:$version" "$(command -v redis-server)" "$out/sluice-e2e-redis.tar"
     rm -rf "$work"
 }
 

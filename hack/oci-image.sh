@@ -1,10 +1,10 @@
 #!/bin/bash
-# Writes an OCI image of static programs on an empty base, with nothing but tar, gzip and sha256sum.
+# Writes an OCI image of programs on an empty base, with nothing but tar, gzip and sha256sum.
 #   oci-image.sh NAME:TAG PROGRAM... OUT.tar
 # The programs lie in /, the first is the entrypoint, the user is 65532. The same programs and labels give the same
 # digest: every time in it is 1970, every owner root, every list sorted.
 #   LABELS  lines KEY=VALUE: labels of the image
-#   BASE    a folder whose content lies in / too: what a dynamic program needs
+#   LIBRARIES=1  the shared libraries of the programs lie in it too; without, each program must be static
 #   ARCH    of the programs, as Go names it; of this machine without it
 set -euo pipefail
 umask 022
@@ -46,11 +46,14 @@ blob() {
     printf '{"mediaType":"%s","digest":"sha256:%s","size":%s' "$2" "$digest" "$size"
 }
 
-[ -z "${BASE:-}" ] || cp -a "$BASE/." "$work/root/"
 for program in "${programs[@]}"; do
     [ -f "$program" ] || die "$program: no such file"
+    if [ -n "${LIBRARIES:-}" ]; then
+        ldd "$program" | grep -o '/[^ ]*' | while read -r library; do
+            install -D -m 0555 "$(readlink -f "$library")" "$work/root$library"
+        done
     # An interpreter is the loader of a dynamic program: the empty base has none.
-    if [ -z "${BASE:-}" ] && command -v readelf >/dev/null && readelf --program-headers --wide "$program" 2>/dev/null | grep -q INTERP; then
+    elif command -v readelf >/dev/null && readelf --program-headers --wide "$program" 2>/dev/null | grep -q INTERP; then
         die "$program is linked dynamically: it would not start on an empty base"
     fi
     install -m 0555 "$program" "$work/root/"

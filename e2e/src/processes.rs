@@ -5,21 +5,39 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The process that serves: the sidecar's program, but neither process 1 of its container nor a hook.
-pub fn worker() -> Result<u32> {
-    std::fs::read_dir("/proc")?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .find(|pid: &u32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| is_worker(&line)))
-        .context("no worker of a sidecar among the processes of this pod: does it set shareProcessNamespace?")
+/// What a process of the container `sluice` is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    /// Process 1: holds the listeners.
+    Parent,
+    /// Serves.
+    Worker,
 }
 
-fn is_worker(line: &[u8]) -> bool {
+/// The process of that role.
+pub fn find(role: Role) -> Result<u32> {
+    std::fs::read_dir("/proc")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .find(|pid: &u32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline"));
+            line.is_ok_and(|line| self::role(&line) == Some(role))
+        })
+        .with_context(|| format!("no {role:?} of a sidecar among the processes of this pod: does it set shareProcessNamespace?"))
+}
+
+/// The role of a command line; none: no sidecar, or a hook of it.
+fn role(line: &[u8]) -> Option<Role> {
     let mut words = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
-    let program = words.next().unwrap_or_default().into_owned();
-    let serves = Path::new(&program)
-        .file_name()
-        .is_some_and(|name| name == "sluice-sidecar" || name == "exe");
-    serves && words.next().is_some_and(|word| word.starts_with("--"))
+    let program = words.next()?.into_owned();
+    let name = Path::new(&program).file_name()?;
+    if name != "sluice-sidecar" && name != "exe" {
+        return None;
+    }
+    match words.next()?.as_ref() {
+        "supervise" => Some(Role::Parent),
+        word if word.starts_with("--") => Some(Role::Worker),
+        _ => None,
+    }
 }
 
 /// SIGKILL.
@@ -30,14 +48,16 @@ pub fn kill(pid: u32) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::is_worker;
+    use super::{Role, role};
 
     #[test]
-    fn the_parent_and_the_hooks_are_no_workers() {
-        assert!(is_worker(b"/sluice-sidecar\0--capture=[::]:15006\0"));
-        assert!(is_worker(b"/proc/self/exe\0--operator=x\0"));
-        assert!(!is_worker(b"/sluice-sidecar\0supervise\0--capture=x\0"));
-        assert!(!is_worker(b"/sluice-sidecar\0drain\0"));
-        assert!(!is_worker(b"/app\0--listen\0"));
+    fn a_command_line_tells_the_role() {
+        let worker = Some(Role::Worker);
+        assert_eq!(role(b"/sluice-sidecar\0--capture=[::]:15006\0"), worker);
+        assert_eq!(role(b"/proc/self/exe\0--operator=x\0"), worker);
+        let parent = role(b"/sluice-sidecar\0supervise\0--capture=x\0");
+        assert_eq!(parent, Some(Role::Parent));
+        assert_eq!(role(b"/sluice-sidecar\0drain\0"), None);
+        assert_eq!(role(b"/app\0--listen\0"), None);
     }
 }

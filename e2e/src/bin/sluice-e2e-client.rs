@@ -32,8 +32,11 @@ enum Command {
         #[arg(long)]
         any: bool,
     },
-    /// Prints the process id of the sidecar's worker, where the pod's containers share their processes
-    FindWorker,
+    /// Prints the id of a process of the sidecar, where the pod's containers share their processes
+    Find {
+        /// Which
+        role: processes::Role,
+    },
     /// Kills a process, as a crash would
     Kill {
         /// Its id
@@ -59,7 +62,7 @@ async fn main() -> Result<()> {
             );
             return Ok(());
         }
-        Command::FindWorker => processes::worker()?.to_string(),
+        Command::Find { role } => processes::find(role)?.to_string(),
         Command::Kill { pid } => {
             processes::kill(pid)?;
             return Ok(());

@@ -50,6 +50,10 @@ e2e: ## the tests on a real cluster, started for them unless KUBECONFIG names on
 bench: ## measures and writes docs/performance.md
 	@hack/bench.sh
 
+.PHONY: bench-gate
+bench-gate: ## instructions, system calls and memory of the sidecar against their limits; SCALE=0.5 must fail
+	@hack/bench.sh gate --scale $(or $(SCALE),1)
+
 .PHONY: crds
 crds: ## writes crds/yaml from the Rust types
 	cargo run --quiet --package sluice-crds --bin crdgen crds/yaml

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 /// Measures Sluice's own code, and a proxied request beside nginx, and writes the table.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "sluice-bench", version, args_conflicts_with_subcommands = true)]
+#[command(name = "sluice-bench", version)]
 pub struct Args {
     /// Something else than measuring.
     #[command(subcommand)]
@@ -29,11 +29,11 @@ pub struct Args {
     pub seconds: u64,
 
     /// The release build of sluice-sidecar; looked for beside this program
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub sidecar: Option<PathBuf>,
 
     /// sluice-operator; looked for beside this program and in the folder of the dev build
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub operator: Option<PathBuf>,
 }
 
@@ -49,6 +49,12 @@ pub enum Command {
         /// Where their bytes go.
         #[arg(long)]
         to: SocketAddr,
+    },
+    /// Measure instructions, system calls and memory of the sidecar, and fail above their limits
+    Gate {
+        /// Multiply each limit: at 0.5 the gates must be shut
+        #[arg(long, value_name = "X", default_value_t = 1.0)]
+        scale: f64,
     },
 }
 

@@ -32,6 +32,7 @@ const QUICK_TIMES: u64 = 5;
 pub fn run(args: &Args) -> Result<()> {
     match &args.command {
         Some(Command::Relay { listen, to }) => proxied::relay::run(*listen, *to),
+        Some(Command::Gate { scale }) => gate(args, *scale),
         None if args.quick => quick(),
         None => measure(args),
     }
@@ -43,6 +44,21 @@ pub fn quick() -> Result<()> {
         bench.check(QUICK_TIMES)?;
         println!("{:<44} gives the right result", bench.name);
     }
+    Ok(())
+}
+
+/// Prints every gate; fails where one is shut.
+fn gate(args: &Args, scale: f64) -> Result<()> {
+    let proxied::gate::Gates { gates, spent } = proxied::gate::measure(args, scale)?;
+    for gate in &gates {
+        println!("{gate}");
+    }
+    println!("\nWhere the instructions of a plain request are spent:");
+    for (part, share) in spent {
+        println!("{:>5.1} %  {part}", share * 100.0);
+    }
+    let shut = gates.iter().filter(|gate| !gate.holds()).count();
+    ensure!(shut == 0, "{shut} of {} gates are shut", gates.len());
     Ok(())
 }
 

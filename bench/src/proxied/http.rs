@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::poll;
 use crate::world::gateway::{HOST, TYPICAL};
@@ -126,6 +126,21 @@ impl Head {
 
 /// One request on a connection of its own.
 pub fn exchange(address: SocketAddr, request: &[u8]) -> Result<Head> {
+    ask(address, request).map(|(_, head)| head)
+}
+
+/// A connection that has been used for one request, answered with 200.
+pub fn keep(address: SocketAddr, request: &[u8]) -> Result<TcpStream> {
+    let (stream, head) = ask(address, request)?;
+    ensure!(
+        head.status() == 200,
+        "an answer with status {}",
+        head.status()
+    );
+    Ok(stream)
+}
+
+fn ask(address: SocketAddr, request: &[u8]) -> Result<(TcpStream, Head)> {
     use std::io::{Read as _, Write as _};
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -136,7 +151,7 @@ pub fn exchange(address: SocketAddr, request: &[u8]) -> Result<Head> {
             0 => bail!("closed before the answer was whole"),
             count => {
                 if let Some(head) = reader.feed(&buffer[..count])? {
-                    return Ok(head);
+                    return Ok((stream, head));
                 }
             }
         }

@@ -3,6 +3,7 @@
 
 mod cells;
 mod cpu;
+pub mod gate;
 mod http;
 mod load;
 mod nginx;

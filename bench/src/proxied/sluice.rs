@@ -1,6 +1,7 @@
 //! The sidecar as it ships, configured by the real operator in file mode.
 
 use std::{
+    ffi::OsString,
     fs::{self, DirBuilder},
     net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::fs::DirBuilderExt as _,
@@ -25,12 +26,18 @@ const PODS: [(&str, Ipv4Addr); 2] = [
     ("gateway-1", Ipv4Addr::new(127, 0, 0, 2)),
 ];
 
+/// Routes of the gateway beside the one that is measured.
+const OTHER_ROUTES: usize = 99;
+
 /// The binaries.
+#[derive(Debug, Clone)]
 pub struct Programs {
     /// `sluice-sidecar`.
     pub sidecar: PathBuf,
     /// `sluice-operator`.
     pub operator: PathBuf,
+    /// A program, with arguments, that the quiet sidecar runs under; none: by itself.
+    pub under: Vec<OsString>,
 }
 
 /// A running operator and two sidecars.
@@ -61,6 +68,7 @@ impl Programs {
         Ok(Self {
             sidecar: find(sidecar, "sluice-sidecar", &[folder])?,
             operator: find(operator, "sluice-operator", &[folder, &dev])?,
+            under: Vec::new(),
         })
     }
 
@@ -80,7 +88,14 @@ impl Programs {
             .into();
         fs::write(
             manifests.join("bench.yaml"),
-            world::text(&Gateway { port, pods }.documents(keys)?),
+            world::text(
+                &Gateway {
+                    port,
+                    pods,
+                    others: OTHER_ROUTES,
+                }
+                .documents(keys)?,
+            ),
         )?;
         let listen = free()?;
         let mut command = Command::new(&self.operator);
@@ -106,11 +121,18 @@ impl Programs {
             );
             Ok(())
         })?;
-        let sidecar = |(pod, address): (&'static str, Ipv4Addr), log: &str| -> Result<Server> {
+        let sidecar = |(pod, address): (&'static str, Ipv4Addr),
+                       log: &str,
+                       under: &[OsString]|
+         -> Result<Server> {
             let address = SocketAddr::from((address, port));
             let kept = dir.join(format!("{pod}-state"));
             folder(&kept)?;
-            let mut command = Command::new(&self.sidecar);
+            let mut words = under.iter().map(OsString::as_os_str);
+            let mut command = Command::new(words.next().unwrap_or(self.sidecar.as_os_str()));
+            if !under.is_empty() {
+                command.args(words).arg(&self.sidecar);
+            }
             command.arg("--inbound").arg(format!("{address}={origin}"));
             command.args([
                 "--operator",
@@ -140,8 +162,8 @@ impl Programs {
             Ok(Server { running, address })
         };
         Ok(Sluice {
-            quiet: sidecar(PODS[0], "off")?,
-            logged: sidecar(PODS[1], "stdout")?,
+            quiet: sidecar(PODS[0], "off", &self.under)?,
+            logged: sidecar(PODS[1], "stdout", &[])?,
             _operator: operator,
         })
     }

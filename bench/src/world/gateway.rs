@@ -35,6 +35,8 @@ pub struct Gateway {
     pub port: u16,
     /// Pods by name and address.
     pub pods: Vec<(String, String)>,
+    /// Further ApiRoutes on hostnames of their own, which nobody asks for.
+    pub others: usize,
 }
 
 impl Gateway {
@@ -43,6 +45,7 @@ impl Gateway {
         Self {
             port: 8080,
             pods: vec![("gateway-0".into(), "10.0.0.1".into())],
+            others: 0,
         }
     }
 
@@ -51,7 +54,7 @@ impl Gateway {
         let limited = json!({
             "group": "sluice.dev", "kind": "ApiRoute", "name": "gateway", "sectionName": "limited",
         });
-        Ok(vec![
+        let mut documents = vec![
             service("gateway", self.port),
             slice("gateway", self.port, &self.pods),
             secret(
@@ -69,7 +72,13 @@ impl Gateway {
                 &rules(),
             ),
             limit_by_header("by-client", &limited, CLIENT_HEADER),
-        ])
+        ];
+        documents.extend((0..self.others).map(|other| {
+            let host = format!("other-{other}.bench.example");
+            let rules = json!([{"name": "all", "matches": [{"path": {"type": "PathPrefix", "value": "/"}}]}]);
+            api_route(&format!("other-{other}"), "gateway", &host, &json!({}), &rules)
+        }));
+        Ok(documents)
     }
 }
 

@@ -1,0 +1,257 @@
+//! The gates: what a request and a connection cost in figures that no neighbour on the machine disturbs (instructions,
+//! system calls, memory), against stated limits. Processor time is not among them: it is compared in the report.
+
+mod callgrind;
+mod strace;
+
+use std::{fmt, fs, net::TcpStream, path::Path, process::Command, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{
+    CORES, cpu, http,
+    load::Load,
+    origin::Origin,
+    sluice::{Programs, Sluice},
+};
+use crate::{Args, credentials::Keys, world::gateway::CLIENT_HEADER};
+use callgrind::Instrumented;
+
+/// Idle connections that memory is measured with: enough for pages not to matter, few enough for any descriptor limit.
+const IDLE: usize = 400;
+/// Load while system calls are counted.
+const COUNTED: Duration = Duration::from_secs(2);
+
+/// Something that is measured, and how much of it there may be.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    /// What.
+    pub name: &'static str,
+    /// How many, in `unit`.
+    pub figure: f64,
+    /// The most there may be.
+    pub limit: f64,
+    /// Of both.
+    pub unit: &'static str,
+}
+
+impl Gate {
+    /// Whether the figure is within its limit.
+    pub fn holds(&self) -> bool {
+        self.figure <= self.limit
+    }
+}
+
+impl fmt::Display for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            figure,
+            limit,
+            unit,
+        } = self;
+        let verdict = if self.holds() { "holds" } else { "FAILS" };
+        write!(
+            f,
+            "{name:<44} {figure:>10.2} {unit:<12} limit {limit:>10.2}  {verdict}"
+        )
+    }
+}
+
+/// All gates.
+#[derive(Debug, Clone)]
+pub struct Gates {
+    /// With their figures.
+    pub gates: Vec<Gate>,
+    /// Where the instructions of a plain request are spent, greatest first: what, and how many.
+    pub spent: Vec<(String, f64)>,
+}
+
+/// Measures all. `scale` multiplies each limit: a gate that stays open at 0.5 shows nothing.
+pub fn measure(args: &Args, scale: f64) -> Result<Gates> {
+    std::thread::scope(|scope| {
+        let pinned = || {
+            cpu::pin(CORES[1])
+                .context("two cores are needed: one for the proxy, one for the load")?;
+            on_core_one(args)
+        };
+        let measured = scope.spawn(pinned).join();
+        let mut gates = measured.unwrap_or_else(|_| anyhow::bail!("the measurement panicked"))?;
+        for gate in &mut gates.gates {
+            gate.limit *= scale;
+        }
+        Ok(gates)
+    })
+}
+
+fn on_core_one(args: &Args) -> Result<Gates> {
+    let keys = Keys::generate()?;
+    let origin = Origin::start(Some(CORES[1]))?;
+    let programs = Programs::find(args.sidecar.as_deref(), args.operator.as_deref())?;
+    let dir = || tempfile::Builder::new().prefix("sluice-gate-").tempdir();
+    let mut gates = Vec::new();
+    {
+        let dir = dir()?;
+        gates.push(size(&programs.sidecar, dir.path())?);
+        let sluice = programs.start(CORES, dir.path(), &keys, origin.address)?;
+        gates.extend(memory(&sluice)?);
+        gates.extend(system_calls(&sluice, dir.path())?);
+    }
+    let dir = dir()?;
+    let (more, spent) = instructions(&programs, dir.path(), &keys, &origin)?;
+    gates.extend(more);
+    Ok(Gates { gates, spent })
+}
+
+/// The program as the image holds it: without symbols.
+fn size(sidecar: &Path, dir: &Path) -> Result<Gate> {
+    let stripped = dir.join("stripped");
+    let done = Command::new("strip")
+        .arg("-o")
+        .args([&stripped, sidecar])
+        .status();
+    ensure!(
+        done.context("strip is not installed (Debian: binutils)")?
+            .success(),
+        "strip failed"
+    );
+    let bytes = fs::metadata(&stripped)?.len();
+    Ok(Gate {
+        name: "program file, stripped",
+        figure: bytes as f64 / f64::from(1 << 20),
+        limit: 14.0,
+        unit: "MiB",
+    })
+}
+
+fn memory(sluice: &Sluice) -> Result<[Gate; 2]> {
+    let pid = sluice.quiet.running.pid();
+    let anonymous = || {
+        let (anonymous, _) = cpu::memory_of(pid).context("the sidecar has ended")?;
+        Ok::<_, anyhow::Error>(anonymous as f64)
+    };
+    let idle = anonymous()?;
+    // The first connections find what others have left: they are not those that are counted.
+    let first = idle_connections(sluice, IDLE / 4)?;
+    let before = anonymous()?;
+    let held = idle_connections(sluice, IDLE)?;
+    let after = anonymous()?;
+    drop((first, held));
+    Ok([
+        Gate {
+            name: "anonymous memory, idle, 100 routes",
+            figure: idle / 1024.0,
+            limit: 4.0,
+            unit: "MiB",
+        },
+        Gate {
+            name: "memory per idle connection, plain",
+            figure: (after - before) / IDLE as f64,
+            limit: 20.0,
+            unit: "KiB",
+        },
+    ])
+}
+
+/// Connections that have each been used once.
+fn idle_connections(sluice: &Sluice, count: usize) -> Result<Vec<TcpStream>> {
+    let request = http::get("/plain/128", &[]);
+    (0..count)
+        .map(|_| http::keep(sluice.quiet.address, &request))
+        .collect()
+}
+
+fn system_calls(sluice: &Sluice, dir: &Path) -> Result<[Gate; 2]> {
+    let pid = sluice.quiet.running.pid();
+    let per_request = |connections| {
+        let requests = [http::get("/plain/128", &[])];
+        let load = Load {
+            address: sluice.quiet.address,
+            requests: &requests,
+            connections,
+            warm_up: Duration::ZERO,
+            time: COUNTED,
+        };
+        strace::per(pid, dir, || Ok(load.run(|| Ok(()))?.answers))
+    };
+    Ok([
+        Gate {
+            name: "system calls per request, 16 connections",
+            figure: per_request(16)?,
+            limit: 4.25,
+            unit: "calls",
+        },
+        Gate {
+            name: "system calls per request, 1 connection",
+            figure: per_request(1)?,
+            limit: 6.1,
+            unit: "calls",
+        },
+    ])
+}
+
+type Spent = Vec<(String, f64)>;
+
+fn instructions(
+    programs: &Programs,
+    dir: &Path,
+    keys: &Keys,
+    origin: &Origin,
+) -> Result<(Vec<Gate>, Spent)> {
+    let programs = Programs {
+        under: callgrind::command(dir),
+        ..programs.clone()
+    };
+    let sluice = programs.start(CORES, dir, keys, origin.address)?;
+    let instrumented = Instrumented::new(sluice.quiet.running.pid(), dir);
+    let of = |requests: &[Vec<u8>]| {
+        instrumented.per_request(|time| {
+            let load = Load {
+                address: sluice.quiet.address,
+                requests,
+                connections: 16,
+                warm_up: Duration::ZERO,
+                time,
+            };
+            Ok(load.run(|| Ok(()))?.answers)
+        })
+    };
+    let plain = of(&[http::get("/plain/128", &[])])?;
+    let spent = instrumented.spent().unwrap_or_default();
+    let limited = of(&[http::get("/limited/128", &[(CLIENT_HEADER, "one")])])?;
+    let token = format!("Bearer {}", keys.rs256.token("caller-0")?);
+    let proven = of(&[http::get("/rs256/128", &[("authorization", &token)])])?;
+    let gate = |name, figure: f64, limit| Gate {
+        name,
+        figure,
+        limit,
+        unit: "instructions",
+    };
+    let gates = vec![
+        gate("plain request", plain, 36_000.0),
+        gate("a limit by header, over plain", limited - plain, 1_000.0),
+        gate("a JWT seen before, over plain", proven - plain, 2_000.0),
+    ];
+    Ok((gates, spent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_is_shut_above_its_limit() {
+        let gate = |figure| Gate {
+            name: "",
+            figure,
+            limit: 4.25,
+            unit: "calls",
+        };
+        assert!(gate(4.25).holds() && !gate(4.26).holds());
+        assert!(gate(5.0).to_string().contains("FAILS"));
+        assert!(
+            !gate(f64::NAN).holds(),
+            "what was not measured holds nothing"
+        );
+    }
+}

@@ -7,7 +7,7 @@ set -euo pipefail
 needs=(cc:gcc cc:libc6-dev make:make etcd:etcd-server redis-server:redis-server openssl:openssl ip:iproute2 unshare:util-linux setpriv:util-linux mount:mount)
 case ${1:-test} in
 test) ;;
-bench) needs+=(nginx:nginx-light musl-gcc:musl-tools) ;;
+bench) needs+=(nginx:nginx-light musl-gcc:musl-tools strace:strace strip:binutils valgrind:valgrind) ;;
 images) needs=(cc:gcc cc:libc6-dev make:make strip:binutils musl-gcc:musl-tools) ;;
 cluster) needs+=(containerd:containerd ctr:containerd runc:runc /usr/lib/cni/bridge:containernetworking-plugins nft:nftables
     iptables:iptables nsenter:util-linux flock:util-linux sysctl:procps) ;;

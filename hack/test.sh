@@ -1,5 +1,6 @@
 #!/bin/bash
 # Everything `make test` runs, in order, stopping at the first failure. Each step says its name and the seconds so far.
+#   NO_CLUSTER=1  without the step that starts a cluster, where mounts and control groups may not be made
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"
@@ -42,4 +43,6 @@ step "documentation tests" cargo test --quiet --locked --workspace --doc
 # One after another: what measures latency must not compete with its neighbours for two cores.
 step "in-process tier" cargo test --locked --workspace --test in_process -- --test-threads=1
 step "real-server tier" cargo test --locked --workspace --test real_servers -- --test-threads=1
+# Of the tests on a real cluster, those of the main way; `make e2e` runs all, with the images as they are shipped.
+if [ -z "${NO_CLUSTER:-}" ]; then step "real cluster: the quickstart" env PROFILE=test hack/e2e.sh quickstart; fi
 say "[$(printf %4d $SECONDS) s] all passed"

@@ -7,7 +7,32 @@ use std::{
     io::{self, Write},
 };
 
+use clap::ValueEnum;
 use serde::Serialize;
+
+/// The shapes of an answer: for people, or its value for programs.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Shape {
+    Text,
+    Json,
+    Yaml,
+}
+
+impl Shape {
+    /// Writes an answer in this shape to standard output.
+    pub fn print(
+        self,
+        value: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> anyhow::Result<()> {
+        print(&match self {
+            Self::Text => text(),
+            Self::Json => json(value)?,
+            Self::Yaml => yaml(value)?,
+        })?;
+        Ok(())
+    }
+}
 
 /// Writes a text to standard output. A reader that has gone (`| head`) is no error.
 pub fn print(text: &str) -> io::Result<()> {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use clap::ValueEnum;
 use serde::Serialize;
 use sluice_crds::manifest::{self, ManifestFinding, Outline, Outlines};
 use sluice_snapshot::unit::ObjectRef;
@@ -11,7 +10,7 @@ use sluice_translate::{Condition, Finding, FindingReason, Kind, ObjectId, manife
 use crate::{
     Verdict,
     offline::{self, Input, Loaded, Translated},
-    output,
+    output::Shape,
 };
 
 const EXAMPLES: &str = "\
@@ -38,12 +37,6 @@ pub struct Args {
     /// The shape of the answer
     #[arg(short, long, value_enum, default_value_t = Shape::Text)]
     output: Shape,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Shape {
-    Text,
-    Json,
 }
 
 /// How bad something is.
@@ -81,11 +74,7 @@ struct Answer {
 pub fn run(args: &Args) -> anyhow::Result<Verdict> {
     let loaded = offline::load(&args.input)?;
     let answer = answer(&loaded, args.strict)?;
-    let text = match args.output {
-        Shape::Text => text(&answer),
-        Shape::Json => output::json(&answer)?,
-    };
-    output::print(&text)?;
+    args.output.print(&answer, || text(&answer))?;
     Ok(Verdict::of(answer.errors == 0))
 }
 

@@ -1,10 +1,9 @@
 //! `kubectl sluice version`.
 
-use clap::ValueEnum;
 use serde_json::json;
 use sluice_process::build;
 
-use crate::{Verdict, output};
+use crate::{Verdict, output::Shape};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,26 +19,19 @@ pub struct Args {
     output: Shape,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Shape {
-    Text,
-    Json,
-}
-
 /// Says which build this is.
 pub fn run(args: &Args) -> anyhow::Result<Verdict> {
     let resources = format!("{}/{}", sluice_crds::GROUP, sluice_crds::VERSION);
-    let text = match args.output {
-        Shape::Text => format!(
+    let value = json!({
+        "version": build::VERSION,
+        "commit": build::COMMIT,
+        "resources": resources,
+    });
+    args.output.print(&value, || {
+        format!(
             "kubectl-sluice {}\nresources {resources}\n",
             build::describe()
-        ),
-        Shape::Json => output::json(&json!({
-            "version": build::VERSION,
-            "commit": build::COMMIT,
-            "resources": resources,
-        }))?,
-    };
-    output::print(&text)?;
+        )
+    })?;
     Ok(Verdict::Good)
 }

@@ -30,7 +30,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
     task::JoinHandle,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
@@ -40,8 +40,12 @@ use tonic::{
 };
 
 use super::{
-    Context, Published, SessionTable, metrics::Metrics, published::Snapshot,
-    published::tests as making, serve,
+    Context, Published, SessionTable,
+    metrics::Metrics,
+    published::Snapshot,
+    published::tests as making,
+    serve,
+    table::{Acked, Required},
 };
 use crate::{
     identity::{Authority, CaMaterial, join::JoinTokens},
@@ -395,6 +399,28 @@ impl Applied {
             .map(|(name, unit)| (name.clone(), unit.hash.clone()))
             .collect()
     }
+}
+
+/// The whole of a snapshot, acknowledged.
+pub fn acked(snapshot: &Snapshot, at: Instant) -> Acked {
+    Acked {
+        version: snapshot.version.clone(),
+        manifest: snapshot.manifest.clone(),
+        denied: BTreeMap::new(),
+        at,
+    }
+}
+
+/// That these pods must hold the whole of a snapshot.
+pub fn required(snapshot: &Snapshot, pods: &[PodRef]) -> [Required; 1] {
+    [Required {
+        units: snapshot
+            .manifest
+            .iter()
+            .map(|(name, hash)| (name.clone(), hash.clone()))
+            .collect(),
+        pods: pods.to_vec(),
+    }]
 }
 
 /// Waits until a condition holds.

@@ -5,32 +5,14 @@ use serde_json::Value;
 use sluice_tests::{Cluster, eventually, isolated, seconds};
 
 use super::install::{self, condition, get, until};
+use super::scaling::{WEB, not_written_by_us, scaled_by};
 
-const DEPLOYMENT: &str = "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web, namespace: shop}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web, sluice.dev/inject: \"false\"}}
-    spec: {containers: [{name: app, image: localhost/none:1}]}
-";
-
-fn scaled(name: &str, max: u32) -> String {
-    install::service_and_route(name).replace(
-        &format!("spec: {{parentRefs: [{{kind: Service, name: {name}}}]}}"),
-        &format!(
-            "spec:
-  parentRefs: [{{kind: Service, name: {name}}}]
-  scaling:
-    scaleTargetRef: {{apiVersion: apps/v1, kind: Deployment, name: web}}
-    minReplicas: 2
-    maxReplicas: {max}
+fn scaled(max: u32) -> String {
+    let block = format!(
+        "    maxReplicas: {max}
     metrics: [{{type: RequestsPerSecond, requestsPerSecond: {{averageValue: \"150\"}}}}]"
-        ),
-    )
+    );
+    scaled_by("web", &block)
 }
 
 async fn hpas(cluster: &Cluster) -> Result<Vec<Value>> {
@@ -52,8 +34,8 @@ fn it_follows_the_route_and_goes_with_it() {
     isolated!(async |world| {
         let cluster = install::cluster(world).await?;
         let _operator = install::operator(world, &cluster).await?;
-        cluster.apply_yaml(DEPLOYMENT).await?;
-        cluster.apply_yaml(&scaled("web", 40)).await?;
+        cluster.apply_yaml(WEB).await?;
+        cluster.apply_yaml(&scaled(40)).await?;
         let route = until(&cluster, "apiroute", "web", "Scaling", "True/Scaling").await?;
         let found = hpas(&cluster).await?;
         ensure!(
@@ -66,7 +48,7 @@ fn it_follows_the_route_and_goes_with_it() {
             "{owners}"
         );
 
-        cluster.apply_yaml(&scaled("web", 10)).await?;
+        cluster.apply_yaml(&scaled(10)).await?;
         eventually("it follows", seconds(20), async || {
             let found = hpas(&cluster).await?;
             ensure!(
@@ -86,30 +68,14 @@ fn it_follows_the_route_and_goes_with_it() {
             "a user's replicas: {}",
             deployment["spec"]["replicas"]
         );
-        let managers = cluster
-            .kubectl()
-            .run([
-                "-n",
-                "shop",
-                "get",
-                "deployment",
-                "web",
-                "-o",
-                "yaml",
-                "--show-managed-fields",
-            ])
-            .await?;
-        ensure!(
-            !managers.contains("manager: sluice-operator"),
-            "it wrote the Deployment:\n{managers}"
-        );
+        not_written_by_us(&cluster).await?;
 
         // Without the block, and without the route.
         cluster
             .apply_yaml(&install::service_and_route("web"))
             .await?;
         gone(&cluster).await?;
-        cluster.apply_yaml(&scaled("web", 5)).await?;
+        cluster.apply_yaml(&scaled(5)).await?;
         until(&cluster, "apiroute", "web", "Scaling", "True/Scaling").await?;
         cluster
             .kubectl()
@@ -124,7 +90,7 @@ fn somebody_elses_is_left_alone_and_named() {
     isolated!(async |world| {
         let cluster = install::cluster(world).await?;
         let _operator = install::operator(world, &cluster).await?;
-        cluster.apply_yaml(DEPLOYMENT).await?;
+        cluster.apply_yaml(WEB).await?;
         let foreign = |name: &str, target: &str| {
             format!(
                 "
@@ -136,7 +102,7 @@ spec: {{scaleTargetRef: {{apiVersion: apps/v1, kind: Deployment, name: {target}}
             )
         };
         cluster.apply_yaml(&foreign("mine", "web")).await?;
-        cluster.apply_yaml(&scaled("web", 40)).await?;
+        cluster.apply_yaml(&scaled(40)).await?;
         let route = until(&cluster, "apiroute", "web", "Scaling", "False/TargetTaken").await?;
         let (_, message) = condition(&route, "Scaling");
         ensure!(message.contains("mine"), "{message}");
@@ -158,7 +124,7 @@ spec: {{scaleTargetRef: {{apiVersion: apps/v1, kind: Deployment, name: {target}}
             .await?;
         gone(&cluster).await?;
         cluster.apply_yaml(&foreign("sluice-web", "other")).await?;
-        cluster.apply_yaml(&scaled("web", 40)).await?;
+        cluster.apply_yaml(&scaled(40)).await?;
         let route = until(&cluster, "apiroute", "web", "Scaling", "False/TargetTaken").await?;
         let (_, message) = condition(&route, "Scaling");
         ensure!(message.contains("sluice-web"), "{message}");

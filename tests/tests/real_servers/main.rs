@@ -11,6 +11,7 @@ mod identity;
 mod install;
 mod keda;
 mod leader;
+mod metrics_api;
 mod moves;
 mod order;
 mod quickstart;

@@ -7,10 +7,8 @@ mod report;
 
 use std::path::PathBuf;
 
-use clap::ValueEnum;
-
 use self::report::Report;
-use crate::{Verdict, output, status::cluster};
+use crate::{Verdict, output::Shape, status::cluster};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -51,24 +49,13 @@ pub struct Args {
     output: Shape,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Shape {
-    Text,
-    Json,
-    Yaml,
-}
-
 /// Looks and prints.
 pub fn run(args: &Args) -> anyhow::Result<Verdict> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let report = runtime.block_on(look(args))?;
-    output::print(&match args.output {
-        Shape::Text => report.text(),
-        Shape::Json => output::json(&report)?,
-        Shape::Yaml => output::yaml(&report)?,
-    })?;
+    args.output.print(&report, || report.text())?;
     Ok(Verdict::of(report.pods.is_empty()))
 }
 

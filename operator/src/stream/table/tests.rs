@@ -1,9 +1,10 @@
 //! The table by itself: what it counts, forgets and remembers.
 
-use std::collections::BTreeMap;
-
 use super::{
-    super::published::tests::{group, pod, principal, snapshot},
+    super::{
+        published::tests::{group, pod, principal, snapshot},
+        testing::{acked, required},
+    },
     *,
 };
 
@@ -14,26 +15,6 @@ fn build(name: &str) -> Build {
         name: name.into(),
         ..Build::default()
     }
-}
-
-fn acked(snapshot: &Snapshot, at: Instant) -> Acked {
-    Acked {
-        version: snapshot.version.clone(),
-        manifest: snapshot.manifest.clone(),
-        denied: BTreeMap::new(),
-        at,
-    }
-}
-
-fn required(snapshot: &Snapshot, pods: &[PodRef]) -> [Required; 1] {
-    [Required {
-        units: snapshot
-            .manifest
-            .iter()
-            .map(|(name, hash)| (name.clone(), hash.clone()))
-            .collect(),
-        pods: pods.to_vec(),
-    }]
 }
 
 #[tokio::test(start_paused = true)]

@@ -128,6 +128,13 @@ impl RunningLoad {
         drop(self.child.stdin.take());
         answer(self.child).await
     }
+
+    /// Waits until it has ended by its own bound, and gives what was seen.
+    pub async fn run_out(mut self) -> Result<LoadReport> {
+        // Whoever closes it ends the load.
+        let _open = self.child.stdin.take();
+        answer(self.child).await
+    }
 }
 
 async fn answer<T: DeserializeOwned>(child: Child) -> Result<T> {

@@ -86,7 +86,8 @@ async fn main() -> Result<()> {
         }
     };
     println!("{answer}");
-    Ok(())
+    // Not by returning: where a load ended by its own bound, a read of standard input would be waited for.
+    std::process::exit(0)
 }
 
 /// The whole of standard input.

@@ -6,6 +6,12 @@ use serde_json::Value;
 use sluice_e2e::{Place, eventually, on_cluster, product, seconds};
 
 const OBJECTS: &str = "apiroute,ratelimitpolicy,shardset,service,deployment,hpa";
+/// Counters of the operator's writes.
+const WRITES: [&str; 2] = [
+    "sluice_operator_status_writes_total{",
+    "sluice_operator_hpa_writes_total{",
+];
+const LOOKS: &str = "sluice_operator_status_looks_total ";
 
 /// `Current`, `InProgress` or `Failed`, by the rules of kstatus for a custom resource: generation first, then
 /// Reconciling and Stalled, then Ready.
@@ -82,7 +88,46 @@ async fn pending(place: &Place) -> Result<()> {
         .map(drop)
 }
 
-/// Versions of all objects that nobody else writes.
+/// What there is at rest, as the API server and the operator's replicas have it.
+#[derive(Debug, PartialEq)]
+struct Rest {
+    /// Versions of all objects that nobody else writes.
+    versions: Vec<String>,
+    /// The replicas' counters of writes: one that changes nothing moves no version.
+    writes: Vec<String>,
+}
+
+impl Rest {
+    async fn read(place: &Place) -> Result<Self> {
+        let metrics = product::metrics(place).await?;
+        let is_write = |line: &&str| WRITES.iter().any(|name| line.starts_with(name));
+        Ok(Self {
+            versions: versions(place).await?,
+            writes: metrics.lines().filter(is_write).map(Into::into).collect(),
+        })
+    }
+}
+
+/// How often the operator has looked at every status; the unresolved reference of `broken` has it do so each second.
+async fn looks(place: &Place) -> Result<f64> {
+    let metrics = product::metrics(place).await?;
+    let counts = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix(LOOKS)?.trim().parse::<f64>().ok());
+    Ok(counts.sum())
+}
+
+/// Waits until the operator has looked at everything that is there now; the first look may have begun before.
+async fn looked_again(place: &Place) -> Result<()> {
+    let before = looks(place).await?;
+    eventually("the operator has looked again", seconds(40), async || {
+        let now = looks(place).await?;
+        ensure!(now >= before + 3.0, "{} times", now - before);
+        Ok(())
+    })
+    .await
+}
+
 async fn versions(place: &Place) -> Result<Vec<String>> {
     let list = place.json(["get", OBJECTS]).await?;
     let items = list["items"].as_array().context("a list")?;
@@ -110,9 +155,9 @@ fn applying_again_is_nothing_and_conditions_are_understood() {
         pending(place).await?;
 
         let before = eventually("everything has settled", seconds(60), async || {
-            let one = versions(place).await?;
-            tokio::time::sleep(seconds(3)).await;
-            let two = versions(place).await?;
+            let one = Rest::read(place).await?;
+            looked_again(place).await?;
+            let two = Rest::read(place).await?;
             ensure!(one == two, "it still moves");
             Ok(one)
         })
@@ -132,9 +177,8 @@ fn applying_again_is_nothing_and_conditions_are_understood() {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
-        // Longer than the operator collects changes for, and than its periodic looks.
-        tokio::time::sleep(seconds(12)).await;
-        let after = versions(place).await?;
+        looked_again(place).await?;
+        let after = Rest::read(place).await?;
         ensure!(before == after, "{before:#?}\n{after:#?}");
         let later = place.kubectl(["get", "events", "-o", "name"]).await?;
         ensure!(

@@ -72,7 +72,7 @@ fn method(facts: &impl Facts) -> Result<(), &'static str> {
 /// RFC 9112 section 3.2 and RFC 9113 section 8.3.1: exactly one authority, and where it is named twice, the same.
 fn authority(facts: &impl Facts) -> Result<(), &'static str> {
     let authority = facts.authority().ok_or("no Host")?;
-    if authority.len() > MAX_AUTHORITY || split_authority(authority).is_none() {
+    if !is_authority(authority) {
         return Err("the authority is malformed");
     }
     let mut hosts = facts.header("host");
@@ -96,6 +96,10 @@ fn fields(facts: &impl Facts) -> Result<(), &'static str> {
             .any(|byte| byte.is_ascii_control() && *byte != b'\t')
         {
             return Err("a field value holds a control byte");
+        }
+        // HTTP/1.1 knows no such value; in HTTP/2 it is malformed (RFC 9113 section 8.2.1).
+        if let [b' ' | b'\t', ..] | [.., b' ' | b'\t'] = value {
+            return Err("a field value begins or ends with a space");
         }
     }
     Ok(())
@@ -136,6 +140,11 @@ pub fn content_length(value: &[u8]) -> Option<u64> {
 pub(crate) fn is_token(text: &str) -> bool {
     let tchar = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !text.is_empty() && text.bytes().all(tchar)
+}
+
+/// Whether this is an authority of bounded size.
+pub(crate) fn is_authority(text: &str) -> bool {
+    text.len() <= MAX_AUTHORITY && split_authority(text).is_some()
 }
 
 /// Host and port of an authority; none where it is malformed. User information is no part of it (RFC 9110 section

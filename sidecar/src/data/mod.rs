@@ -17,6 +17,7 @@ mod request;
 mod serve;
 mod thread;
 mod upstream;
+mod wire;
 
 #[cfg(test)]
 mod tests;

@@ -47,8 +47,16 @@ pub async fn handle(
 ) -> Result<Response<Body>, Infallible> {
     let (parts, body) = request.into_parts();
     let mut settle = Settle::begin(&thread, &connection, &parts);
-    let result = survive(&thread, phases(&mut settle, parts, body)).await;
-    let response = result.unwrap_or_else(|reject| {
+    let result = match connection.guard.stood_in(&parts) {
+        None => survive(&thread, phases(&mut settle, parts, body)).await,
+        Some(fault) => Err(fault.reject()),
+    };
+    let response = result.unwrap_or_else(|mut reject| {
+        if let (RejectReason::BadRequest, Some(fault)) =
+            (reject.reason, connection.guard.broken_body())
+        {
+            reject.detail = Some(fault.what().into());
+        }
         let rule = settle.matched.as_ref().map(|(_, rule)| rule.as_ref());
         let response = answer::refusal(&reject, rule);
         settle.reject = Some(reject);

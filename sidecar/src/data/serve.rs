@@ -8,10 +8,14 @@ use std::{
     net::SocketAddr,
     pin::pin,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
-use http::{HeaderValue, Response, Version, header::CONNECTION};
+use http::{
+    HeaderValue, Response, StatusCode, Version,
+    header::{CONNECTION, UPGRADE},
+};
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::{rt::TokioIo, server::conn::auto};
 use tokio::{
@@ -20,7 +24,12 @@ use tokio::{
     task::spawn_local,
 };
 
-use super::{body::Body, passthrough, request, thread::Thread};
+use super::{
+    body::Body,
+    passthrough, request,
+    thread::Thread,
+    wire::{Guard, Wire},
+};
 use crate::{
     capture::origin::{Origins, Refused},
     cli::Inbound,
@@ -61,6 +70,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// The port it arrived for.
     pub inbound: Inbound,
+    /// What is known of the bytes it sends.
+    pub guard: Arc<Guard>,
     /// Requests that run.
     busy: Cell<u32>,
     /// Whether any request has come.
@@ -76,6 +87,7 @@ impl Connection {
         Rc::new(Self {
             peer,
             inbound,
+            guard: Arc::default(),
             busy: Cell::new(0),
             used: Cell::new(false),
             http2: Notify::new(),
@@ -216,9 +228,17 @@ async fn answer(
     if !http1 && !connection.used.get() {
         connection.http2.notify_one();
     }
+    let guard = Arc::clone(&connection.guard);
+    let asks_for_another = http1 && request.headers().contains_key(UPGRADE);
     let answer = request::handle(Rc::clone(&thread), connection, request);
     let mut answer = answer.await?;
-    if http1 && thread.shutdown.draining() {
+    if asks_for_another {
+        match answer.status() {
+            StatusCode::SWITCHING_PROTOCOLS => guard.opaque(),
+            _ => guard.stay(),
+        }
+    }
+    if http1 && (thread.shutdown.draining() || guard.is_last()) {
         answer.headers_mut().insert(CONNECTION, CLOSE);
     }
     Ok(answer)
@@ -246,6 +266,7 @@ async fn serve_http(thread: Rc<Thread>, connection: Rc<Connection>, stream: TcpS
             answer(Rc::clone(&thread), Rc::clone(&connection), request)
         }
     });
+    let wire = Wire::client(stream, Arc::clone(&connection.guard));
     let mut builder = auto::Builder::new(LocalExecutor);
     builder
         .http1()
@@ -257,7 +278,7 @@ async fn serve_http(thread: Rc<Thread>, connection: Rc<Connection>, stream: TcpS
         .http2()
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEAD_BYTES as u32);
-    let mut http = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut http = pin!(builder.serve_connection(TokioIo::new(wire), service));
     let mut still = pin!(connection.stood_still(&thread));
     let mut told = pin!(told(&thread, &connection, thread.shutdown.has_begun()));
     tokio::select! {

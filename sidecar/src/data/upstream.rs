@@ -1,7 +1,10 @@
 //! Connections to upstreams, kept for one data thread: no lock, no look at another thread's. A connection is driven by a
 //! task of its own; its sender is leased to one request at a time and comes back when the answer's body has ended.
 
-use std::{cell::RefCell, collections::HashMap, net::SocketAddr, pin::pin, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell, collections::HashMap, net::SocketAddr, pin::pin, rc::Rc, sync::Arc,
+    time::Duration,
+};
 
 use http::{Method, Request, Response, request::Parts};
 use hyper::{
@@ -13,7 +16,12 @@ use sluice_process::Clock;
 use sluice_snapshot::unit::backend::BackendProtocol;
 use tokio::{net::TcpStream, task::spawn_local};
 
-use super::{body::RequestBody, deadline::Ticker, serve::LocalExecutor};
+use super::{
+    body::RequestBody,
+    deadline::Ticker,
+    serve::LocalExecutor,
+    wire::{Guard, Wire},
+};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT_MS: u64 = 2_000;
@@ -61,6 +69,7 @@ struct Inner {
 
 struct Idle {
     sender: http1::SendRequest<RequestBody>,
+    guard: Arc<Guard>,
     since_ms: u64,
 }
 
@@ -69,6 +78,8 @@ pub struct Lease {
     pool: Pool,
     address: SocketAddr,
     sender: http1::SendRequest<RequestBody>,
+    /// What is known of the bytes it answers.
+    guard: Arc<Guard>,
 }
 
 /// An answer's head, with its body to come.
@@ -121,7 +132,12 @@ impl Pool {
         request: &mut Option<Request<RequestBody>>,
         deadline_ms: u64,
     ) -> Result<Answered, UpstreamError> {
-        while let Some(Idle { sender, since_ms }) = self.take(address) {
+        while let Some(Idle {
+            sender,
+            guard,
+            since_ms,
+        }) = self.take(address)
+        {
             if !sender.is_ready() {
                 // Its task may not yet have seen that the last body ended. One that still sends a body is of no use.
                 tokio::task::yield_now().await;
@@ -142,6 +158,7 @@ impl Pool {
                 pool: self.clone(),
                 address,
                 sender,
+                guard,
             };
             match (lease.send(request).await, spare) {
                 (Ok(answered), _) => return Ok(answered),
@@ -198,7 +215,7 @@ impl Pool {
         &self,
         address: SocketAddr,
         deadline_ms: u64,
-    ) -> Result<TokioIo<TcpStream>, UpstreamError> {
+    ) -> Result<TcpStream, UpstreamError> {
         let deadline_ms = deadline_ms.min(self.0.clock.now_ms() + CONNECT_TIMEOUT_MS);
         let stream = match self
             .0
@@ -212,7 +229,7 @@ impl Pool {
         stream
             .set_nodelay(true)
             .map_err(|error| UpstreamError::Connect(address, error))?;
-        Ok(TokioIo::new(stream))
+        Ok(stream)
     }
 
     async fn connect_http1(
@@ -220,7 +237,9 @@ impl Pool {
         address: SocketAddr,
         deadline_ms: u64,
     ) -> Result<Lease, UpstreamError> {
-        let io = self.connect(address, deadline_ms).await?;
+        let stream = self.connect(address, deadline_ms).await?;
+        let guard = Arc::<Guard>::default();
+        let io = TokioIo::new(Wire::upstream(stream, Arc::clone(&guard)));
         let (sender, connection) = http1::Builder::new()
             // One write for a head and its small body.
             .writev(false)
@@ -235,6 +254,7 @@ impl Pool {
             pool: self.clone(),
             address,
             sender,
+            guard,
         })
     }
 
@@ -243,7 +263,7 @@ impl Pool {
         address: SocketAddr,
         deadline_ms: u64,
     ) -> Result<http2::SendRequest<RequestBody>, UpstreamError> {
-        let io = self.connect(address, deadline_ms).await?;
+        let io = TokioIo::new(self.connect(address, deadline_ms).await?);
         let (sender, connection) = http2::Builder::new(LocalExecutor)
             .handshake(io)
             .await
@@ -294,6 +314,7 @@ impl Lease {
         let Some(taken) = request.take() else {
             return Err(UpstreamError::Taken(self.address));
         };
+        self.guard.expect(taken.method() == Method::HEAD);
         match self.sender.try_send_request(taken).await {
             Ok(response) => Ok(Answered {
                 response,
@@ -312,15 +333,20 @@ impl Lease {
             pool,
             address,
             sender,
+            guard,
         } = self;
-        if sender.is_closed() {
+        if sender.is_closed() || guard.is_refused() {
             return;
         }
         let since_ms = pool.0.clock.now_ms();
         let mut idle = pool.0.idle.borrow_mut();
         let idle = idle.entry(address).or_default();
         if idle.len() < MAX_IDLE {
-            idle.push(Idle { sender, since_ms });
+            idle.push(Idle {
+                sender,
+                guard,
+                since_ms,
+            });
         }
     }
 }

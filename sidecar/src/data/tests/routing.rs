@@ -286,16 +286,56 @@ async fn what_could_be_read_in_two_ways_is_refused() {
             "{request:?} {answer:?}"
         );
     }
-    assert!(origin.seen().is_empty());
-    // RFC 9112 section 6.1: the length is void beside an encoding, and the connection ends.
+    // RFC 9112 section 6.1: a length beside an encoding; nothing of it is believed, and the connection ends.
     let mut client = rig.client().await;
     client.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n").await;
     let answer = client.answer("POST").await;
     assert_eq!(
         (answer.status, answer.header("connection")),
-        (200, Some("close"))
+        (400, Some("close"))
     );
     assert!(client.is_closed().await);
+    assert!(origin.seen().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_refused_on_the_wire_is_answered_in_its_turn_and_logged() {
+    let origin = Origin::start(|_, _| Reply::ok("")).await;
+    let rig = Rig::with(origin.address, vec![rule("all", "/")], Vec::new());
+    let mut client = rig.client().await;
+    client.write(b"GET /first HTTP/1.1\r\nhost: a\r\n\r\nGET /second HTTP/1.1\r\nhost: a\r\nx : y\r\n\r\n").await;
+    assert_eq!(client.answer("GET").await.status, 200);
+    let refused = client.answer("GET").await;
+    assert_eq!(
+        (refused.status, refused.problem()),
+        (400, "bad-request"),
+        "{refused:?}"
+    );
+    assert_eq!(refused.header("connection"), Some("close"));
+    assert!(client.is_closed().await);
+    let line = rig.lines(2).await.remove(1);
+    assert_eq!(
+        (&line["reason"], &line["path"], &line["phase"]),
+        (&"bad-request".into(), &"/second".into(), &"admit".into()),
+        "{line}"
+    );
+    assert!(line["detail"].to_string().contains("colon"), "{line}");
+
+    // A body that turns bad after a part of it has passed: the upstream never sees its end.
+    let mut client = rig.client().await;
+    client
+        .write(b"POST /third HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        .await;
+    client.write(b"3;x\r\nabc\r\n0\r\n\r\n").await;
+    let refused = client.answer("POST").await;
+    assert_eq!(
+        (refused.status, refused.header("connection")),
+        (400, Some("close")),
+        "{refused:?}"
+    );
+    assert!(client.is_closed().await);
+    let line = rig.lines(3).await.remove(2);
+    assert!(line["detail"].to_string().contains("extension"), "{line}");
     let targets: Vec<_> = origin.seen().into_iter().map(|seen| seen.target).collect();
-    assert_eq!(targets, ["/"]);
+    assert_eq!(targets, ["/first"]);
 }

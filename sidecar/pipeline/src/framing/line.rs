@@ -1,0 +1,146 @@
+//! Lines of a head: where they end, and which bytes they are made of. One look at each byte, sixteen at a time.
+
+use super::Fault;
+
+/// Where a line ends: its bytes are before `end`, the next line begins at `next`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub end: usize,
+    pub next: usize,
+}
+
+/// Finds the end of the line that goes on at `from`. None: it has not come yet, and `from` is where to go on looking.
+/// No control byte but the tab stands in a line, and nothing but CR LF ends one (RFC 9112 section 2.2).
+pub(super) fn end(bytes: &[u8], from: &mut usize) -> Result<Option<Ended>, Fault> {
+    loop {
+        let Some(found) = special(&bytes[*from..]) else {
+            *from = bytes.len();
+            return Ok(None);
+        };
+        let at = *from + found;
+        match (bytes[at], bytes.get(at + 1)) {
+            (b'\t', _) => *from = at + 1,
+            (b'\r', Some(b'\n')) => {
+                return Ok(Some(Ended {
+                    end: at,
+                    next: at + 2,
+                }));
+            }
+            (b'\r', Some(_)) => return Err(Fault::BareCarriageReturn),
+            (b'\r', None) => {
+                *from = at;
+                return Ok(None);
+            }
+            (b'\n', _) => return Err(Fault::BareLineFeed),
+            _ => return Err(Fault::ControlByte),
+        }
+    }
+}
+
+/// The first control byte.
+fn special(bytes: &[u8]) -> Option<usize> {
+    let (chunks, _) = bytes.as_chunks::<16>();
+    let clean = chunks
+        .iter()
+        // Without an early end inside, so that it becomes one comparison of sixteen bytes.
+        .take_while(|chunk| {
+            !chunk
+                .iter()
+                .fold(false, |any, byte| any | is_control(*byte))
+        })
+        .count();
+    let from = clean * 16;
+    bytes[from..]
+        .iter()
+        .position(|byte| is_control(*byte))
+        .map(|at| from + at)
+}
+
+const fn is_control(byte: u8) -> bool {
+    byte < b' ' || byte == 0x7f
+}
+
+/// The bytes of a token (RFC 9110 section 5.6.2).
+static TOKEN: [bool; 256] = table(b"!#$%&'*+-.^_`|~");
+
+/// The bytes of a path that are let through: what a URI has (RFC 3986 section 3.3), and what clients leave unescaped
+/// although they should not; normalising escapes or refuses those.
+static PATH: [bool; 256] = table(b"-._~!$&'()*+,;=:@/%\"\\^{|}[]");
+
+/// The same for a query (RFC 3986 section 3.4).
+static QUERY: [bool; 256] = table(b"-._~!$&'()*+,;=:@/%\"\\^{|}[]?`");
+
+const fn table(more: &[u8]) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < more.len() {
+        table[more[at] as usize] = true;
+        at += 1;
+    }
+    table
+}
+
+/// How many bytes of a token these begin with.
+pub(super) fn token_len(bytes: &[u8]) -> usize {
+    bytes
+        .iter()
+        .position(|byte| !TOKEN[usize::from(*byte)])
+        .unwrap_or(bytes.len())
+}
+
+/// Whether these bytes are a path, perhaps with a query.
+pub(super) fn is_path_and_query(bytes: &[u8]) -> bool {
+    let fits =
+        |bytes: &[u8], table: &[bool; 256]| bytes.iter().all(|byte| table[usize::from(*byte)]);
+    match bytes.iter().position(|byte| *byte == b'?') {
+        None => fits(bytes, &PATH),
+        Some(at) => fits(&bytes[..at], &PATH) && fits(&bytes[at + 1..], &QUERY),
+    }
+}
+
+/// Without the spaces and tabs around it (RFC 9112 section 5).
+pub(super) fn trimmed(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_ends_in_cr_lf_and_in_nothing_else() {
+        let look = |bytes: &[u8]| {
+            let mut from = 0;
+            end(bytes, &mut from).map(|ended| (ended.map(|ended| ended.end), from))
+        };
+        let long = [b'a'; 40];
+        assert_eq!(look(b"a: b\r\nc"), Ok((Some(4), 0)));
+        assert_eq!(look(b"a:\tb\r\n").map(|(end, _)| end), Ok(Some(4)));
+        assert_eq!(look(b"a: b\r"), Ok((None, 4)));
+        assert_eq!(look(b""), Ok((None, 0)));
+        assert_eq!(look(&[&long[..], b"\r\n"].concat()), Ok((Some(40), 0)));
+        assert_eq!(look(&long), Ok((None, 40)));
+        assert_eq!(look(b"a\nb\r\n"), Err(Fault::BareLineFeed));
+        assert_eq!(look(b"a\rb\r\n"), Err(Fault::BareCarriageReturn));
+        for byte in (0..=255).filter(u8::is_ascii_control) {
+            let framed = [&long[..17], &[byte], b"x\r\n"].concat();
+            assert_eq!(look(&framed).is_ok(), byte == b'\t', "{byte:#x}");
+        }
+        assert!(look(b"\x80\xff \r\n").is_ok());
+    }
+
+    #[test]
+    fn spaces_around_a_value_are_no_part_of_it() {
+        for (value, trim) in [(" a b\t", "a b"), ("", ""), (" \t ", ""), ("a", "a")] {
+            assert_eq!(trimmed(value.as_bytes()), trim.as_bytes());
+        }
+    }
+}

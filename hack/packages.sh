@@ -3,11 +3,12 @@
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
-# command:package
-needs=(cc:gcc cc:libc6-dev make:make etcd:etcd-server redis-server:redis-server openssl:openssl ip:iproute2 unshare:util-linux setpriv:util-linux mount:mount)
+# command:package, or file:package
+needs=(cc:gcc cc:libc6-dev make:make etcd:etcd-server redis-server:redis-server openssl:openssl ip:iproute2 unshare:util-linux setpriv:util-linux mount:mount
+    curl:curl h2load:nghttp2-client node:nodejs /usr/bin/python3:python3 /usr/lib/python3/dist-packages/websockets/__init__.py:python3-websockets)
 case ${1:-test} in
 test) ;;
-bench) needs+=(nginx:nginx-light musl-gcc:musl-tools strace:strace strip:binutils valgrind:valgrind) ;;
+bench) needs+=(nginx:nginx-light haproxy:haproxy varnishd:varnish python3:python3-pip musl-gcc:musl-tools strace:strace strip:binutils valgrind:valgrind) ;;
 images) needs=(cc:gcc cc:libc6-dev make:make strip:binutils musl-gcc:musl-tools) ;;
 cluster) needs+=(containerd:containerd ctr:containerd runc:runc /usr/lib/cni/bridge:containernetworking-plugins nft:nftables
     iptables:iptables nsenter:util-linux flock:util-linux sysctl:procps) ;;
@@ -16,7 +17,7 @@ esac
 
 missing=()
 for need in "${needs[@]}"; do
-    command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
+    command -v "${need%%:*}" >/dev/null || [ -e "${need%%:*}" ] || missing+=("${need##*:}")
 done
 
 if [ ${#missing[@]} -gt 0 ]; then

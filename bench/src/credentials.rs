@@ -23,6 +23,7 @@ pub struct TokenKey {
     id: &'static str,
     algorithm: Algorithm,
     key: EncodingKey,
+    public_pem: String,
 }
 
 /// All keys of a run.
@@ -45,26 +46,28 @@ pub const SIGNATURE_KEY_ID: &str = "bench-hmac";
 impl Keys {
     /// New keys.
     pub fn generate() -> Result<Self> {
-        let rsa = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?.serialize_pem();
-        let ec = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?.serialize_pem();
+        let rsa = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
+        let ec = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let [token_secret, signature_secret] = [secret()?, secret()?];
-        let key = |id, algorithm, key| TokenKey { id, algorithm, key };
         Ok(Self {
-            hs256: key(
-                "bench-hs256",
-                Algorithm::HS256,
-                EncodingKey::from_secret(token_secret.as_bytes()),
-            ),
-            rs256: key(
-                "bench-rs256",
-                Algorithm::RS256,
-                EncodingKey::from_rsa_pem(rsa.as_bytes())?,
-            ),
-            es256: key(
-                "bench-es256",
-                Algorithm::ES256,
-                EncodingKey::from_ec_pem(ec.as_bytes())?,
-            ),
+            hs256: TokenKey {
+                id: "bench-hs256",
+                algorithm: Algorithm::HS256,
+                key: EncodingKey::from_secret(token_secret.as_bytes()),
+                public_pem: String::new(),
+            },
+            rs256: TokenKey {
+                id: "bench-rs256",
+                algorithm: Algorithm::RS256,
+                key: EncodingKey::from_rsa_pem(rsa.serialize_pem().as_bytes())?,
+                public_pem: rsa.public_key_pem(),
+            },
+            es256: TokenKey {
+                id: "bench-es256",
+                algorithm: Algorithm::ES256,
+                key: EncodingKey::from_ec_pem(ec.serialize_pem().as_bytes())?,
+                public_pem: ec.public_key_pem(),
+            },
             token_secret,
             signature_secret,
         })
@@ -84,6 +87,11 @@ impl TokenKey {
     /// Its `kid`.
     pub fn id(&self) -> &'static str {
         self.id
+    }
+
+    /// Its public half as PEM; empty where it has none.
+    pub fn public_pem(&self) -> &str {
+        &self.public_pem
     }
 
     /// A token for a subject, good from now on.

@@ -4,12 +4,16 @@ use anyhow::Result;
 
 use super::http;
 use crate::{
-    credentials::Keys,
+    credentials::{Keys, TokenKey},
     world::gateway::{CLIENT_HEADER, CLIENTS},
 };
 
+/// A target that every system passes on.
+pub const PLAIN: &str = "/plain/128";
 /// Callers with a token each.
 const CALLERS: usize = 64;
+/// Tokens that come round so seldom that each is new again: more than the sidecar remembers.
+pub const NEW_TOKENS: usize = 9_000;
 
 /// The systems.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,13 +22,34 @@ pub enum System {
     Floor,
     /// nginx.
     Nginx,
+    /// HAProxy.
+    Haproxy,
+    /// Envoy.
+    Envoy,
+    /// Varnish.
+    Varnish,
     /// The sidecar.
     Sluice,
 }
+use System::{Envoy, Floor, Haproxy, Nginx, Sluice, Varnish};
 
 impl System {
     /// In the order of the table.
-    pub const ALL: [Self; 3] = [Self::Floor, Self::Nginx, Self::Sluice];
+    pub const ALL: [Self; 6] = [Floor, Nginx, Haproxy, Envoy, Varnish, Sluice];
+    /// Those that others have made.
+    pub const PEERS: [Self; 4] = [Nginx, Haproxy, Envoy, Varnish];
+
+    /// Its name in the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Floor => "floor",
+            Nginx => "nginx",
+            Haproxy => "HAProxy",
+            Envoy => "Envoy",
+            Varnish => "Varnish",
+            Sluice => "sluice-sidecar",
+        }
+    }
 }
 
 /// One workload.
@@ -40,14 +65,16 @@ pub struct Cell {
     pub from_cache: bool,
     /// Whether each request is logged.
     pub logged: bool,
-    /// Systems that have nothing to show here.
-    pub without: &'static [System],
+    /// Systems that take part beside the sidecar: the others have nothing to show here.
+    pub with: &'static [System],
+    /// The most that the sidecar may cost, as a ratio to that system.
+    pub must: &'static [(System, f64)],
 }
 
 impl Cell {
     /// Whether a system takes part.
     pub fn has(&self, system: System) -> bool {
-        !self.without.contains(&system)
+        system == Sluice || self.with.contains(&system)
     }
 }
 
@@ -59,61 +86,121 @@ pub fn all(keys: &Keys) -> Result<Vec<Cell>> {
         requests,
         from_cache: false,
         logged: false,
-        without: &[],
+        with: &[Floor, Nginx, Haproxy, Envoy],
+        must: &[],
     };
-    let plain = |target: &str| vec![http::get(target, &[])];
-    let tokens = (0..CALLERS).map(|caller| {
-        let token = keys.rs256.token(&format!("caller-{caller}"))?;
-        Ok(http::get(
-            "/rs256/128",
-            &[("authorization", &format!("Bearer {token}"))],
-        ))
-    });
-    let clients = (0..CLIENTS).map(|client| {
-        http::get(
-            "/limited/128",
-            &[(CLIENT_HEADER, &format!("client-{client}"))],
-        )
-    });
+    let get = |target: &str| vec![http::get(target, &[])];
+    let client = |target: &str| {
+        let of = |client| (CLIENT_HEADER, format!("client-{client}"));
+        let requests = (0..CLIENTS).map(of);
+        let ask = |(name, value): (&str, String)| http::get(target, &[(name, &value)]);
+        requests.map(ask).collect::<Vec<_>>()
+    };
     Ok(vec![
-        cell("plain 128 B, 16 connections", 16, plain("/plain/128")),
-        cell("plain 128 B, 64 connections", 64, plain("/plain/128")),
-        cell("plain 128 B, 1 connection", 1, plain("/plain/128")),
-        cell("32 KiB body, 16 connections", 16, plain("/plain/32768")),
+        Cell {
+            must: &[(Nginx, 1.20), (Envoy, 0.50)],
+            ..cell("plain 128 B, 16 connections", 16, get(PLAIN))
+        },
+        Cell {
+            must: &[(Nginx, 1.10), (Envoy, 0.50)],
+            ..cell("plain 128 B, 64 connections", 64, get(PLAIN))
+        },
+        Cell {
+            must: &[(Nginx, 1.05), (Envoy, 0.70)],
+            ..cell("plain 128 B, 1 connection", 1, get(PLAIN))
+        },
+        cell("32 KiB body", 16, get("/plain/32768")),
         Cell {
             logged: true,
+            with: &[Floor, Nginx],
+            ..cell("plain 128 B, access log on", 16, get("/logged/128"))
+        },
+        Cell {
+            must: &[(Nginx, 0.90), (Envoy, 0.42)],
             ..cell(
-                "plain 128 B, 16 connections, access log on",
+                "token bucket, 1,000 keys by header",
                 16,
-                plain("/logged/128"),
+                client("/limited/128"),
             )
         },
-        cell(
-            "token bucket, 1,000 keys by header, 16 connections",
-            16,
-            clients.collect(),
-        ),
         Cell {
-            without: &[System::Nginx],
+            with: &[Floor, Envoy],
+            must: &[(Envoy, 0.42)],
             ..cell(
-                "JWT RS256, verified before, 16 connections",
+                "JWT RS256, verified before",
                 16,
-                tokens.collect::<Result<_>>()?,
+                tokens(&keys.rs256, "/rs256/128", CALLERS)?,
+            )
+        },
+        Cell {
+            with: &[Floor, Haproxy, Envoy],
+            must: &[(Envoy, 0.55)],
+            ..cell(
+                "JWT RS256, never seen",
+                16,
+                tokens(&keys.rs256, "/rs256-new/128", NEW_TOKENS)?,
+            )
+        },
+        Cell {
+            with: &[Floor, Haproxy, Envoy],
+            must: &[(Envoy, 0.70)],
+            ..cell(
+                "JWT ES256, never seen",
+                16,
+                tokens(&keys.es256, "/es256-new/128", NEW_TOKENS)?,
+            )
+        },
+        Cell {
+            logged: true,
+            with: &[Floor, Envoy],
+            must: &[(Envoy, 0.42)],
+            ..cell(
+                "JWT verified before, limit and access log",
+                16,
+                everything(keys)?,
             )
         },
         Cell {
             from_cache: true,
-            without: &[System::Floor],
-            ..cell("cache hit 1 KiB, 16 connections", 16, plain("/cached/1024"))
+            with: &[Nginx, Haproxy, Envoy, Varnish],
+            must: &[(Nginx, 0.42), (Haproxy, 0.85), (Varnish, 0.42)],
+            ..cell("cache hit 1 KiB", 16, get("/cached/1024"))
         },
         Cell {
             from_cache: true,
-            without: &[System::Floor],
-            ..cell(
-                "cache hit 32 KiB, 16 connections",
-                16,
-                plain("/cached/32768"),
-            )
+            with: &[Nginx, Haproxy, Envoy, Varnish],
+            must: &[(Nginx, 0.55), (Haproxy, 0.85), (Varnish, 0.55)],
+            ..cell("cache hit 32 KiB", 16, get("/cached/32768"))
         },
     ])
+}
+
+fn bearer(key: &TokenKey, caller: usize) -> Result<String> {
+    Ok(format!(
+        "Bearer {}",
+        key.token(&format!("caller-{caller}"))?
+    ))
+}
+
+/// Requests of so many callers, each with a token of its own.
+fn tokens(key: &TokenKey, target: &str, callers: usize) -> Result<Vec<Vec<u8>>> {
+    (0..callers)
+        .map(|caller| {
+            Ok(http::get(
+                target,
+                &[("authorization", &bearer(key, caller)?)],
+            ))
+        })
+        .collect()
+}
+
+/// Requests with a token that is counted by client too.
+fn everything(keys: &Keys) -> Result<Vec<Vec<u8>>> {
+    (0..CALLERS)
+        .map(|caller| {
+            let (token, client) = (bearer(&keys.rs256, caller)?, format!("client-{caller}"));
+            let more = [("authorization", token.as_str()), (CLIENT_HEADER, &client)];
+            Ok(http::get("/all/128", &more))
+        })
+        .collect()
 }

@@ -25,12 +25,13 @@ pub fn start_on(core: usize, command: &mut std::process::Command) -> Result<Chil
     })
 }
 
-/// The time that all threads of a process have run (the first field of `schedstat`, in nanoseconds).
+/// The time that all threads of a process and of its children have run (the first field of `schedstat`, in nanoseconds).
 pub fn time_of(pid: u32) -> Result<Duration> {
     let mut nanoseconds = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task")).context("the process has ended")? {
+        let thread = thread?.path();
         // A thread may end between the two looks; its time is then lost, as is that of those before.
-        let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else {
+        let Ok(text) = fs::read_to_string(thread.join("schedstat")) else {
             continue;
         };
         let field = text
@@ -38,6 +39,11 @@ pub fn time_of(pid: u32) -> Result<Duration> {
             .next()
             .and_then(|field| field.parse::<u64>().ok());
         nanoseconds += field.context("the kernel gives no schedstat")?;
+        let children = fs::read_to_string(thread.join("children")).unwrap_or_default();
+        for child in children.split_whitespace() {
+            let time = time_of(child.parse()?)?;
+            nanoseconds += u64::try_from(time.as_nanos())?;
+        }
     }
     Ok(Duration::from_nanos(nanoseconds))
 }

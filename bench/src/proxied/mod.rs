@@ -1,13 +1,13 @@
-//! Whole processes: processor time per proxied request, of all threads of the process, beside nginx and beside a relay
-//! that reads nothing. The proxy has core 0; load generator and upstream share core 1.
+//! Whole processes: processor time per proxied request, of all threads of the process, beside other proxies and beside a
+//! relay that reads nothing. The proxy has core 0; load generator and upstream share core 1.
 
 mod cells;
 mod cpu;
 pub mod gate;
 mod http;
 mod load;
-mod nginx;
 mod origin;
+mod peers;
 mod poll;
 pub mod relay;
 mod running;
@@ -25,8 +25,8 @@ use crate::{Args, credentials::Keys, stats::Spread};
 use cells::Cell;
 pub use cells::System;
 use load::{Counted, Load};
-use nginx::Nginx;
 use origin::Origin;
+use peers::Peer;
 use running::Running;
 use sluice::{Programs, Sluice};
 
@@ -46,8 +46,8 @@ struct Server {
 pub struct Compared {
     /// One for each workload.
     pub rows: Vec<Row>,
-    /// Version of nginx, or why it is not in the table.
-    pub nginx: Option<String>,
+    /// Versions of the peers that were found.
+    pub versions: Vec<(System, String)>,
     /// What each process takes before the first request of the load.
     pub sizes: Vec<Size>,
 }
@@ -58,7 +58,9 @@ pub struct Row {
     /// The workload.
     pub name: &'static str,
     /// For each of [`System::ALL`]: microseconds per request, round by round.
-    pub rounds: [Result<Vec<f64>, String>; 3],
+    pub rounds: [Result<Vec<f64>, String>; System::ALL.len()],
+    /// The most that the sidecar may cost, as a ratio to that system.
+    pub must: &'static [(System, f64)],
 }
 
 /// What a process takes.
@@ -114,9 +116,16 @@ fn on_core_one(args: &Args) -> Result<Compared> {
         .context("no temporary folder")?;
     let dir = dir.path();
     let floor = start_relay(dir, origin.address);
-    let found = Nginx::find();
-    let version = found.as_ref().ok().map(|nginx| nginx.version.clone());
-    let nginx = found.and_then(|nginx| nginx.start(CORES[0], dir, free()?, origin.address));
+    let found = System::PEERS.map(|system| (system, Peer::find(system)));
+    let versions = found.iter().filter_map(|(system, peer)| {
+        let peer = peer.as_ref().ok()?;
+        Some((*system, peer.version.clone()))
+    });
+    let versions = versions.collect();
+    let peers = found.map(|(_, peer)| {
+        peer.and_then(|peer| peer.start(CORES[0], dir, origin.address, &keys))
+            .map_err(|error| told(&error))
+    });
     let programs = Programs::find(args.sidecar.as_deref(), args.operator.as_deref());
     let binary = programs
         .as_ref()
@@ -126,7 +135,7 @@ fn on_core_one(args: &Args) -> Result<Compared> {
     let sluice = programs.and_then(|programs| programs.start(CORES, dir, &keys, origin.address));
     let servers = Servers {
         floor: floor.map_err(|error| told(&error)),
-        nginx: nginx.map_err(|error| told(&error)),
+        peers,
         sluice: sluice.map_err(|error| told(&error)),
     };
     let sizes = servers.sizes(binary);
@@ -137,7 +146,7 @@ fn on_core_one(args: &Args) -> Result<Compared> {
         .collect();
     Ok(Compared {
         rows,
-        nginx: version,
+        versions,
         sizes,
     })
 }
@@ -169,7 +178,8 @@ fn start_relay(dir: &std::path::Path, origin: SocketAddr) -> Result<Server> {
 /// The systems, or why they are not there.
 struct Servers {
     floor: Result<Server, String>,
-    nginx: Result<Server, String>,
+    /// In the order of [`System::PEERS`].
+    peers: [Result<Server, String>; System::PEERS.len()],
     sluice: Result<Sluice, String>,
 }
 
@@ -180,7 +190,10 @@ impl Servers {
         }
         let server = match system {
             System::Floor => self.floor.as_ref(),
-            System::Nginx => self.nginx.as_ref(),
+            System::Nginx => self.peers[0].as_ref(),
+            System::Haproxy => self.peers[1].as_ref(),
+            System::Envoy => self.peers[2].as_ref(),
+            System::Varnish => self.peers[3].as_ref(),
             System::Sluice if cell.logged => self.sluice.as_ref().map(|sluice| &sluice.logged),
             System::Sluice => self.sluice.as_ref().map(|sluice| &sluice.quiet),
         };
@@ -192,6 +205,7 @@ impl Servers {
         let mut row = Row {
             name: cell.name,
             rounds: System::ALL.map(|system| self.of(system, cell).map(|_| Vec::new())),
+            must: cell.must,
         };
         for round in 0..rounds {
             let mut order = System::ALL;
@@ -224,17 +238,17 @@ impl Servers {
                 binary,
             })
         };
-        let nginx = self
-            .nginx
-            .as_ref()
-            .ok()
-            .and_then(|server| size("nginx", server, None));
+        let peers = System::PEERS.iter().zip(&self.peers);
+        let peers = peers.filter_map(|(system, server)| {
+            let server = server.as_ref().ok()?;
+            size(system.name(), server, None)
+        });
         let sluice = self
             .sluice
             .as_ref()
             .ok()
             .and_then(|sluice| size("sluice-sidecar", &sluice.quiet, binary));
-        nginx.into_iter().chain(sluice).collect()
+        peers.chain(sluice).collect()
     }
 }
 
@@ -287,13 +301,18 @@ mod tests {
 
     #[test]
     fn a_ratio_is_the_median_of_rounds_and_not_the_ratio_of_medians() {
+        let absent = || Err("not installed".into());
         let row = Row {
             name: "",
             rounds: [
                 Ok(vec![1.0, 10.0, 2.0]),
-                Err("not installed".into()),
+                absent(),
+                absent(),
+                absent(),
+                absent(),
                 Ok(vec![3.0, 20.0, 1.0]),
             ],
+            must: &[],
         };
         assert_eq!(row.ratio(System::Sluice, System::Floor), Some(2.0));
         assert_eq!(row.ratio(System::Sluice, System::Nginx), None);
@@ -309,7 +328,7 @@ mod tests {
         let absent = || "not installed".to_owned();
         let servers = Servers {
             floor: Err(absent()),
-            nginx: Err(absent()),
+            peers: System::PEERS.map(|_| Err(absent())),
             sluice: Err(absent()),
         };
         let origin = Origin::start(None).expect("a free port");

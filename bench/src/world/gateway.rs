@@ -15,6 +15,9 @@ pub const CLIENT_HEADER: &str = "x-client";
 /// Clients that the limit tells apart.
 pub const CLIENTS: usize = 1000;
 
+/// Requests a second that a client may send: none is refused.
+pub const HEAVY_LIMIT: u32 = 1_000_000;
+
 /// Headers of every request beside `Host` and what a bench adds: with them a typical request has eight.
 pub const TYPICAL: [(&str, &str); 6] = [
     (
@@ -51,9 +54,7 @@ impl Gateway {
 
     /// Every manifest.
     pub fn documents(&self, keys: &Keys) -> Result<Vec<Value>> {
-        let limited = json!({
-            "group": "sluice.dev", "kind": "ApiRoute", "name": "gateway", "sectionName": "limited",
-        });
+        let rule = |name: &str| json!({"group": "sluice.dev", "kind": "ApiRoute", "name": "gateway", "sectionName": name});
         let mut documents = vec![
             service("gateway", self.port),
             slice("gateway", self.port, &self.pods),
@@ -71,7 +72,8 @@ impl Gateway {
                 &json!({"providers": providers(keys)?}),
                 &rules(),
             ),
-            limit_by_header("by-client", &limited, CLIENT_HEADER),
+            limit_by_header("by-client", &rule("limited"), CLIENT_HEADER),
+            limit_by_header("all-by-client", &rule("all"), CLIENT_HEADER),
         ];
         documents.extend((0..self.others).map(|other| {
             let host = format!("other-{other}.bench.example");
@@ -106,16 +108,19 @@ fn rules() -> Value {
     let matching =
         |name: &str| json!([{"path": {"type": "PathPrefix", "value": format!("/{name}")}}]);
     let open = |name: &str| json!({"name": name, "matches": matching(name)});
-    let proven = |name: &str| json!({"name": name, "matches": matching(name), "auth": {"anyOf": [{"allOf": [name]}]}});
+    let proven = |name: &str, provider: &str| json!({"name": name, "matches": matching(name), "auth": {"anyOf": [{"allOf": [provider]}]}});
     json!([
         open("plain"),
         open("logged"),
         open("limited"),
         {"name": "cached", "matches": matching("cached"), "cache": {"mode": "Enabled", "scope": "Standard"}},
-        proven("signature"),
-        proven("hs256"),
-        proven("rs256"),
-        proven("es256"),
+        proven("signature", "signature"),
+        proven("hs256", "hs256"),
+        proven("rs256", "rs256"),
+        proven("es256", "es256"),
+        proven("rs256-new", "rs256"),
+        proven("es256-new", "es256"),
+        proven("all", "rs256"),
     ])
 }
 
@@ -150,12 +155,18 @@ mod tests {
             "hs256",
             "rs256",
             "es256",
+            "rs256-new",
+            "es256-new",
+            "all",
         ] {
             let (rule, _) =
                 world::rule(&program, gateway.port, &get(&format!("/{name}/128"))).expect("a rule");
             assert_eq!(rule.name, name);
             assert_eq!(rule.cache.is_some(), name == "cached");
-            assert_eq!(!rule.policies.is_empty(), name == "limited");
+            assert_eq!(
+                !rule.policies.is_empty(),
+                ["limited", "all"].contains(&name)
+            );
         }
         world::rule(&program, gateway.port, &get("/other")).expect_err("no rule names it");
     }

@@ -172,7 +172,7 @@ fn limit_by_header(name: &str, target: &Value, header: &str) -> Value {
             "limits": [{
                 "name": "by-header", "key": [{"type": "Header", "header": {"name": header}}], "scope": "Local",
                 "algorithm": {"type": "TokenBucket", "tokenBucket": {
-                    "requests": 1_000_000, "per": "1s", "burst": 1_000_000,
+                    "requests": gateway::HEAVY_LIMIT, "per": "1s", "burst": gateway::HEAVY_LIMIT,
                 }},
             }],
         },

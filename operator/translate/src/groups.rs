@@ -9,12 +9,15 @@ use std::{
 use sluice_snapshot::{
     MAX_UNIT_BYTES, Unit, UnitName,
     hash::hex,
-    unit::inbound::{Inbound, InboundPort, RouteUse},
+    unit::{
+        backend::BackendProtocol,
+        inbound::{Inbound, InboundPort, RouteUse},
+    },
 };
 
 use crate::{
     finding::{Finding, FindingReason},
-    resolve::{api_route::conflicts, ports, seal},
+    resolve::{api_route::conflicts, ports, seal, service},
     view::View,
     world::{ANY_HOST, Age, Claim, PodFacts, PodKey, Sidecar, SliceFacts},
 };
@@ -149,9 +152,19 @@ fn invented_uid(key: &PodKey) -> String {
     hex(&digest.as_ref()[..16])
 }
 
+/// What one targetPort serves.
+#[derive(Default)]
+struct PortTable {
+    protocol: BackendProtocol,
+    routes: BTreeMap<Age, Arc<Claim>>,
+}
+
+/// By targetPort.
+type Tables = BTreeMap<u16, PortTable>;
+
 /// The root unit of a group, and findings on routes that found no room in it.
 pub fn inbound(view: &View<'_>, group: &GroupId) -> (Inbound, Vec<Finding>) {
-    let mut tables: BTreeMap<u16, BTreeMap<Age, Arc<Claim>>> = BTreeMap::new();
+    let mut tables = Tables::new();
     for service in group.services() {
         let Some(facts) = view.service(group.namespace(), service) else {
             continue;
@@ -166,10 +179,12 @@ pub fn inbound(view: &View<'_>, group: &GroupId) -> (Inbound, Vec<Finding>) {
                 .filter(|port| claim.attaches(service, port.port))
             {
                 for target in ports::targets(view, &facts, port) {
-                    tables
-                        .entry(target)
-                        .or_default()
-                        .insert(claim.age.clone(), claim.clone());
+                    let table = tables.entry(target).or_default();
+                    table.routes.insert(claim.age.clone(), claim.clone());
+                    // One Service that knows what its pods speak is enough.
+                    if table.protocol.is_http1() {
+                        table.protocol = service::protocol(port);
+                    }
                 }
             }
         }
@@ -178,11 +193,7 @@ pub fn inbound(view: &View<'_>, group: &GroupId) -> (Inbound, Vec<Finding>) {
 }
 
 /// The unit, without the youngest routes where all of them are more than the stream carries.
-fn fitted(
-    view: &View<'_>,
-    group: &GroupId,
-    mut tables: BTreeMap<u16, BTreeMap<Age, Arc<Claim>>>,
-) -> (Inbound, Vec<Finding>) {
+fn fitted(view: &View<'_>, group: &GroupId, mut tables: Tables) -> (Inbound, Vec<Finding>) {
     let mut findings = Vec::new();
     loop {
         let unit = unit(view, group, &tables);
@@ -191,14 +202,14 @@ fn fitted(
         }
         let Some(youngest) = tables
             .values()
-            .filter_map(|table| table.keys().next_back())
+            .filter_map(|table| table.routes.keys().next_back())
             .max()
             .cloned()
         else {
             return (unit, findings);
         };
         for table in tables.values_mut() {
-            if let Some(claim) = table.remove(&youngest) {
+            if let Some(claim) = table.routes.remove(&youngest) {
                 let what = format!(
                     "group {group} has more hostnames than one unit holds, and this route is its youngest"
                 );
@@ -214,14 +225,12 @@ fn fitted(
     }
 }
 
-fn unit(
-    view: &View<'_>,
-    group: &GroupId,
-    tables: &BTreeMap<u16, BTreeMap<Age, Arc<Claim>>>,
-) -> Inbound {
-    let port = |(port, routes): (&u16, &BTreeMap<Age, Arc<Claim>>)| InboundPort {
+fn unit(view: &View<'_>, group: &GroupId, tables: &Tables) -> Inbound {
+    let port = |(port, table): (&u16, &PortTable)| InboundPort {
         port: *port,
-        routes: routes
+        protocol: table.protocol,
+        routes: table
+            .routes
             .values()
             .filter_map(|claim| route_use(claim))
             .collect(),

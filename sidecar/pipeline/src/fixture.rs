@@ -339,6 +339,7 @@ pub(crate) fn shop() -> UnitSet {
         ports: vec![
             InboundPort {
                 port: APP,
+                protocol: Default::default(),
                 routes: vec![
                     used("orders", &["orders.shop", "*.orders.shop"]),
                     used("inventory", &["inventory.shop"]),
@@ -346,6 +347,7 @@ pub(crate) fn shop() -> UnitSet {
             },
             InboundPort {
                 port: ADMIN,
+                protocol: Default::default(),
                 routes: vec![used("admin", &[])],
             },
         ],

@@ -11,6 +11,7 @@ pub mod dispatch;
 pub mod facts;
 #[cfg(test)]
 mod fixture;
+pub mod forwarded;
 pub mod framing;
 pub mod identity;
 pub mod order;

@@ -29,11 +29,13 @@ pub enum Feature {
     ShardHttp,
     /// Proxies in front that are believed about the client.
     TrustedHops,
+    /// Own apps that speak HTTP/2.
+    AppHttp2,
 }
 
 impl Feature {
     /// Every feature of this build.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Core,
         Self::AuthApiKey,
         Self::AuthSignature,
@@ -43,6 +45,7 @@ impl Feature {
         Self::LimitGlobal,
         Self::ShardHttp,
         Self::TrustedHops,
+        Self::AppHttp2,
     ];
 
     /// The name on the wire.
@@ -57,6 +60,7 @@ impl Feature {
             Self::LimitGlobal => "limit-global",
             Self::ShardHttp => "shard-http",
             Self::TrustedHops => "trusted-hops",
+            Self::AppHttp2 => "app-http2",
         }
     }
 }
@@ -97,7 +101,10 @@ pub fn needed(unit: &Unit) -> Vec<Feature> {
         Unit::ShardMap(_) => needs.push(Feature::ShardHttp),
         Unit::Fleet(_) | Unit::Store(_) => needs.push(Feature::LimitGlobal),
         Unit::Inbound(inbound) => {
-            needs.extend(inbound.settings.as_ref().map(|_| Feature::TrustedHops))
+            needs.extend(inbound.settings.as_ref().map(|_| Feature::TrustedHops));
+            if inbound.ports.iter().any(|port| !port.protocol.is_http1()) {
+                needs.push(Feature::AppHttp2);
+            }
         }
         Unit::Settings(_) => needs.push(Feature::TrustedHops),
         Unit::Backend(_) | Unit::Endpoints(_) | Unit::Keys(_) | Unit::Secret(_) => {}

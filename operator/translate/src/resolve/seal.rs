@@ -38,6 +38,7 @@ pub(crate) fn hostname(host: &str) -> Result<(), ConfigError> {
         settings: None,
         ports: vec![InboundPort {
             port: 1,
+            protocol: Default::default(),
             routes: vec![RouteUse {
                 unit: UnitName::route("-", "-"),
                 hostnames: vec![host.to_owned()],

@@ -41,11 +41,16 @@ fn backend(service: &ServiceFacts, port: &ServicePort, endpoints: Vec<UnitName>)
         service: service.id.name.to_string(),
         port: port.port,
         port_name: port.name.clone(),
-        protocol: match port.app_protocol.as_deref() {
-            Some(H2C) => BackendProtocol::H2c,
-            _ => BackendProtocol::Http1,
-        },
+        protocol: protocol(port),
         endpoints,
+    }
+}
+
+/// What the pods speak behind a port.
+pub(crate) fn protocol(port: &ServicePort) -> BackendProtocol {
+    match port.app_protocol.as_deref() {
+        Some(H2C) => BackendProtocol::H2c,
+        _ => BackendProtocol::Http1,
     }
 }
 

@@ -369,7 +369,7 @@ impl<'a> Linker<'a> {
     }
 
     fn table(&self, port: &unit::inbound::InboundPort) -> Table {
-        let mut table = Table::default();
+        let mut table = Table::before(port.protocol);
         for (age, used) in port.routes.iter().enumerate() {
             match self.parts.routes.get(&used.unit) {
                 Some(route) => table.add(&used.hostnames, age, route),

@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use sluice_snapshot::{
     ConfigError, ConfigReason, Hash, Unit, UnitName, Version,
-    unit::{Secret, Settings, Store},
+    unit::{Secret, Settings, Store, backend::BackendProtocol},
 };
 
 use crate::{auth::keyring::KeyRing, ratelimit::Policy, shard::CompiledShardMap};
@@ -136,6 +136,11 @@ impl Program {
             Ports::Tables(tables) => tables.get(&port),
             Ports::Unknown(table) => Some(table),
         }
+    }
+
+    /// What the app speaks on a port.
+    pub fn app_protocol(&self, port: u16) -> BackendProtocol {
+        self.table(port).map(|table| table.protocol).unwrap_or_default()
     }
 
     /// A route that is present and not denied.

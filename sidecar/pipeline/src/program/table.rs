@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, iter, sync::Arc};
 
-use sluice_snapshot::ConfigError;
+use sluice_snapshot::{ConfigError, unit::backend::BackendProtocol};
 
 use super::{
     Match, Route, Rule,
@@ -14,6 +14,8 @@ use crate::reject::Decider;
 /// The routes of one port.
 #[derive(Debug, Default)]
 pub struct Table {
+    /// What the app speaks there.
+    pub protocol: BackendProtocol,
     exact: HashMap<Box<str>, HostRules>,
     /// Keyed by what follows the `*`: `.example.com`.
     wildcard: HashMap<Box<str>, HostRules>,
@@ -55,6 +57,14 @@ pub struct Candidate {
 }
 
 impl Table {
+    /// An empty table of a port on which the app speaks `protocol`.
+    pub(super) fn before(protocol: BackendProtocol) -> Self {
+        Self {
+            protocol,
+            ..Self::default()
+        }
+    }
+
     /// A table that serves nothing and refuses everything.
     pub(super) fn denying(denial: Denial) -> Self {
         let mut table = Self::default();

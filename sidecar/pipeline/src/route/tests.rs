@@ -299,6 +299,7 @@ fn hosts(routes: &[(&str, &[&str], &[&str])]) -> UnitSet {
         settings: None,
         ports: vec![InboundPort {
             port: APP,
+            protocol: Default::default(),
             routes: uses,
         }],
     };
@@ -560,7 +561,7 @@ proptest! {
             put(&mut set, UnitName::route("shop", name), Unit::Route(route_of(name, rules)));
             uses.push(RouteUse { unit: UnitName::route("shop", name), hostnames: hostnames.clone() });
         }
-        let ports = vec![InboundPort { port: APP, routes: uses }];
+        let ports = vec![InboundPort { port: APP, protocol: Default::default(), routes: uses }];
         let inbound = Inbound { namespace: "shop".into(), services: vec![], trust_domain: String::new(), settings: None, ports };
         put(&mut set, UnitName::inbound("shop", "g"), Unit::Inbound(inbound));
         let program = compiled(&set);

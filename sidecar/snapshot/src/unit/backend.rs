@@ -23,12 +23,20 @@ pub struct Backend {
 }
 
 /// What a backend speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum BackendProtocol {
     /// HTTP/1.1.
+    #[default]
     Http1,
     /// HTTP/2 without TLS (`appProtocol: kubernetes.io/h2c`).
     H2c,
+}
+
+impl BackendProtocol {
+    /// Whether it is HTTP/1.1.
+    pub fn is_http1(&self) -> bool {
+        *self == Self::Http1
+    }
 }
 
 /// One EndpointSlice. Never held back by a policy that is refused.

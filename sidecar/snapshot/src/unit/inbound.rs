@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::backend::BackendProtocol;
 use crate::name::UnitName;
 
 /// What the sidecars of a group serve.
@@ -27,6 +28,9 @@ pub struct Inbound {
 pub struct InboundPort {
     /// The targetPort: where the app listens, as EndpointSlices give it.
     pub port: u16,
+    /// What the app speaks there.
+    #[serde(default, skip_serializing_if = "BackendProtocol::is_http1")]
+    pub protocol: BackendProtocol,
     /// Elder routes first, then by name: the last tie-break between equal matches.
     pub routes: Vec<RouteUse>,
 }

@@ -159,9 +159,7 @@ impl Unit {
             Self::ShardMap(unit) => unit.needs(),
             Self::Store(unit) => unit.needs(),
             Self::Keys(unit) => unit.secrets.clone(),
-            Self::Endpoints(_) | Self::Secret(_) | Self::Fleet(_) | Self::Settings(_) => {
-                Vec::new()
-            },
+            Self::Endpoints(_) | Self::Secret(_) | Self::Fleet(_) | Self::Settings(_) => Vec::new(),
         }
     }
 }

@@ -114,6 +114,7 @@ impl Rig {
         let ports = vec![InboundPort {
             port: self.address.port(),
             routes: uses.collect(),
+            protocol: Default::default(),
         }];
         let routes = routes.iter().map(|(_, route)| {
             (

@@ -16,6 +16,7 @@ pub mod framing;
 pub mod identity;
 pub mod order;
 pub mod program;
+pub mod proxy_protocol;
 pub mod ratelimit;
 pub mod redirect;
 pub mod reject;

@@ -1,8 +1,9 @@
 //! The exchange end to end on loopback, and the merge by itself: what one replica knows of the sessions of others.
 
+mod evening;
 mod happenings;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use prometheus::Registry;
 use prost::Message;
@@ -24,8 +25,8 @@ use crate::{
     stream::{
         SessionTable, Snapshot,
         published::tests::{group, pod, principal, snapshot},
-        table::{Acked, Build, LostBy, Remote, Required, Row, Turn, UNKNOWN_FOR},
-        testing::{PATIENCE, Proof, Server, until},
+        table::{Build, LostBy, Remote, Row, Turn, UNKNOWN_FOR},
+        testing::{PATIENCE, Proof, Server, acked, required, until},
     },
 };
 
@@ -34,26 +35,6 @@ fn build() -> Build {
         name: "0.1.0".into(),
         features: Arc::from(["cache".to_owned(), "core".to_owned()]),
     }
-}
-
-fn acked(snapshot: &Snapshot, at: Instant) -> Acked {
-    Acked {
-        version: snapshot.version.clone(),
-        manifest: snapshot.manifest.clone(),
-        denied: BTreeMap::new(),
-        at,
-    }
-}
-
-fn required(snapshot: &Snapshot, pods: &[PodRef]) -> [Required; 1] {
-    [Required {
-        units: snapshot
-            .manifest
-            .iter()
-            .map(|(name, hash)| (name.clone(), hash.clone()))
-            .collect(),
-        pods: pods.to_vec(),
-    }]
 }
 
 /// One replica that tells another one.

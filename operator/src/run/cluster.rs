@@ -27,6 +27,7 @@ use crate::{
         kubernetes::{self, Kubernetes},
     },
     status::{ApiStatuses, Known, events::ApiEvents},
+    stream::balance,
     webhook::{self, Hooks, Sidecar, ca_bundle},
 };
 
@@ -172,13 +173,15 @@ impl Exchange {
     /// Runs it. The receiver tells when this replica leads and knows every session.
     fn start(self, tasks: &Tasks, leadership: &Leadership) -> watch::Receiver<bool> {
         let Self {
-            service: _,
+            service,
             discovery,
             complete,
             heard,
         } = self;
         let shutdown = tasks.shutdown();
         tasks.spawn_critical("replicas", discovery.run(heard, shutdown.clone()));
+        let even = balance::keep(service.table, balance::Pace::default(), shutdown.clone());
+        tasks.spawn_critical("balance", even);
         let (informed, is_informed) = watch::channel(false);
         let inform = leader::inform(leadership.clone(), complete, informed, shutdown.clone());
         tasks.spawn_critical("completeness", inform);

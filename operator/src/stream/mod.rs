@@ -1,6 +1,7 @@
 //! The config stream: what each group must hold, the sessions that carry it to sidecars, and the table of who holds what.
 //! It reads no resource and judges none: what is sent was decided by translation, to whom by identity.
 
+pub mod balance;
 pub mod listener;
 pub mod metrics;
 pub mod published;

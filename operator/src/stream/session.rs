@@ -58,6 +58,8 @@ enum End {
     PodGone,
     /// The pod connected again.
     Replaced,
+    /// Another replica has fewer sidecars.
+    Elsewhere,
     /// The operator ends.
     Shutdown,
 }
@@ -70,6 +72,7 @@ impl End {
             Self::Slow(_) => "slow",
             Self::PodGone => "pod-gone",
             Self::Replaced => "replaced",
+            Self::Elsewhere => "elsewhere",
             Self::Shutdown => "shutdown",
         }
     }
@@ -83,7 +86,18 @@ impl End {
                 "the pod is gone from the operator's store",
             )),
             Self::Replaced => Some(Status::aborted("the pod has connected again")),
+            Self::Elsewhere => Some(Status::unavailable("another replica has fewer sidecars")),
             Self::Shutdown => Some(Status::unavailable("the operator is shutting down")),
+        }
+    }
+
+    /// At whose end it was: a sidecar that is sent away is on its way to another replica.
+    const fn lost_by(self) -> LostBy {
+        match self {
+            Self::Elsewhere | Self::Shutdown => LostBy::Replica,
+            Self::Gone | Self::Protocol(_) | Self::Slow(_) | Self::PodGone | Self::Replaced => {
+                LostBy::Sidecar
+            }
         }
     }
 }
@@ -210,9 +224,7 @@ impl Session {
         match self.follow(&mut feed, &mut incoming).await {
             Ok(never) => match never {},
             Err(end) => {
-                if end == End::Shutdown {
-                    self.row.will_be_lost_by(LostBy::Replica);
-                }
+                self.row.will_be_lost_by(end.lost_by());
                 end
             }
         }
@@ -227,7 +239,7 @@ impl Session {
         let mut snapshots = feed.borrow_and_update().snapshots.clone();
         let pem = roots.borrow_and_update().to_string();
         self.send(down::Kind::Roots(Roots { pem })).await?;
-        let replaced = self.row.replaced.clone();
+        let (replaced, elsewhere) = (self.row.replaced.clone(), self.row.elsewhere.clone());
         let shutdown = self.context.shutdown.clone();
         loop {
             if self.dirty && self.under_way.is_none() {
@@ -239,6 +251,7 @@ impl Session {
                 biased;
                 () = shutdown.begun() => return Err(End::Shutdown),
                 () = replaced.cancelled() => return Err(End::Replaced),
+                () = elsewhere.cancelled() => return Err(End::Elsewhere),
                 moved = feed.changed() => {
                     moved.map_err(|_| End::PodGone)?;
                     let Feed { group, snapshots: next } = feed.borrow_and_update().clone();

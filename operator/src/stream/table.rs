@@ -51,6 +51,7 @@ struct Seat {
     /// Grows when the pod's group is set.
     placed: u64,
     end: CancellationToken,
+    elsewhere: CancellationToken,
     meter: Meter,
     /// Shared with those who tell other replicas of it; copied when it changes meanwhile.
     record: Arc<Record>,
@@ -86,6 +87,8 @@ pub struct Row {
     lost_by: LostBy,
     /// Cancelled when the pod connects again: the newer session counts.
     pub replaced: CancellationToken,
+    /// Cancelled when the sidecar is to look for another replica.
+    pub elsewhere: CancellationToken,
 }
 
 /// A session of this replica's, for those who tell others of it.
@@ -138,7 +141,7 @@ impl SessionTable {
         now: Instant,
     ) -> Row {
         let key = PodKey::new(&principal.namespace, &principal.pod);
-        let replaced = CancellationToken::new();
+        let (replaced, elsewhere) = (CancellationToken::new(), CancellationToken::new());
         let mut inner = self.lock();
         inner.sessions += 1;
         inner.versions += 1;
@@ -159,6 +162,7 @@ impl SessionTable {
             version,
             placed: 0,
             end: replaced.clone(),
+            elsewhere: elsewhere.clone(),
             meter,
             record: Arc::new(record),
         };
@@ -171,6 +175,7 @@ impl SessionTable {
             session,
             lost_by: LostBy::Sidecar,
             replaced,
+            elsewhere,
         }
     }
 
@@ -276,6 +281,29 @@ impl SessionTable {
     /// How many sessions other replicas told of.
     pub fn count_of_others(&self) -> usize {
         self.lock().replicas.values().map(Replica::len).sum()
+    }
+
+    /// How many sidecars are connected to this replica, and to each of those that it follows.
+    pub fn shares(&self) -> (usize, Vec<usize>) {
+        let inner = self.lock();
+        let connected = inner
+            .by_pod
+            .values()
+            .filter(|seat| seat.record.is_connected());
+        let others = inner.replicas.values().filter_map(Replica::share);
+        (connected.count(), others.collect())
+    }
+
+    /// Has so many of this replica's sidecars look for another one, those first that have been here longest: whoever came
+    /// back is not asked again at once. How many there were.
+    pub fn send_elsewhere(&self, count: usize) -> usize {
+        let inner = self.lock();
+        let stays = |seat: &&Seat| seat.record.is_connected() && !seat.elsewhere.is_cancelled();
+        let mut seats: Vec<_> = inner.by_pod.values().filter(stays).collect();
+        seats.sort_by_key(|seat| seat.record.connected_at);
+        seats.truncate(count);
+        seats.iter().for_each(|seat| seat.elsewhere.cancel());
+        seats.len()
     }
 
     /// Shows the newest load of each pod that reported to any replica, however old it is.

@@ -188,6 +188,13 @@ impl Replica {
             .map(|(key, remote)| (key, &remote.record))
     }
 
+    /// How many sidecars are connected to it, while it is followed.
+    pub(super) fn share(&self) -> Option<usize> {
+        let records = self.by_pod.values().map(|remote| &remote.record);
+        self.connected
+            .then(|| records.filter(|record| record.is_connected()).count())
+    }
+
     pub(super) fn len(&self) -> usize {
         self.by_pod.len()
     }

@@ -2,6 +2,7 @@
 //! health, metrics and debug pages. It knows nothing of Kubernetes, of units or of requests.
 
 pub mod build;
+pub mod clients;
 pub mod clock;
 pub mod log;
 pub mod pages;

@@ -24,10 +24,13 @@ use prometheus::{Encoder, Registry, TextEncoder};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::Readiness;
+use crate::{Readiness, clients::Clients};
 
 /// Connections that are served at a time; later ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 64;
+/// Those of one address: however many it opens, others are served. Far more than the kubelet has open at a time, whose
+/// address nobody here knows.
+const MAX_PER_CLIENT: usize = MAX_CONNECTIONS / 2;
 /// How long a client may take to send its request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one connection may last, unless a page is being made then: scrapers reconnect, and an idle client must not
@@ -158,16 +161,17 @@ impl Pages {
     /// stop.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let clients = Clients::new(MAX_PER_CLIENT);
         let pages = Arc::new(self);
         loop {
             let slot = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 slot = slots.clone().acquire_owned() => slot,
             };
-            let stream = tokio::select! {
+            let (stream, client) = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
+                    Ok(accepted) => accepted,
                     Err(error) => {
                         // Out of descriptors, or a client that went away: neither is a reason to end.
                         tracing::warn!(%error, "health listener cannot accept");
@@ -176,9 +180,13 @@ impl Pages {
                     }
                 },
             };
+            let Some(place) = clients.admit(client.ip()) else {
+                // Closed at once: in a queue it would stand before those of others.
+                continue;
+            };
             let pages = pages.clone();
             tokio::spawn(async move {
-                let _slot = slot;
+                let _held = (slot, place);
                 let busy = Arc::new(AtomicBool::new(false));
                 let making = busy.clone();
                 let service = service_fn(move |request: Request<Incoming>| {
@@ -296,6 +304,40 @@ mod tests {
             "{missing}"
         );
 
+        stop.cancel();
+        server.await.expect("no panic").expect("ends well");
+    }
+
+    #[tokio::test]
+    async fn one_address_cannot_have_all_connections() {
+        let pages = Pages::default().health(Readiness::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let address = listener.local_addr().expect("has an address");
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(pages.serve(listener, stop.clone()));
+        let from = |client: [u8; 4]| async move {
+            let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+            socket.bind((client, 0).into()).expect("binds");
+            let mut stream = socket.connect(address).await.expect("connects");
+            let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+            // Whoever is closed at once may find it out here or there.
+            let _ = stream.write_all(request).await;
+            let answered = stream.read(&mut [0; 1]).await.is_ok_and(|read| read == 1);
+            (stream, answered)
+        };
+        let mut held = Vec::new();
+        for _ in 0..MAX_PER_CLIENT {
+            let (stream, answered) = from([127, 0, 0, 2]).await;
+            assert!(answered);
+            held.push(stream);
+        }
+        let (_, answered) = from([127, 0, 0, 2]).await;
+        assert!(!answered, "one too many");
+        let (_other, answered) = from([127, 0, 0, 3]).await;
+        assert!(answered, "another address has its own");
+        // Places come back with the connections.
+        held.clear();
+        while !from([127, 0, 0, 2]).await.1 {}
         stop.cancel();
         server.await.expect("no panic").expect("ends well");
     }

@@ -1,14 +1,14 @@
 #!/bin/bash
 # Prints the folder that holds the programs of Kubernetes (with etcd, helm, CoreDNS and e2e/cmd/kit), building them when
 # needed. They come from the Go module registry as pinned in e2e/go.mod. An existing KUBEBUILDER_ASSETS is used as it is:
-# the API-server tests need no more than the three programs that are looked for there; hack/cluster.sh needs all.
+# the API-server tests need no more than the four programs that are looked for there; hack/cluster.sh needs all.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 # The names that e2e/cmd/kube is called by.
 programs=(etcd helm kube-apiserver kube-controller-manager kube-proxy kube-scheduler kubectl kubelet)
 
 if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
-    for program in kube-apiserver kube-controller-manager kubectl; do
+    for program in etcd kube-apiserver kube-controller-manager kubectl; do
         [ -x "$KUBEBUILDER_ASSETS/$program" ] || die "KUBEBUILDER_ASSETS=$KUBEBUILDER_ASSETS has no $program: unset it to have the programs built"
     done
     echo "$KUBEBUILDER_ASSETS"

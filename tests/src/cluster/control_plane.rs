@@ -38,7 +38,7 @@ impl ControlPlane {
     /// Starts etcd and the API server, and the controllers once it is ready.
     pub(super) async fn start(world: &World, credentials: &Credentials) -> Result<Self> {
         let files = credentials.write(world)?;
-        let etcd = Running::start(world, "etcd", etcd(world))?;
+        let etcd = Running::start(world, "etcd", etcd(world)?)?;
         // The API server itself waits for etcd.
         let mut api_server = Running::start(world, "kube-apiserver", api_server(&files)?)?;
         let probe = kubectl_probe(world, credentials)?;
@@ -101,8 +101,8 @@ fn programs() -> Result<PathBuf> {
     Ok(folder.into())
 }
 
-fn etcd(world: &World) -> Command {
-    let mut command = Command::new("etcd");
+fn etcd(world: &World) -> Result<Command> {
+    let mut command = Command::new(program("etcd")?);
     command
         .arg("--data-dir")
         .arg(world.dir().join("cluster/etcd"));
@@ -120,7 +120,7 @@ fn etcd(world: &World) -> Command {
         "--log-level",
         "error",
     ]);
-    command
+    Ok(command)
 }
 
 fn api_server(files: &Files) -> Result<Command> {

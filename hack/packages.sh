@@ -4,7 +4,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 # command:package, or file:package
-needs=(cc:gcc cc:libc6-dev make:make etcd:etcd-server redis-server:redis-server openssl:openssl ip:iproute2 unshare:util-linux setpriv:util-linux mount:mount
+needs=(cc:gcc cc:libc6-dev make:make redis-server:redis-server openssl:openssl ip:iproute2 unshare:util-linux setpriv:util-linux mount:mount
     curl:curl h2load:nghttp2-client node:nodejs /usr/bin/python3:python3 /usr/lib/python3/dist-packages/websockets/__init__.py:python3-websockets)
 case ${1:-test} in
 test) ;;

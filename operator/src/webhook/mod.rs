@@ -6,7 +6,7 @@ pub mod inject;
 pub mod review;
 pub mod validate;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -19,11 +19,14 @@ use prometheus::{IntCounterVec, Opts, Registry};
 use serde_json::Value;
 use sluice_crds::sluice_config::Injection as InjectionConfig;
 use sluice_process::Shutdown;
-use sluice_translate::{View, world::Settings};
+use sluice_translate::{
+    View,
+    world::{ServiceFacts, Settings, TargetPort},
+};
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{engine::Handle, identity::Authority, tls_listener};
-use inject::{Injection, Place};
+use inject::{Injection, Place, Target};
 use review::Review;
 use validate::Verdict;
 
@@ -138,6 +141,39 @@ impl Hooks {
         };
         (injection, pod_security)
     }
+
+    /// Where the Services lead that select a Pod which is not there yet, as far as they are known.
+    async fn targets(&self, namespace: &str, pod: &Value) -> Vec<Target> {
+        let (namespace, labels) = (namespace.to_owned(), labels(pod));
+        let read = self.engine.read(move |engine| {
+            let services = engine.world().services_selecting(&namespace, &labels);
+            services.flat_map(targets_of).collect()
+        });
+        // An engine that is gone knows none.
+        read.await.unwrap_or_default()
+    }
+}
+
+fn targets_of(service: &ServiceFacts) -> impl Iterator<Item = Target> + '_ {
+    service.ports.iter().map(|port| Target {
+        service: service.id.name.to_string(),
+        name: match &port.target {
+            TargetPort::Name(name) => Some(name.clone()),
+            TargetPort::Number(_) => None,
+        },
+    })
+}
+
+/// The labels of an object as JSON.
+fn labels(object: &Value) -> BTreeMap<String, String> {
+    let labels = object
+        .pointer("/metadata/labels")
+        .and_then(Value::as_object);
+    labels
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+        .collect()
 }
 
 /// Serves until shutdown, with the operator's own certificate. Whoever reaches it may ask; answers hold nothing that the
@@ -197,15 +233,25 @@ async fn injecting(State(hooks): State<Arc<Hooks>>, body: Bytes) -> Answer {
         namespace: &review.namespace,
         pod_security: pod_security.as_deref(),
     };
+    let targets = hooks.targets(&review.namespace, &review.object).await;
+    let warning = inject::warning(&review.object, &injection, &targets);
+    if let Some(warning) = &warning {
+        // Controllers make most Pods, and show nobody what they are told.
+        let pod = review.object.pointer("/metadata/generateName");
+        let pod = pod.or(review.object.pointer("/metadata/name"));
+        let (namespace, pod) = (&review.namespace, pod.and_then(Value::as_str));
+        tracing::warn!(namespace, pod, warning, "a Pod is injected to no use");
+    }
+    let warnings = Vec::from_iter(warning);
     Ok(Json(
         match inject::inject(&review.object, &injection, place) {
             Ok(patch) if patch.0.is_empty() => {
                 hooks.metrics.count("inject", "unchanged");
-                review.allowed(&[])
+                review.allowed(&warnings)
             }
             Ok(patch) => {
                 hooks.metrics.count("inject", "injected");
-                review.patched(&patch)
+                review.patched(&patch, &warnings)
             }
             Err(error) => {
                 hooks.metrics.count("inject", "denied");

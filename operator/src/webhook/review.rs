@@ -6,6 +6,8 @@ use json_patch::Patch;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::status::conditions::truncated;
+
 const VERSION: &str = "admission.k8s.io/v1";
 /// Warnings that an answer carries at most, and the longest: the API server cuts the rest off.
 const MAX_WARNINGS: usize = 10;
@@ -89,19 +91,17 @@ impl Review {
 
     /// Yes, with words for whoever asked.
     pub fn allowed(&self, warnings: &[String]) -> Value {
-        let cut =
-            |warning: &String| crate::status::conditions::truncated(warning.clone(), MAX_WARNING);
-        let warnings: Vec<_> = warnings.iter().take(MAX_WARNINGS).map(cut).collect();
-        self.answer(json!({"allowed": true, "warnings": warnings}))
+        self.answer(json!({"allowed": true, "warnings": cut(warnings)}))
     }
 
-    /// Yes, changed so.
-    pub fn patched(&self, patch: &Patch) -> Value {
+    /// Yes, changed so, with words for whoever asked.
+    pub fn patched(&self, patch: &Patch, warnings: &[String]) -> Value {
         // A JSON patch always serialises: its paths are strings and its values JSON.
         let patch = serde_json::to_vec(patch).unwrap_or_default();
-        self.answer(
-            json!({"allowed": true, "patchType": "JSONPatch", "patch": STANDARD.encode(patch)}),
-        )
+        let patch = STANDARD.encode(patch);
+        self.answer(json!({
+            "allowed": true, "patchType": "JSONPatch", "patch": patch, "warnings": cut(warnings),
+        }))
     }
 
     /// No, and why.
@@ -116,6 +116,12 @@ impl Review {
         response["uid"] = self.uid.as_str().into();
         json!({"apiVersion": VERSION, "kind": "AdmissionReview", "response": response})
     }
+}
+
+/// What of these warnings the API server shows.
+fn cut(warnings: &[String]) -> Vec<String> {
+    let cut = |warning: &String| truncated(warning.clone(), MAX_WARNING);
+    warnings.iter().take(MAX_WARNINGS).map(cut).collect()
 }
 
 #[cfg(test)]
@@ -143,7 +149,7 @@ mod tests {
         );
         let patch: Patch = serde_json::from_value(json!([{"op": "add", "path": "/a", "value": 1}]))
             .expect("a patch");
-        let answer = review.patched(&patch)["response"].clone();
+        let answer = review.patched(&patch, &["mind".to_owned()])["response"].clone();
         assert_eq!(
             (&answer["uid"], &answer["allowed"]),
             (&json!("u1"), &json!(true))

@@ -147,6 +147,38 @@ fn redirected_requests_of_both_families_are_enforced() {
     });
 }
 
+/// The mode without privilege, with the address of one family or the other put in as the kubelet does it.
+#[test]
+fn moved_names_are_served_to_both_families_whichever_the_pods_first_address_is() {
+    const MOVED: u16 = 15_100;
+    isolated!(async |world| {
+        let pods = [Pod::make(world, "pod", 1)?, Pod::make(world, "pod", 2)?];
+        let plan = Plan::new(world)?;
+        plan.put("service-api", &service("api", MOVED, &pods))?;
+        plan.put("api", &route("api", "  rules: [{name: all}]\n"))?;
+        let place = plan.start().await?;
+        let mut running = Vec::new();
+        for (pod, pod_ip) in pods
+            .iter()
+            .zip([pods[0].v4.to_string(), pods[1].v6.to_string()])
+        {
+            // It listens at the pod's first address alone.
+            let app = SocketAddr::new(pod_ip.parse()?, HTTP);
+            running.push(pod.app(world, &[app]).await?);
+            let inbound = format!("--inbound=[::]:{MOVED}={pod_ip}:{HTTP}");
+            running.push(pod.sidecar_of(world, &place, &[&inbound]).await?);
+            for address in pod.both(MOVED) {
+                let ask = get("/").with("host", "api.example");
+                let answer = Client::new(address).send(ask).await?.expect(200)?;
+                let seen = answer.json()?;
+                ensure!(seen["name"] == pod.name, "{seen}");
+                ensure!(seen["headers"]["via"] == "1.1 sluice", "{seen}");
+            }
+        }
+        place.live("ApiRoute", "api").await
+    });
+}
+
 #[test]
 fn some_connections_are_not_captured() {
     isolated!(async |world| {

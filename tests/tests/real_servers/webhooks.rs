@@ -382,6 +382,32 @@ spec:
                 "{app}"
             );
 
+            // A Service that leads past the sidecar is named to whoever makes the pod, until it leads to the name.
+            let mut reached = named.clone();
+            reached["metadata"]["labels"] = serde_json::json!({"app": "web"});
+            let warned = async || {
+                let create = ["create", "--dry-run=server", "-f", "-"];
+                let kubectl = cluster.kubectl();
+                let output = kubectl.output(create, reached.to_string()).await?;
+                let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                ensure!(output.status.success(), "{said}");
+                Ok(said.contains("captures nothing of this Pod: no targetPort of Service web"))
+            };
+            let service = |target: &str| {
+                install::service_and_route("web")
+                    .replace("namespace: shop", "namespace: strict")
+                    .replace("targetPort: 8080", &format!("targetPort: {target}"))
+            };
+            ensure!(!warned().await?, "there is no Service");
+            for (target, expected) in [("8080", true), ("http", false)] {
+                cluster.apply_yaml(&service(target)).await?;
+                eventually(target, seconds(20), async || {
+                    ensure!(warned().await? == expected, "{expected} was expected");
+                    Ok(())
+                })
+                .await?;
+            }
+
             // On the host's network: never.
             let mut host = simple("shop");
             host["spec"]["hostNetwork"] = true.into();

@@ -34,6 +34,7 @@ use sluice_translate::world::{
 
 use annotations::Wishes;
 pub use annotations::{ANNOTATIONS, Annotation};
+pub use named_ports::Target;
 
 /// The container that sets up the capture, and ends.
 pub const CAPTURE_CONTAINER: &str = "sluice-capture";
@@ -180,6 +181,19 @@ pub fn inject(pod: &Value, injection: &Injection, place: Place<'_>) -> Result<Pa
         stop::record_grace(&mut injected, original).ok_or(InjectError::NotAPod)?;
     }
     Ok(json_patch::diff(pod, &injected))
+}
+
+/// What of a Pod that is to be injected is likely not meant; `targets` is where the Services that select it lead.
+pub fn warning(pod: &Value, injection: &Injection, targets: &[Target]) -> Option<String> {
+    if opted_out(pod) || is_of_the_host(pod) {
+        return None;
+    }
+    let wishes = Wishes::of(pod, injection).ok()?;
+    let spec = pod.get("spec")?.as_object()?;
+    match wishes.capture {
+        CaptureMode::Redirect => None,
+        CaptureMode::NamedPorts => named_ports::unreached(spec, &wishes.excluded, targets),
+    }
 }
 
 fn opted_out(pod: &Value) -> bool {

@@ -153,10 +153,52 @@ fn in_the_mode_without_privilege_a_second_call_finds_a_new_port() {
     );
     let arguments = sluice["args"].to_string();
     assert!(
-        arguments.contains("--inbound=0.0.0.0:15102=$(POD_IP):8125"),
+        arguments.contains("--inbound=[::]:15102=$(POD_IP):8125"),
         "{arguments}"
     );
     once_is_enough(&after, STRICT);
+}
+
+#[test]
+fn a_pod_of_the_mode_without_privilege_that_nobody_would_reach_is_warned_of() {
+    let target = |service: &str, name: Option<&str>| Target {
+        service: service.into(),
+        name: name.map(Into::into),
+    };
+    let (number, http) = (target("orders", None), target("orders", Some("http")));
+    let named = pod!("named_ports");
+    let warns = |pod: &Value, targets: &[Target]| warning(pod, &injection(), targets);
+    assert_eq!(warns(&named, &[]), None, "a Service may come");
+    assert_eq!(warns(&named, &[number.clone(), http.clone()]), None);
+    // Excluded, of another protocol, and of another pod.
+    for name in ["metrics", "dns", "https"] {
+        let said = warns(&named, &[number.clone(), target("orders", Some(name))]);
+        let said = said.expect("a warning");
+        assert!(said.contains("of Service orders"), "{said}");
+    }
+    // The same of what it has become.
+    let after = injected(&named, STRICT);
+    assert_eq!(warns(&after, std::slice::from_ref(&http)), None);
+    let after = warns(&after, &[target("stock", Some("sluice-pages"))]);
+    assert!(after.expect("a warning").contains("of Service stock"));
+
+    let mut nameless = named.clone();
+    for port in nameless["spec"]["containers"][0]["ports"]
+        .as_array_mut()
+        .expect("ports")
+    {
+        port.as_object_mut().expect("a port").remove("name");
+    }
+    let said = warns(&nameless, &[]).expect("a warning");
+    assert!(said.contains("containerPort a name"), "{said}");
+    assert!(warns(&nameless, std::slice::from_ref(&number)).is_some());
+    // A Job listens nowhere; the other mode needs no names; nobody injects what opted out.
+    nameless["spec"]["containers"][0]["ports"] = Value::Null;
+    assert_eq!(warns(&nameless, &[]), None);
+    assert_eq!(warns(&pod!("plain"), std::slice::from_ref(&number)), None);
+    let mut out = named;
+    out["metadata"]["labels"][OPT_OUT] = "false".into();
+    assert_eq!(warns(&out, &[number]), None);
 }
 
 #[test]

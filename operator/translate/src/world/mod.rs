@@ -217,7 +217,8 @@ impl World {
                 let Some(Object::Pod(pod)) = self.objects.get(&id) else {
                     return None;
                 };
-                services.extend(self.selecting(pod));
+                let selecting = self.services_selecting(&pod.id.namespace, &pod.labels);
+                services.extend(selecting.map(|service| service.id.name.to_string()));
                 ports.clone_from(&pod.ports);
                 PodRef::from_pod(pod, self.injects(&key.namespace))
             }
@@ -251,16 +252,20 @@ impl World {
                 .is_some_and(|facts| facts.injection)
     }
 
-    /// Services whose selector matches a pod.
-    fn selecting<'a>(&'a self, pod: &'a PodFacts) -> impl Iterator<Item = String> + 'a {
-        let objects = index::in_namespace(&self.objects, Kind::Service, &pod.id.namespace);
+    /// Services of a namespace whose selector matches a pod's labels.
+    pub fn services_selecting<'a>(
+        &'a self,
+        namespace: &'a str,
+        labels: &'a BTreeMap<String, String>,
+    ) -> impl Iterator<Item = &'a ServiceFacts> {
+        let objects = index::in_namespace(&self.objects, Kind::Service, namespace);
         objects.filter_map(|object| match object {
             Object::Service(service) => {
                 let selector = &service.selector;
                 let matches = selector
                     .iter()
-                    .all(|(key, value)| pod.labels.get(key) == Some(value));
-                (!selector.is_empty() && matches).then(|| service.id.name.to_string())
+                    .all(|(key, value)| labels.get(key) == Some(value));
+                (!selector.is_empty() && matches).then_some(&**service)
             }
             _ => None,
         })

@@ -146,8 +146,19 @@ impl Pod {
         Ok(app)
     }
 
-    /// Starts the sidecar with two data threads, with what it needs of a place's operator.
+    /// Starts the sidecar that serves what is redirected.
     pub async fn sidecar(&self, world: &World, place: &Place<'_>) -> Result<Running> {
+        self.sidecar_of(world, place, &["--capture", "[::]:15006"])
+            .await
+    }
+
+    /// Starts the sidecar with two data threads and these arguments, with what it needs of a place's operator.
+    pub async fn sidecar_of(
+        &self,
+        world: &World,
+        place: &Place<'_>,
+        serving: &[&str],
+    ) -> Result<Running> {
         let token = place.operator.join_token("shop", &self.name);
         let token = token.context("file mode writes tokens")?;
         let roots = place.operator.roots().context("file mode writes roots")?;
@@ -159,7 +170,8 @@ impl Pod {
         let mut command = self.command(binary("sluice-sidecar")?);
         command
             .env("POD_IPS", format!("{},{}", self.v4, self.v6))
-            .args(["--capture", "[::]:15006", "--data-threads", "2"])
+            .args(serving)
+            .args(["--data-threads", "2"])
             .args(["--operator", &place.operator.stream.to_string()])
             .args(["--operator-name", OPERATOR_NAME, "--drain-timeout", "1s"])
             .arg("--token-file")

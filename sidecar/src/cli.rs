@@ -294,10 +294,7 @@ impl FromStr for Inbound {
 
     fn from_str(text: &str) -> Result<Self, InboundError> {
         let (listen, app) = text.split_once('=').ok_or(InboundError::Shape)?;
-        let address = |side: &str| {
-            side.parse::<SocketAddr>()
-                .map_err(|_| InboundError::Address(side.into()))
-        };
+        let address = |side: &str| address(side).ok_or_else(|| InboundError::Address(side.into()));
         let (listen, app) = (address(listen)?, address(app)?);
         if listen == app {
             Err(InboundError::Same)
@@ -305,6 +302,15 @@ impl FromStr for Inbound {
             Ok(Self { listen, app })
         }
     }
+}
+
+/// `IP:PORT`, of an IPv6 address also without brackets: where the kubelet puts a pod's address in, it has none.
+fn address(text: &str) -> Option<SocketAddr> {
+    let bare = || {
+        let (ip, port) = text.rsplit_once(':')?;
+        Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?))
+    };
+    text.parse().ok().or_else(bare)
 }
 
 /// How the sidecar's own log is written.
@@ -431,6 +437,16 @@ mod tests {
 
     #[test]
     fn mappings_are_two_different_addresses() {
+        // As the kubelet puts an address of either family in.
+        for (text, app) in [
+            ("[::]:15100=10.1.2.3:8080", "10.1.2.3:8080"),
+            ("[::]:15100=fd00::3:8080", "[fd00::3]:8080"),
+            ("[::]:15100=[fd00::3]:8080", "[fd00::3]:8080"),
+        ] {
+            let inbound: Inbound = text.parse().expect("parses");
+            assert_eq!(inbound.listen.to_string(), "[::]:15100");
+            assert_eq!(inbound.app.to_string(), app);
+        }
         assert_eq!("10.1.2.3:8080".parse::<Inbound>(), Err(InboundError::Shape));
         assert_eq!(
             "a:1=10.1.2.3:1".parse::<Inbound>(),

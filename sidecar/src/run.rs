@@ -151,6 +151,9 @@ async fn run(
     let Listeners { pages, threads } = listeners;
     let (shared, inbox) = Shared::new(SharedLimits::default());
     let shutdown = shutdown(args, &shared)?;
+    if parent.is_some_and(|parent| parent.draining) {
+        shutdown.drain("the worker before this one did");
+    }
     let listening = shared.readiness.condition("listeners");
     let (log, writer) = access_log(args.access_log)?;
     let registry = registry(&shared, &log, parent)?;
@@ -175,6 +178,9 @@ async fn run(
     spawn_local(async move {
         announced.await;
         says.unmet("draining");
+        if let Some(parent) = parent {
+            parent.tell_draining();
+        }
     });
 
     let pages_of = Pages::default()

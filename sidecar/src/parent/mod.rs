@@ -33,7 +33,7 @@ pub fn supervise(supervise: &Supervise) -> anyhow::Result<ExitCode> {
     let mut restarts = 0;
     loop {
         let began = Instant::now();
-        let ended = match worker::start(supervise, &listeners, restarts) {
+        let ended = match worker::start(supervise, &listeners, restarts, signals.draining()) {
             Ok(pid) => attend(pid, &mut signals)?,
             Err(error) => {
                 tracing::error!(%error, "no worker could be started");

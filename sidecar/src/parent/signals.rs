@@ -17,12 +17,15 @@ use signal_hook::{
     low_level::pipe,
 };
 
-/// The signals that matter to a parent: SIGTERM, SIGINT, and SIGCHLD, which only wakes.
+use super::worker::DRAINS;
+
+/// The signals that matter to a parent: SIGTERM, SIGINT, SIGCHLD, which only wakes, and the worker's word that it drains.
 pub struct Signals {
     /// A byte for each signal.
     wake: UnixStream,
     ends: [(Signal, Arc<AtomicBool>); 2],
     asked: bool,
+    draining: Arc<AtomicBool>,
 }
 
 impl Signals {
@@ -42,12 +45,15 @@ impl Signals {
             all.push((signal, flag));
         }
         pipe::register(SIGCHLD, write)?;
+        let draining = Arc::new(AtomicBool::new(false));
+        flag::register(DRAINS.as_raw(), Arc::clone(&draining))?;
         Ok(Self {
             wake,
             ends: all
                 .try_into()
                 .map_err(|_| io::Error::other("two signals"))?,
             asked: false,
+            draining,
         })
     }
 
@@ -68,6 +74,11 @@ impl Signals {
                 .ends
                 .iter()
                 .any(|(_, flag)| flag.load(Ordering::SeqCst))
+    }
+
+    /// Whether a worker said that it drains.
+    pub fn draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
     }
 
     /// Waits for any signal, at most so long.

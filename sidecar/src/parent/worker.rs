@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use command_fds::{CommandFdExt, FdMapping};
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
 
 use crate::{
     cli::Supervise,
@@ -19,11 +19,21 @@ use crate::{
 const PARENT_VARIABLE: &str = "SLUICE_SUPERVISOR_PID";
 /// The environment variable with the number of workers that ended unasked.
 const RESTARTS_VARIABLE: &str = "SLUICE_WORKER_RESTARTS";
+/// The environment variable that is set where a worker before this one drained.
+const DRAINING_VARIABLE: &str = "SLUICE_WORKER_DRAINING";
+/// How a worker tells its parent that it drains.
+pub const DRAINS: Signal = Signal::USR1;
 /// The first descriptor that is handed over: `SD_LISTEN_FDS_START`.
 const FIRST_DESCRIPTOR: i32 = 3;
 
-/// Starts a worker with the parent's arguments and sockets.
-pub fn start(supervise: &Supervise, listeners: &Listeners, restarts: u64) -> anyhow::Result<Pid> {
+/// Starts a worker with the parent's arguments and sockets. One that follows a draining one drains, too: the pod's preStop
+/// hook is called once.
+pub fn start(
+    supervise: &Supervise,
+    listeners: &Listeners,
+    restarts: u64,
+    draining: bool,
+) -> anyhow::Result<Pid> {
     let sockets = listeners.named();
     let names: Vec<_> = sockets.iter().map(|(name, _)| name.as_str()).collect();
     let mappings = sockets
@@ -51,6 +61,9 @@ pub fn start(supervise: &Supervise, listeners: &Listeners, restarts: u64) -> any
         .env(RESTARTS_VARIABLE, restarts.to_string())
         // A terminal's Ctrl-C reaches it once, through the parent.
         .process_group(0);
+    if draining {
+        command.env(DRAINING_VARIABLE, "1");
+    }
     if !supervise.args.wait_for_app {
         command.arg("--wait-for-app");
     }
@@ -64,8 +77,11 @@ pub fn start(supervise: &Supervise, listeners: &Listeners, restarts: u64) -> any
 /// What a worker knows of its parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parent {
+    pid: Pid,
     /// Workers before this one that ended unasked.
     pub restarts: u64,
+    /// Whether the worker before this one was draining.
+    pub draining: bool,
 }
 
 /// A parent that is not what the environment says.
@@ -94,14 +110,25 @@ impl Parent {
             .map_err(|_| ParentError::Variable(PARENT_VARIABLE))?;
         set_parent_process_death_signal(Some(Signal::KILL))
             .map_err(|error| ParentError::Bind(error.into()))?;
-        if getppid().map(|parent| parent.as_raw_nonzero().get()) != Some(pid) {
-            return Err(ParentError::Gone);
-        }
+        let pid = getppid()
+            .filter(|parent| parent.as_raw_nonzero().get() == pid)
+            .ok_or(ParentError::Gone)?;
         let restarts = env::var(RESTARTS_VARIABLE)
             .ok()
-            .and_then(|text| text.parse().ok());
-        restarts
-            .map(|restarts| Some(Self { restarts }))
-            .ok_or(ParentError::Variable(RESTARTS_VARIABLE))
+            .and_then(|text| text.parse().ok())
+            .ok_or(ParentError::Variable(RESTARTS_VARIABLE))?;
+        let draining = env::var_os(DRAINING_VARIABLE).is_some();
+        Ok(Some(Self {
+            pid,
+            restarts,
+            draining,
+        }))
+    }
+
+    /// Tells the parent that this worker drains, for the sake of the next one.
+    pub fn tell_draining(self) {
+        if let Err(error) = kill_process(self.pid, DRAINS) {
+            tracing::warn!(%error, "the parent does not know of the drain; a next worker would not drain");
+        }
     }
 }

@@ -40,7 +40,8 @@ fn ask(path: &str) -> Request<Bytes> {
     get(path).with("host", "open.example")
 }
 
-fn drain(sidecar: &Sidecar) -> Result<()> {
+/// What the preStop hook does.
+pub fn drain(sidecar: &Sidecar) -> Result<()> {
     let admin = sidecar.admin.to_string();
     let hook = Command::new(binary("sluice-sidecar")?)
         .args(["drain", "--admin", &admin])

@@ -12,6 +12,7 @@ use sluice_tests::process::Running;
 use sluice_tests::{Client, Sidecar, With, World, eventually, get, isolated, seconds};
 use tokio::task::JoinSet;
 
+use crate::drain::drain;
 use crate::place::{Place, Plan, route};
 
 /// How long workers live between two kills: long enough to be no crash loop.
@@ -78,13 +79,18 @@ fn kill(pid: u32) -> Result<()> {
 }
 
 async fn supervised(world: &World) -> Result<Place<'_>> {
+    supervised_by(world, &[]).await
+}
+
+/// The same, where another program starts the parent.
+async fn supervised_by<'w>(world: &'w World, before: &[&str]) -> Result<Place<'w>> {
     let mut plan = Plan::new(world)?;
     plan.group("api")?;
     plan.put("route", &route("orders", ""))?;
     let mut place = plan.start().await?;
     place.live("ApiRoute", "orders").await?;
     place
-        .change_sidecar(0, |options| options.supervised())
+        .change_sidecar(0, |options| options.supervised().started_by(before))
         .await?;
     Ok(place)
 }
@@ -221,6 +227,43 @@ fn new_connections_survive_workers_that_are_killed_and_a_missing_operator() {
 }
 
 #[test]
+fn the_worker_after_one_that_drained_drains_too() {
+    isolated!(async |world| {
+        let place = supervised(world).await?;
+        let sidecar = &place.pods[0].sidecar;
+        let drained = async || {
+            let ready = Client::new(sidecar.metrics).get("/readyz").await?;
+            let ready = ready.expect(503)?.text();
+            ensure!(ready.contains("draining"), "{ready}");
+            let answer = sidecar.client().send_fresh(ask()).await?.expect(200)?;
+            ensure!(
+                answer.header("connection") == Some("close"),
+                "{:?}",
+                answer.headers
+            );
+            anyhow::Ok(())
+        };
+        drain(sidecar)?;
+        eventually("the first drains", seconds(10), &drained).await?;
+
+        let first = worker(sidecar).await?;
+        kill(first)?;
+        eventually("its successor", seconds(20), async || {
+            let second = worker(sidecar).await?;
+            ensure!(second != first, "it is there still");
+            drained().await
+        })
+        .await?;
+        let metrics = sidecar.scrape().await?;
+        ensure!(
+            metrics.contains("sluice_worker_restarts_total 1\n"),
+            "{metrics}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
 fn a_crash_loop_is_slowed_and_can_be_ended() {
     isolated!(async |world| {
         // Nothing says how to recognise the operator: every worker ends at once.
@@ -257,11 +300,8 @@ fn a_crash_loop_is_slowed_and_can_be_ended() {
 #[test]
 fn orphans_are_reaped() {
     isolated!(async |world| {
-        let mut place = supervised(world).await?;
         let before = ["sh", "-c", "sleep 2 & exec \"$0\" \"$@\""];
-        place
-            .change_sidecar(0, |options| options.started_by(&before))
-            .await?;
+        let place = supervised_by(world, &before).await?;
         let parent = &place.pods[0].sidecar.process;
         ensure!(
             children(parent)?.len() == 2,

@@ -18,3 +18,4 @@ mod reasons;
 mod sidecar_too_old;
 mod store_away;
 mod supervise;
+mod times;

@@ -17,6 +17,7 @@ pub const VIA_APP: HeaderValue = HeaderValue::from_static("1.1 sluice");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
@@ -41,6 +42,7 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
         &TE,
         &TRANSFER_ENCODING,
         &UPGRADE,
+        &HTTP2_SETTINGS,
     ] {
         headers.remove(name);
     }

@@ -14,6 +14,7 @@ mod moves;
 mod operator_away;
 mod place;
 mod probes;
+mod protocol;
 mod reasons;
 mod sidecar_too_old;
 mod store_away;

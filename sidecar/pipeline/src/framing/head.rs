@@ -309,18 +309,16 @@ impl Head {
     }
 }
 
-/// The request line, with its end, of a message that was refused: where it is sound and has the origin form, it may be
-/// shown to people.
+/// `METHOD TARGET` of a message that was refused: where its request line is sound and has the origin form, it may be shown
+/// to people.
 pub fn origin_form(message: &[u8]) -> Option<&[u8]> {
     let message = message.strip_prefix(b"\r\n").unwrap_or(message);
-    let Ended { end, next } = line::end(message, &mut 0).ok()??;
+    let Ended { end, .. } = line::end(message, &mut 0).ok()??;
     let line = &message[..end];
     let is_origin = line.get(line::token_len(line)..)?.starts_with(b" /");
-    Head::default()
-        .request_line(line, 0)
-        .ok()
-        .filter(|()| is_origin && end <= MAX_LINE)?;
-    Some(&message[..next])
+    Head::default().request_line(line, 0).ok()?;
+    let version = b" HTTP/1.1".len();
+    (is_origin && end <= MAX_LINE).then(|| &line[..end - version])
 }
 
 /// Name and value of a field line (section 5); the value with the spaces around it.

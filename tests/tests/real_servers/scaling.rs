@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use http::StatusCode;
@@ -296,7 +297,7 @@ fn a_known_peak_raises_the_floor_while_it_lasts() {
         .await?;
 
         // One that begins at the next full minute and no other time: the timer alone raises it.
-        let next = kube_time(world, 60).await?;
+        let (next, begins) = next_minute()?;
         let peak = format!(
             "    schedules: [{{name: peak, cron: \"{next}\", duration: 1h, minReplicas: 4}}]\n"
         );
@@ -311,7 +312,9 @@ fn a_known_peak_raises_the_floor_while_it_lasts() {
             },
         )
         .await?;
-        eventually("the new one begins by itself", seconds(100), async || {
+        // At that moment, and not when everything is looked at again, which is once a minute.
+        let patience = begins.duration_since(SystemTime::now()).unwrap_or_default() + seconds(8);
+        eventually("the new one begins by itself", patience, async || {
             let floor = floor().await?;
             ensure!(floor == 4, "{floor}");
             Ok(())
@@ -329,11 +332,10 @@ fn a_known_peak_raises_the_floor_while_it_lasts() {
     });
 }
 
-/// Minute and hour (UTC) so many seconds from now, rounded up, as cron has them.
-async fn kube_time(_world: &World, seconds: u64) -> Result<String> {
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)?
-        .as_secs();
-    let minute = (now + seconds).div_euclid(60);
-    Ok(format!("{} {} * * *", minute % 60, minute / 60 % 24))
+/// The next full minute as cron has it, once a day, and when that is.
+fn next_minute() -> Result<(String, SystemTime)> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let minute = now / 60 + 1;
+    let cron = format!("{} {} * * *", minute % 60, minute / 60 % 24);
+    Ok((cron, UNIX_EPOCH + Duration::from_secs(minute * 60)))
 }

@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn the_end_of_the_body_is_clear() {
-        for length in ["", "+1", "-1", "1,1", "0x1", "1 ", "18446744073709551616"] {
+        for length in ["", "+1", "-1", "1,1", "0x1", "1 1", "18446744073709551616"] {
             assert_eq!(
                 refused(&get().with("Content-Length", length)),
                 "Content-Length is not a number",
@@ -312,6 +312,13 @@ mod tests {
             assert_eq!(
                 refused(&get().with("X-A", value)),
                 "a field value holds a control byte",
+                "{value:?}"
+            );
+        }
+        for value in [" a", "a ", "a\t"] {
+            assert_eq!(
+                refused(&get().with("X-A", value)),
+                "a field value begins or ends with a space",
                 "{value:?}"
             );
         }

@@ -14,6 +14,7 @@ step() {
     "$@" || die "$name failed after $((SECONDS - began)) s: $*"
 }
 kubernetes() { KUBEBUILDER_ASSETS=$(hack/kube.sh) && export KUBEBUILDER_ASSETS; }
+clients() { hack/clients.sh >/dev/null; }
 docs() { RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --workspace; }
 
 # The tests that lie beside the crates, as `--test NAME`; those of the tests/ package are the tiers below.
@@ -32,6 +33,7 @@ step "programs: Kubernetes" kubernetes
 step "cargo fmt" cargo fmt --all --check
 step "cargo clippy" cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 step "cargo deny" hack/deny.sh bans licenses sources
+step "programs: clients of the tests" clients
 step "cargo doc" docs
 # The tiers start the product's binaries, which `cargo test` alone would not bring up to date.
 step "cargo build" cargo build --quiet --locked --workspace --all-targets

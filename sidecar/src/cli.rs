@@ -1,5 +1,7 @@
 //! The command line: what is local to the machine is an argument here, what is policy comes over the stream.
 
+mod connections;
+
 use std::{
     ffi::OsString,
     net::{IpAddr, SocketAddr},
@@ -12,6 +14,8 @@ use clap::{Arg, Args, Command, FromArgMatches, ValueEnum};
 use clap_complete::Shell;
 
 use crate::capture::{CAPTURE_PORT, step};
+
+pub use connections::ConnectionArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -167,6 +171,10 @@ pub struct ServeArgs {
     /// a pod at the end of its grace period].
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub drain_timeout: Option<Duration>,
+
+    /// The bounds of connections.
+    #[command(flatten)]
+    pub connections: ConnectionArgs,
 
     /// How the sidecar's own log is written, on standard error.
     #[arg(long, value_enum, default_value_t = LogFormat::Json)]

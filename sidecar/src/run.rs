@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sluice_process::{Pages, Shutdown, build, log::Format};
 use tokio::{
     net::TcpListener,
@@ -21,7 +22,7 @@ use crate::{
     capture::{origin::Origins, step},
     cli::{self, AccessLog as LogTo, Cli, ControlArgs, LogFormat, ServeArgs},
     control::{self, RootsSource, Settings},
-    data::{self, Drained, Plan},
+    data::{self, ConnectionLimits, Drained, Plan},
     drain,
     listeners::Listeners,
     log::{AccessLog, Writer},
@@ -264,11 +265,35 @@ fn plan(args: &ServeArgs, log: AccessLog, shutdown: Shutdown) -> Plan {
         inbound: args.inbound.clone(),
         pod_ips: args.pod_ips.clone(),
         capture: args.capture.map(|_| origins()),
+        limits: connection_limits(args),
         quiet,
         drain_timeout,
         log,
         shutdown,
     }
+}
+
+/// The bounds of connections that this process can keep. It may have as many files open as the system lets it ask for.
+fn connection_limits(args: &ServeArgs) -> ConnectionLimits {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    // Refused: then what there is.
+    let _ = setrlimit(Resource::Nofile, raised);
+    let descriptors = getrlimit(Resource::Nofile).current.or(current);
+    let asked = args.connections.limits();
+    let limits = asked.within_descriptors(descriptors.unwrap_or(u64::MAX), args.data_threads);
+    if limits.max < asked.max {
+        tracing::warn!(
+            max_connections = limits.max,
+            asked = asked.max,
+            descriptors,
+            "fewer connections than --max-connections: the limit of open files (RLIMIT_NOFILE) allows no more"
+        );
+    }
+    limits
 }
 
 /// The control side and the store task. Either is started again when it panics; the future ends with what cannot be

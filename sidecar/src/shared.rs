@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cache::CacheStore,
     control,
+    data::OpenConnections,
     drain::Apps,
     limits::Limits,
     metrics::{Metrics, Told},
@@ -36,6 +37,8 @@ pub struct Shared {
     pub flights: Flights,
     /// Counters.
     pub metrics: Metrics,
+    /// How many clients are connected.
+    pub connections: Arc<OpenConnections>,
     /// The application's ports.
     pub apps: Apps,
     /// The way to the stores.
@@ -75,6 +78,7 @@ impl Shared {
             cache: CacheStore::new(max_cache_bytes),
             flights,
             metrics: Metrics::default(),
+            connections: Arc::default(),
             apps: Apps::default(),
             stores,
             readiness,

@@ -107,6 +107,7 @@ pub enum RejectReason {
     UpstreamReset,
     UpstreamTimeout,
     RequestTimeout,
+    TooManyConnections,
     Internal,
     Config(ConfigReason),
 }
@@ -124,7 +125,7 @@ pub struct Description {
 
 impl RejectReason {
     /// Every reason that is not of configuration; those are [`ConfigReason::ALL`].
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::BadRequest,
         Self::BadTarget,
         Self::TargetTooLong,
@@ -151,6 +152,7 @@ impl RejectReason {
         Self::UpstreamReset,
         Self::UpstreamTimeout,
         Self::RequestTimeout,
+        Self::TooManyConnections,
         Self::Internal,
     ];
 
@@ -207,6 +209,11 @@ impl RejectReason {
                 "The upstream did not answer in time",
             ),
             Self::RequestTimeout => (408, "request-timeout", "The request did not arrive in time"),
+            Self::TooManyConnections => (
+                503,
+                "too-many-connections",
+                "There is no room for another connection",
+            ),
             Self::Internal => (500, "internal", "Something failed here"),
             Self::Config(reason) => (503, reason.reject(), "The service is misconfigured"),
         };

@@ -55,7 +55,12 @@ pub fn finish(mut settle: Settle, response: Response<Body>) -> Response<Body> {
     let (mut head, body) = response.into_parts();
     settle.progress_to_answer();
     edit(&mut head.headers, &settle);
-    settle.answered(head.status.as_u16());
+    // A refused call is a 200 by which only clients of gRPC see the refusal: it counts as what it stands for.
+    let refused = settle.reject.as_ref().filter(|_| settle.grpc.is_some());
+    let status = refused.map_or(head.status.as_u16(), |reject| {
+        reject.reason.describe().status
+    });
+    settle.answered(status);
     Response::from_parts(head, body.settling(settle))
 }
 

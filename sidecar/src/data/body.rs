@@ -2,7 +2,7 @@
 //! last byte has left, or when the client went away, the request is settled.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -12,7 +12,13 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{cache::Fill, record::Settle, upstream::Lease};
+use super::{
+    cache::Fill,
+    grpc_web::{self, Decoder, Format, NotBase64},
+    pace::Pace,
+    record::Settle,
+    upstream::Lease,
+};
 use crate::shards::Flight;
 
 /// Why a request's body could not be read to its end.
@@ -21,6 +27,12 @@ pub enum RequestBodyError {
     /// It is larger than the route allows.
     #[error("the body is larger than the route's maxBodySize allows")]
     TooLarge,
+    /// It is not in the encoding that it says.
+    #[error(transparent)]
+    Encoding(#[from] NotBase64),
+    /// It came to a standstill.
+    #[error("the client sends its body too slowly")]
+    Stalled,
     /// The client broke off.
     #[error("the client broke off: {0}")]
     Client(#[from] hyper::Error),
@@ -33,6 +45,9 @@ pub struct Meter {
     max: u64,
     too_large: Cell<bool>,
     broken: Cell<bool>,
+    stalled: Cell<bool>,
+    /// How fast it must come; none: as it likes.
+    pace: RefCell<Option<Box<Pace>>>,
 }
 
 impl Meter {
@@ -43,7 +58,61 @@ impl Meter {
             max,
             too_large: Cell::new(false),
             broken: Cell::new(false),
+            stalled: Cell::new(false),
+            pace: RefCell::default(),
         })
+    }
+
+    /// Has the body come at this pace.
+    pub fn keep(&self, pace: Pace) {
+        *self.pace.borrow_mut() = Some(Box::new(pace));
+    }
+
+    /// Nobody waits for the body any more: an answer has begun, and both sides may speak as they like.
+    pub fn release(&self) {
+        *self.pace.borrow_mut() = None;
+    }
+
+    /// Whether the client came to a standstill.
+    pub fn stalled(&self) -> bool {
+        self.stalled.get()
+    }
+
+    /// Whether everybody waits for the client now.
+    pub fn is_waited_for(&self) -> bool {
+        let pace = self.pace.borrow();
+        pace.as_ref().is_some_and(|pace| pace.is_waited_for())
+    }
+
+    /// Looks at what came of the body, or did not.
+    pub fn paced<E>(
+        &self,
+        polled: Poll<Option<Result<Frame<Bytes>, E>>>,
+        context: &Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>>
+    where
+        RequestBodyError: From<E>,
+    {
+        let mut pace = self.pace.borrow_mut();
+        match (polled, pace.as_mut()) {
+            (Poll::Pending, None) => Poll::Pending,
+            (Poll::Pending, Some(pace)) => {
+                if !pace.waits(context.waker()) {
+                    return Poll::Pending;
+                }
+                self.stalled.set(true);
+                Poll::Ready(Some(Err(RequestBodyError::Stalled)))
+            }
+            (Poll::Ready(came), pace) => {
+                if let Some(pace) = pace {
+                    let data = came
+                        .as_ref()
+                        .and_then(|came| came.as_ref().ok()?.data_ref());
+                    pace.came(data.map_or(0, Bytes::len));
+                }
+                Poll::Ready(came.map(|came| came.map_err(RequestBodyError::from)))
+            }
+        }
     }
 
     /// Bytes that passed.
@@ -80,6 +149,8 @@ pub enum RequestBody {
     Full(Bytes),
     /// As it comes.
     Stream(Incoming, Rc<Meter>),
+    /// As it comes, out of the text format of gRPC-Web.
+    Text(Box<(Incoming, Rc<Meter>, Decoder)>),
 }
 
 impl RequestBody {
@@ -88,7 +159,74 @@ impl RequestBody {
         match self {
             Self::Empty => Some(Self::Empty),
             Self::Full(bytes) => Some(Self::Full(bytes.clone())),
-            Self::Stream(..) => None,
+            Self::Stream(..) | Self::Text(_) => None,
+        }
+    }
+
+    /// The same body out of the text format of gRPC-Web.
+    pub fn decoded(self) -> Result<Self, NotBase64> {
+        Ok(match self {
+            Self::Full(text) => {
+                let mut decoder = Decoder::default();
+                let bytes = decoder.push(&text)?;
+                decoder.end()?;
+                Self::Full(bytes)
+            }
+            Self::Stream(incoming, meter) => {
+                Self::Text(Box::new((incoming, meter, Decoder::default())))
+            }
+            other => other,
+        })
+    }
+}
+
+/// What comes of a client's body, counted.
+fn metered(
+    incoming: &mut Incoming,
+    meter: &Meter,
+    context: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+    let polled = Pin::new(incoming).poll_frame(context);
+    Poll::Ready(match ready!(meter.paced(polled, context)) {
+        Some(Ok(frame)) if frame.data_ref().is_some_and(|data| !meter.pass(data.len())) => {
+            Some(Err(RequestBodyError::TooLarge))
+        }
+        Some(Ok(frame)) => Some(Ok(frame)),
+        Some(Err(error)) => {
+            meter.broken.set(true);
+            Some(Err(error))
+        }
+        None => None,
+    })
+}
+
+/// The same, out of base64. What is none is broken: the upstream never sees a whole body.
+fn decoded(
+    incoming: &mut Incoming,
+    meter: &Meter,
+    decoder: &mut Decoder,
+    context: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+    loop {
+        let outcome = match ready!(metered(incoming, meter, context)) {
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(text) => decoder.push(&text),
+                // gRPC-Web has no trailers of requests.
+                Err(_) => continue,
+            },
+            Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+            None => match decoder.end() {
+                Ok(()) => return Poll::Ready(None),
+                Err(error) => Err(error),
+            },
+        };
+        match outcome {
+            Ok(bytes) if bytes.is_empty() => {}
+            Ok(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            Err(error) => {
+                meter.broken.set(true);
+                return Poll::Ready(Some(Err(error.into())));
+            }
         }
     }
 }
@@ -105,20 +243,10 @@ impl HttpBody for RequestBody {
             Self::Empty => Poll::Ready(None),
             Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Self::Stream(incoming, meter) => {
-                Poll::Ready(match ready!(Pin::new(incoming).poll_frame(context)) {
-                    Some(Ok(frame))
-                        if frame.data_ref().is_some_and(|data| !meter.pass(data.len())) =>
-                    {
-                        Some(Err(RequestBodyError::TooLarge))
-                    }
-                    Some(Ok(frame)) => Some(Ok(frame)),
-                    Some(Err(error)) => {
-                        meter.broken.set(true);
-                        Some(Err(error.into()))
-                    }
-                    None => None,
-                })
+            Self::Stream(incoming, meter) => metered(incoming, meter, context),
+            Self::Text(text) => {
+                let (incoming, meter, decoder) = &mut **text;
+                decoded(incoming, meter, decoder, context)
             }
         }
     }
@@ -128,6 +256,7 @@ impl HttpBody for RequestBody {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_empty(),
             Self::Stream(incoming, _) => incoming.is_end_stream(),
+            Self::Text(text) => text.0.is_end_stream() && text.2.end().is_ok(),
         }
     }
 
@@ -136,6 +265,7 @@ impl HttpBody for RequestBody {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Stream(incoming, _) => incoming.size_hint(),
+            Self::Text(_) => SizeHint::default(),
         }
     }
 }
@@ -144,6 +274,8 @@ impl HttpBody for RequestBody {
 pub struct Body {
     source: Source,
     settle: Option<Settle>,
+    /// The client has to read before more is asked for.
+    unread: bool,
 }
 
 /// Where it comes from.
@@ -164,6 +296,8 @@ pub struct Passing {
     pub fill: Option<Fill>,
     /// The request's place on its shard slot: it ends with the body.
     pub flight: Option<Flight>,
+    /// How a client of gRPC-Web wants it.
+    pub web: Option<Format>,
 }
 
 impl Body {
@@ -172,6 +306,7 @@ impl Body {
         Self {
             source: Source::Memory(bytes),
             settle: None,
+            unread: false,
         }
     }
 
@@ -184,6 +319,7 @@ impl Body {
         Self {
             source: Source::Upstream(Box::new(passing)),
             settle: None,
+            unread: false,
         }
     }
 
@@ -191,7 +327,17 @@ impl Body {
     #[must_use]
     pub fn settling(mut self, settle: Settle) -> Self {
         self.settle = Some(settle);
+        self.waits_for_reader(!self.is_end_stream());
         self
+    }
+
+    fn waits_for_reader(&mut self, waits: bool) {
+        if let Some(settle) = &self.settle
+            && self.unread != waits
+        {
+            self.unread = waits;
+            settle.connection.waits_for_reader(waits);
+        }
     }
 }
 
@@ -221,7 +367,11 @@ impl HttpBody for Body {
             Source::Memory(bytes) if bytes.is_empty() => None,
             Source::Memory(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
             Source::Upstream(passing) => {
-                let frame = ready!(Pin::new(&mut passing.incoming).poll_frame(context));
+                let polled = Pin::new(&mut passing.incoming).poll_frame(context);
+                let Poll::Ready(frame) = polled else {
+                    this.waits_for_reader(false);
+                    return Poll::Pending;
+                };
                 match &frame {
                     Some(Ok(frame)) => {
                         if let (Some(fill), Some(data)) = (&mut passing.fill, frame.data_ref()) {
@@ -234,9 +384,15 @@ impl HttpBody for Body {
                     Some(Err(_)) => {}
                     None => passing.finish(),
                 }
-                frame
+                match passing.web {
+                    None => frame,
+                    Some(format) => {
+                        frame.map(|frame| frame.map(|frame| grpc_web::answer(frame, format)))
+                    }
+                }
             }
         };
+        this.waits_for_reader(frame.is_some());
         if let Some(settle) = &mut this.settle
             && let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
@@ -256,6 +412,7 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Memory(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Upstream(passing) if passing.web.is_some() => SizeHint::default(),
             Source::Upstream(passing) => passing.incoming.size_hint(),
         }
     }
@@ -270,6 +427,7 @@ impl Drop for Body {
         {
             passing.finish();
         }
+        self.waits_for_reader(false);
         if let Some(settle) = self.settle.take() {
             settle.end(ended);
         }

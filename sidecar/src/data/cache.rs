@@ -64,7 +64,7 @@ pub async fn look(
     target: &Target,
     deadline_ms: u64,
 ) -> Result<Looked, Reject> {
-    let facts = RequestFacts::new(parts, settle.connection.peer.ip());
+    let facts = RequestFacts::new(parts, &settle.client);
     let id = rule_id(rule);
     let key = cache::key(cache, &id, &facts, target, settle.identity.as_ref());
     let (mut lookup, mut found) = find(settle, cache, &facts, &key);
@@ -191,7 +191,7 @@ impl Miss {
             parts,
             fetching,
         } = self;
-        let facts = RequestFacts::new(&parts, settle.connection.peer.ip());
+        let facts = RequestFacts::new(&parts, &settle.client);
         let now_ms = settle.thread.clock().now_ms();
         let lines: Vec<_> = head
             .headers
@@ -321,7 +321,7 @@ impl Invalidation {
         if !cache::invalidates(self.parts.method.as_str(), head.status.as_u16()) {
             return;
         }
-        let facts = RequestFacts::new(&self.parts, settle.connection.peer.ip());
+        let facts = RequestFacts::new(&self.parts, &settle.client);
         let locations = ["location", "content-location"]
             .into_iter()
             .flat_map(|name| head.headers.get_all(name));

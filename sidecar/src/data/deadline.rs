@@ -2,6 +2,7 @@
 //! knows and looks at all of them then. A deadline may be noticed up to one tick late, never early.
 
 use std::{
+    borrow::Borrow,
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
     pin::pin,
@@ -47,9 +48,10 @@ struct Entry {
     passed: bool,
 }
 
-/// A registered deadline; dropping it forgets the deadline.
-struct Registration<'t> {
-    ticker: &'t Ticker,
+/// A deadline that may be registered; dropping it forgets the deadline.
+#[derive(Debug)]
+pub struct Registration<T: Borrow<Ticker>> {
+    ticker: T,
     slot: Option<usize>,
 }
 
@@ -64,6 +66,11 @@ impl Ticker {
         }))
     }
 
+    /// Milliseconds of the clock that deadlines are by.
+    pub fn now_ms(&self) -> u64 {
+        self.0.clock.now_ms()
+    }
+
     /// Runs `future` until `deadline_ms` on the monotonic clock at most.
     pub async fn within<F: Future>(
         &self,
@@ -71,10 +78,7 @@ impl Ticker {
         future: F,
     ) -> Result<F::Output, Elapsed> {
         let mut future = pin!(future);
-        let mut registration = Registration {
-            ticker: self,
-            slot: None,
-        };
+        let mut registration = Registration::new(self);
         poll_fn(|context| {
             if let Poll::Ready(output) = future.as_mut().poll(context) {
                 return Poll::Ready(Ok(output));
@@ -135,10 +139,15 @@ impl Ticker {
     }
 }
 
-impl Registration<'_> {
+impl<T: Borrow<Ticker>> Registration<T> {
+    /// None is registered yet.
+    pub fn new(ticker: T) -> Self {
+        Self { ticker, slot: None }
+    }
+
     /// Makes the deadline known, at the first wait only; true: it has passed.
-    fn arm(&mut self, deadline_ms: u64, waker: &Waker) -> bool {
-        let inner = &self.ticker.0;
+    pub fn arm(&mut self, deadline_ms: u64, waker: &Waker) -> bool {
+        let inner = &self.ticker.borrow().0;
         let entries = &mut *inner.entries.borrow_mut();
         if let Some(entry) = self
             .slot
@@ -170,13 +179,38 @@ impl Registration<'_> {
     }
 }
 
-impl Drop for Registration<'_> {
-    fn drop(&mut self) {
-        if let Some(slot) = self.slot {
-            let entries = &mut *self.ticker.0.entries.borrow_mut();
+impl<T: Borrow<Ticker>> Registration<T> {
+    /// Whether the deadline has passed.
+    pub fn passed(&self) -> bool {
+        let entries = self.ticker.borrow().0.entries.borrow();
+        let entry = self.slot.and_then(|slot| entries.slots.get(slot)?.as_ref());
+        entry.is_some_and(|entry| entry.passed)
+    }
+
+    /// Has another task woken.
+    pub fn renew(&mut self, waker: &Waker) {
+        let mut entries = self.ticker.borrow().0.entries.borrow_mut();
+        let entry = self
+            .slot
+            .and_then(|slot| entries.slots.get_mut(slot)?.as_mut());
+        if let Some(entry) = entry {
+            entry.waker.clone_from(waker);
+        }
+    }
+
+    /// Forgets the deadline.
+    pub fn disarm(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            let entries = &mut *self.ticker.borrow().0.entries.borrow_mut();
             entries.slots[slot] = None;
             entries.free.push(slot);
         }
+    }
+}
+
+impl<T: Borrow<Ticker>> Drop for Registration<T> {
+    fn drop(&mut self) {
+        self.disarm();
     }
 }
 

@@ -5,17 +5,20 @@ use std::net::IpAddr;
 use http::{header::HOST, request::Parts};
 use sluice_pipeline::Facts;
 
+use super::forwarded::Client;
+
 /// The head of a request and where it came from.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestFacts<'r> {
     parts: &'r Parts,
-    peer: IpAddr,
+    client: Client,
 }
 
 impl<'r> RequestFacts<'r> {
-    /// A view of `parts`.
-    pub fn new(parts: &'r Parts, peer: IpAddr) -> Self {
-        Self { parts, peer }
+    /// A view of `parts`, which came from `client`.
+    pub fn new(parts: &'r Parts, client: &Client) -> Self {
+        let client = *client;
+        Self { parts, client }
     }
 }
 
@@ -46,7 +49,7 @@ impl Facts for RequestFacts<'_> {
     }
 
     fn scheme(&self) -> &str {
-        "http"
+        self.client.scheme
     }
 
     fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
@@ -65,7 +68,7 @@ impl Facts for RequestFacts<'_> {
     }
 
     fn peer(&self) -> IpAddr {
-        self.peer
+        self.client.address
     }
 }
 
@@ -84,7 +87,8 @@ mod tests {
             request.body(()).expect("a request").into_parts().0
         };
         let parts = facts("http://a.example:81/p?q=1");
-        let view = RequestFacts::new(&parts, IpAddr::from([192, 0, 2, 1]));
+        let client = Client::peer(IpAddr::from([192, 0, 2, 1]), "http");
+        let view = RequestFacts::new(&parts, &client);
         assert_eq!(
             (view.authority(), view.path(), view.query()),
             (Some("a.example:81"), "/p", Some("q=1"))
@@ -92,7 +96,7 @@ mod tests {
         assert_eq!(view.header("x-a").collect::<Vec<_>>(), [b"1", b"2"]);
         let parts = facts("/p");
         assert_eq!(
-            RequestFacts::new(&parts, IpAddr::from([192, 0, 2, 1])).authority(),
+            RequestFacts::new(&parts, &client).authority(),
             Some("b.example")
         );
     }

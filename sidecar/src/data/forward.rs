@@ -3,13 +3,13 @@
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
 use http::{
-    HeaderValue, Request, Response, Uri,
+    HeaderValue, Request, Response, StatusCode, Uri,
     header::HOST,
     request::Parts,
     uri::{Authority, PathAndQuery, Scheme},
 };
 use http_body::Body as _;
-use hyper::body::Incoming;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
 use sluice_pipeline::{
     Decider, Facts, Reject, RejectReason, dispatch,
     program::{Backend, Rule},
@@ -20,11 +20,15 @@ use sluice_snapshot::unit::backend::BackendProtocol;
 use super::{
     body::{Body, Meter, Passing, RequestBody},
     facts::RequestFacts,
+    forwarded,
+    grpc::Kind,
+    grpc_web::{self, Format},
     headers,
     knock::Knock,
     placement::{OnShard, Place},
     record::{Settle, Upstream},
     request::is_http2,
+    upgrade::{self, Ends},
     upstream::{Answered, UpstreamError, set_version},
 };
 use crate::metrics::UpstreamFailure;
@@ -46,6 +50,18 @@ pub struct Forwarding<'r> {
     pub meter: &'r Meter,
     /// Until when an answer must be there.
     pub deadline_ms: u64,
+    /// What the client asked of its connection.
+    pub asked: headers::Asked,
+    /// The client's end of the connection, where it asks for another protocol.
+    pub upgrade: Option<OnUpgrade>,
+}
+
+/// What an upstream answered.
+pub enum Heard {
+    /// A head, with its body to come.
+    Answer(http::response::Parts, Passing),
+    /// No HTTP any more: the answer that says so.
+    Switched(Box<Response<Body>>),
 }
 
 /// Sends the request, and waits for the head of the answer. The request is taken out of its place once it is sent.
@@ -53,19 +69,25 @@ pub async fn ask(
     settle: &mut Settle,
     request: &mut Option<Request<RequestBody>>,
     forwarding: Forwarding<'_>,
-) -> Result<(http::response::Parts, Passing), Reject> {
+) -> Result<Heard, Reject> {
     let Forwarding {
         place,
         target,
         rule,
         meter,
         deadline_ms,
+        asked,
+        upgrade,
     } = forwarding;
     let (towards, shard) = match place {
-        Place::App { inbound, shard } => (
-            Towards::App(inbound.map_or(settle.connection.inbound.app, |inbound| inbound.app)),
+        Place::App {
+            inbound,
+            protocol,
             shard,
-        ),
+        } => {
+            let app = inbound.map_or(settle.connection.inbound.app, |inbound| inbound.app);
+            (Towards::App(app, protocol), shard)
+        }
         Place::Forward {
             backend,
             endpoint,
@@ -75,7 +97,20 @@ pub async fn ask(
             return Err(Reject::new(RejectReason::Internal).detail("a redirect has no upstream"));
         }
     };
-    prepare(settle, request, target, &towards).map_err(|reject| reject.by(rule.decider()))?;
+    let upgrade = upgrade.filter(|_| towards.protocol() == BackendProtocol::Http1);
+    let asked = headers::Asked {
+        websocket: upgrade.is_some(),
+        ..asked
+    };
+    prepare(settle, request, target, &towards, asked)
+        .map_err(|reject| reject.by(rule.decider()))?;
+    let web = match settle.grpc {
+        Some(Kind::Web(format)) if towards.protocol() == BackendProtocol::H2c => Some(format),
+        _ => None,
+    };
+    if let Some(format) = web {
+        call_grpc(request, format).map_err(|reject| reject.by(rule.decider()))?;
+    }
     let now_ms = settle.thread.clock().now_ms();
     let try_deadline_ms = deadline_ms.min(now_ms + rule.timeouts.backend_request_ms);
     let sent = send(settle, request, &towards, &shard, try_deadline_ms).await;
@@ -89,13 +124,26 @@ pub async fn ask(
     settle.bytes_in = settle.bytes_in.max(meter.bytes());
     let Answered { response, lease } =
         sent.map_err(|error| refusal(settle, &error, meter, rule.decider()))?;
-    Ok(received(response, lease, shard))
+    meter.release();
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let ends = upgrade.map(|client| Ends {
+            client,
+            lease,
+            flight: shard.map(|shard| shard.flight),
+        });
+        let switched = upgrade::switch(&settle.thread, &settle.connection, ends, response);
+        let switched = switched.map_err(|reject| reject.by(rule.decider()))?;
+        return Ok(Heard::Switched(Box::new(switched)));
+    }
+    let (mut head, mut passing) = received(response, lease, shard);
+    passing.web = web.filter(|format| grpc_web::from_grpc(&mut head.headers, *format));
+    Ok(Heard::Answer(head, passing))
 }
 
 /// The port had a route and has none any more: the request passes to the application without any policy.
 pub async fn unrouted(
     settle: &mut Settle,
-    parts: Parts,
+    mut parts: Parts,
     body: Incoming,
 ) -> Result<Response<Body>, Reject> {
     let meter = Meter::new(u64::MAX);
@@ -104,8 +152,12 @@ pub async fn unrouted(
     } else {
         RequestBody::Stream(body, Rc::clone(&meter))
     };
-    let towards = Towards::App(settle.connection.inbound.app);
-    let facts = RequestFacts::new(&parts, settle.connection.peer.ip());
+    let towards = Towards::App(settle.connection.inbound.app, BackendProtocol::Http1);
+    let asked = headers::Asked {
+        websocket: false,
+        ..own_hop(settle, &mut parts)
+    };
+    let facts = RequestFacts::new(&parts, &settle.client);
     let (raw_path, query) = (facts.path().to_owned(), facts.query().map(str::to_owned));
     let target = Target {
         path: raw_path.clone(),
@@ -113,27 +165,38 @@ pub async fn unrouted(
         query,
     };
     let mut request = Some(Request::from_parts(parts, body));
-    prepare(settle, &mut request, &target, &towards)?;
+    prepare(settle, &mut request, &target, &towards, asked)?;
     let deadline_ms = settle.thread.clock().now_ms() + UNROUTED_MS;
     let sent = send(settle, &mut request, &towards, &None, deadline_ms).await;
     let Answered { response, lease } =
         sent.map_err(|error| refusal(settle, &error, &meter, Decider::default()))?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return upgrade::switch(&settle.thread, &settle.connection, None, response);
+    }
     let (head, passing) = received(response, lease, None);
     Ok(Response::from_parts(head, Body::passing(passing)))
 }
 
 enum Towards {
-    App(SocketAddr),
+    App(SocketAddr, BackendProtocol),
     Backend(Arc<Backend>, SocketAddr),
 }
 
 impl Towards {
     fn protocol(&self) -> BackendProtocol {
         match self {
-            Self::App(_) => BackendProtocol::Http1,
+            Self::App(_, protocol) => *protocol,
             Self::Backend(backend, _) => backend.protocol,
         }
     }
+}
+
+/// Makes of the client's head one that this hop sends: what belonged to the client's connection goes, what is said of the
+/// client is what is believed. Before the rule's edits: nothing that a client names can undo them.
+pub fn own_hop(settle: &Settle, parts: &mut Parts) -> headers::Asked {
+    let asked = headers::remove_hop_by_hop(&mut parts.headers);
+    forwarded::announce(parts, &settle.client, settle.connection.named());
+    asked
 }
 
 /// Makes of the client's head the head for the next hop.
@@ -142,32 +205,55 @@ fn prepare(
     request: &mut Option<Request<RequestBody>>,
     target: &Target,
     towards: &Towards,
+    asked: headers::Asked,
 ) -> Result<(), Reject> {
     let (mut parts, body) = request
         .take()
         .ok_or_else(|| Reject::new(RejectReason::Internal))?
         .into_parts();
-    let peer = settle.connection.peer.ip();
     let rewritten = parts.uri.authority().is_some() || towards.protocol() == BackendProtocol::H2c;
     let authority = if rewritten {
-        RequestFacts::new(&parts, peer)
+        RequestFacts::new(&parts, &settle.client)
             .authority()
             .map(str::to_owned)
     } else {
         None
     };
-    headers::remove_hop_by_hop_of_request(&mut parts.headers);
+    if asked.trailers {
+        let http1 = towards.protocol() == BackendProtocol::Http1;
+        headers::take_trailers(&mut parts.headers, http1);
+    }
+    if asked.websocket {
+        upgrade::ask(&mut parts.headers);
+    }
     if is_http2(&parts) {
         headers::join_cookies(&mut parts.headers);
     }
     let via = match towards {
-        Towards::App(_) => headers::VIA_APP,
+        Towards::App(..) => headers::via(parts.version),
         Towards::Backend(..) => settle.force.via_forward.clone(),
     };
-    headers::add_hop(&mut parts.headers, via, peer);
+    headers::add_via(&mut parts.headers, via);
     settle.trace = Some(headers::trace(&mut parts.headers, &settle.thread.dice));
     set_target(&mut parts, target, authority, towards.protocol())?;
     set_version(&mut parts, towards.protocol());
+    *request = Some(Request::from_parts(parts, body));
+    Ok(())
+}
+
+/// Makes a call of gRPC of one of gRPC-Web, for an upstream that speaks HTTP/2.
+fn call_grpc(request: &mut Option<Request<RequestBody>>, format: Format) -> Result<(), Reject> {
+    let Some(taken) = request.take() else {
+        return Ok(());
+    };
+    let (mut parts, mut body) = taken.into_parts();
+    grpc_web::to_grpc(&mut parts.headers, format);
+    headers::take_trailers(&mut parts.headers, false);
+    if format == Format::Text {
+        body = body
+            .decoded()
+            .map_err(|error| Reject::new(RejectReason::BadRequest).detail(error.to_string()))?;
+    }
     *request = Some(Request::from_parts(parts, body));
     Ok(())
 }
@@ -221,13 +307,13 @@ async fn send(
     let mut tries = 1;
     let mut knock = Knock::until(deadline_ms);
     let mut address = match towards {
-        Towards::App(address) | Towards::Backend(_, address) => *address,
+        Towards::App(address, _) | Towards::Backend(_, address) => *address,
     };
     loop {
         settle.upstream = Some(Upstream {
             address,
             backend: match towards {
-                Towards::App(_) => None,
+                Towards::App(..) => None,
                 Towards::Backend(backend, _) => Some(Arc::clone(backend)),
             },
             shard: shard.as_ref().map(|shard| shard.seen.clone()),
@@ -238,7 +324,7 @@ async fn send(
             .await
         {
             Ok(answered) => {
-                if let Towards::App(app) = towards {
+                if let Towards::App(app, _) = towards {
                     thread.reached(*app);
                 }
                 return Ok(answered);
@@ -246,7 +332,7 @@ async fn send(
             Err(error) => error,
         };
         match (towards, &error) {
-            (Towards::App(_), UpstreamError::Connect(_, cause))
+            (Towards::App(..), UpstreamError::Connect(_, cause))
                 if request.is_some() && Box::pin(knock.again(&thread, cause)).await => {}
             // Still in its place: not a byte was sent.
             (Towards::Backend(backend, _), _)
@@ -285,6 +371,7 @@ fn refusal(settle: &Settle, error: &UpstreamError, meter: &Meter, decider: Decid
     let tally = &settle.thread.tally;
     let reason = match error {
         _ if meter.too_large() => RejectReason::BodyTooLarge,
+        _ if meter.stalled() => RejectReason::RequestTimeout,
         _ if meter.broken() => RejectReason::BadRequest,
         UpstreamError::Connect(..) | UpstreamError::ConnectTimeout(_) => {
             tally.upstream(UpstreamFailure::Connect);
@@ -294,6 +381,7 @@ fn refusal(settle: &Settle, error: &UpstreamError, meter: &Meter, decider: Decid
             tally.upstream(UpstreamFailure::Reset);
             RejectReason::UpstreamReset
         }
+        UpstreamError::Timeout(_) if meter.is_waited_for() => RejectReason::RequestTimeout,
         UpstreamError::Timeout(_) => {
             tally.upstream(UpstreamFailure::Timeout);
             RejectReason::UpstreamTimeout
@@ -309,6 +397,7 @@ fn received(
 ) -> (http::response::Parts, Passing) {
     let (mut head, incoming) = response.into_parts();
     headers::remove_hop_by_hop(&mut head.headers);
+    headers::add_via(&mut head.headers, headers::via(head.version));
     // The version belongs to the connection too.
     head.version = http::Version::HTTP_11;
     let flight = shard.map(|shard| shard.flight);
@@ -319,6 +408,7 @@ fn received(
             lease,
             fill: None,
             flight,
+            web: None,
         },
     )
 }

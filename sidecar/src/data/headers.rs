@@ -1,89 +1,171 @@
 //! Header fields that belong to one connection and not to the message (RFC 9110 section 7.6.1), and those an
-//! intermediary adds: `Via`, `X-Forwarded-For`, `traceparent`. Edits that a rule asks for are here too.
+//! intermediary adds: `Via`, `traceparent`. Edits that a rule asks for are here too.
 
-use std::{fmt::Write, net::IpAddr, str::FromStr};
+use std::str::FromStr;
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue,
+    HeaderMap, HeaderName, HeaderValue, Version,
     header::{CONNECTION, COOKIE, EXPECT, TE, TRANSFER_ENCODING, UPGRADE, VIA},
 };
 use sluice_snapshot::unit::route::HeaderEdits;
 
-use super::dice::Dice;
+use super::{dice::Dice, upgrade};
 
-/// What delivery to the own application says in `Via`.
-pub const VIA_APP: HeaderValue = HeaderValue::from_static("1.1 sluice");
+/// What delivery to the own application, and every answer, says in `Via` of a message that came by HTTP/1.1.
+const VIA_HTTP1: HeaderValue = HeaderValue::from_static("1.1 sluice");
+/// And of one that came by HTTP/2.
+const VIA_HTTP2: HeaderValue = HeaderValue::from_static("2.0 sluice");
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+const TE_OPTION: HeaderValue = HeaderValue::from_static("te");
 
-/// Removes what belongs to the connection a message came over, including what `Connection` names.
-pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|token| HeaderName::from_str(token.trim()).ok())
-            .collect();
-        for name in named {
+/// The fields that belong to a connection. `Expect` is of requests, and this hop has answered it.
+const OF_CONNECTION: [HeaderName; 8] = [
+    CONNECTION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HTTP2_SETTINGS,
+    EXPECT,
+];
+
+/// What a client asked of this connection, which is now between this hop and the next one.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// It takes trailers.
+    pub trailers: bool,
+    /// It would speak the WebSocket protocol instead (RFC 6455).
+    pub websocket: bool,
+}
+
+/// Removes what belongs to the connection a message came over, including what `Connection` names. What every recipient
+/// needs stays, whatever `Connection` says: else a client could take from a request what policy or framing rest on.
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) -> Asked {
+    // One look at each line; most messages have nothing to remove.
+    let mut found = 0_u8;
+    for name in headers.keys() {
+        if let Some(place) = of_connection(name.as_str()) {
+            found |= 1 << place;
+        }
+    }
+    if found == 0 {
+        return Asked::default();
+    }
+    let asked = Asked {
+        trailers: has_token(headers, &TE, "trailers"),
+        websocket: has_token(headers, &CONNECTION, "upgrade")
+            && has_token(headers, &UPGRADE, upgrade::WEBSOCKET),
+    };
+    if found & 1 != 0 {
+        for name in named(headers) {
             headers.remove(name);
         }
-        headers.remove(CONNECTION);
     }
-    for name in [
-        &KEEP_ALIVE,
-        &PROXY_CONNECTION,
-        &TE,
-        &TRANSFER_ENCODING,
-        &UPGRADE,
-        &HTTP2_SETTINGS,
-    ] {
-        headers.remove(name);
-    }
-}
-
-/// The same for a request. `Expect` goes too: this hop has answered it. `TE: trailers` is kept where it was sent.
-pub fn remove_hop_by_hop_of_request(headers: &mut HeaderMap) {
-    let trailers = headers
-        .get(TE)
-        .is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    remove_hop_by_hop(headers);
-    headers.remove(EXPECT);
-    if trailers {
-        headers.insert(TE, TRAILERS);
-    }
-}
-
-/// Adds what the next hop should know of this one.
-pub fn add_hop(headers: &mut HeaderMap, via: HeaderValue, peer: IpAddr) {
-    headers.append(VIA, via);
-    let address = match headers.get(&X_FORWARDED_FOR) {
-        None => HeaderValue::from_str(&peer.to_string()),
-        Some(_) => {
-            // One line, as most applications read only one; what is no text was no address.
-            let mut all = String::new();
-            for value in headers
-                .get_all(&X_FORWARDED_FOR)
-                .iter()
-                .filter_map(|value| value.to_str().ok())
-            {
-                all.push_str(value);
-                all.push_str(", ");
-            }
-            // Writing to a String cannot fail.
-            let _ = write!(all, "{peer}");
-            HeaderValue::from_str(&all)
+    for (place, name) in OF_CONNECTION.iter().enumerate() {
+        if found & (1 << place) != 0 {
+            headers.remove(name);
         }
-    };
-    if let Ok(address) = address {
-        headers.insert(X_FORWARDED_FOR, address);
     }
+    asked
+}
+
+/// The place in [`OF_CONNECTION`].
+fn of_connection(name: &str) -> Option<u8> {
+    Some(match name {
+        "connection" => 0,
+        "keep-alive" => 1,
+        "proxy-connection" => 2,
+        "te" => 3,
+        "transfer-encoding" => 4,
+        "upgrade" => 5,
+        "http2-settings" => 6,
+        "expect" => 7,
+        _ => return None,
+    })
+}
+
+/// The fields that `Connection` names and may name.
+fn named(headers: &HeaderMap) -> Vec<HeaderName> {
+    tokens(headers, &CONNECTION)
+        .filter_map(|token| HeaderName::from_str(token).ok())
+        .filter(|name| !is_for_all(name.as_str()))
+        .collect()
+}
+
+/// Fields that are for every recipient: a sender must not name them in `Connection` (RFC 9110 section 7.6.1).
+fn is_for_all(name: &str) -> bool {
+    const NAMES: [&str; 24] = [
+        "accept",
+        "age",
+        "authorization",
+        "cache-control",
+        "cookie",
+        "date",
+        "etag",
+        "expires",
+        "forwarded",
+        "host",
+        "last-modified",
+        "location",
+        "origin",
+        "pragma",
+        "range",
+        "set-cookie",
+        "signature",
+        "signature-input",
+        "traceparent",
+        "tracestate",
+        "trailer",
+        "vary",
+        "via",
+        "www-authenticate",
+    ];
+    let families = ["content-", "if-", "x-forwarded-", "sec-", "grpc-"];
+    NAMES.contains(&name) || families.iter().any(|family| name.starts_with(family))
+}
+
+/// The elements of a list of tokens.
+fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
+    let values = headers.get_all(name).into_iter();
+    let values = values.filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim)
+}
+
+/// Whether a list has a token, parameters and versions aside.
+pub fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    tokens(headers, name).any(|known| {
+        let known = known.split([';', '/']).next().unwrap_or_default();
+        known.trim().eq_ignore_ascii_case(token)
+    })
+}
+
+/// Says to the next hop that the client takes trailers. HTTP/1.1 has it named in `Connection` too (RFC 9110 section
+/// 10.1.4).
+pub fn take_trailers(headers: &mut HeaderMap, http1: bool) {
+    headers.insert(TE, TRAILERS);
+    if http1 {
+        headers.insert(CONNECTION, TE_OPTION);
+    }
+}
+
+/// What this hop says of a message in `Via`, by the version it came in (RFC 9110 section 7.6.3).
+pub fn via(version: Version) -> HeaderValue {
+    if version == Version::HTTP_2 {
+        VIA_HTTP2
+    } else {
+        VIA_HTTP1
+    }
+}
+
+/// Adds this hop to `Via`.
+pub fn add_via(headers: &mut HeaderMap, via: HeaderValue) {
+    headers.append(VIA, via);
 }
 
 /// The trace a request belongs to (W3C Trace Context level 1).
@@ -192,31 +274,58 @@ mod tests {
     fn what_belongs_to_the_connection_is_removed_also_where_connection_names_it() {
         let mut headers = map(&[
             ("connection", "close, X-Secret"),
-            ("connection", "x-other"),
+            ("connection", "x-other, upgrade, te"),
             ("x-secret", "1"),
             ("x-other", "1"),
             ("keep-alive", "timeout=5"),
-            ("te", "trailers"),
+            ("te", "deflate;q=0.5, trailers"),
             ("expect", "100-continue"),
-            ("upgrade", "h2c"),
+            ("upgrade", "h2c, WebSocket"),
+            ("http2-settings", "AAMAAABkAAQAAP__"),
             ("transfer-encoding", "chunked"),
             ("x-kept", "1"),
         ]);
-        remove_hop_by_hop_of_request(&mut headers);
-        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["te", "x-kept"]);
+        let asked = remove_hop_by_hop(&mut headers);
+        let left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["x-kept"]);
+        assert!(asked.trailers && asked.websocket);
+        for lines in [
+            [("connection", "upgrade"), ("upgrade", "h2c")],
+            [("connection", "close"), ("upgrade", "websocket")],
+        ] {
+            assert_eq!(remove_hop_by_hop(&mut map(&lines)), Asked::default());
+        }
     }
 
     #[test]
-    fn the_clients_address_is_appended() {
-        let mut headers = map(&[
-            ("x-forwarded-for", "192.0.2.1"),
-            ("x-forwarded-for", "192.0.2.2"),
-        ]);
-        add_hop(&mut headers, VIA_APP, IpAddr::from([192, 0, 2, 3]));
-        assert_eq!(headers[&X_FORWARDED_FOR], "192.0.2.1, 192.0.2.2, 192.0.2.3");
-        assert_eq!(headers[VIA], "1.1 sluice");
+    fn connection_takes_nothing_that_is_for_every_recipient() {
+        let names = [
+            "host",
+            "content-length",
+            "authorization",
+            "x-forwarded-for",
+            "forwarded",
+            "cookie",
+            "signature-input",
+            "via",
+            "sec-websocket-key",
+            "if-match",
+        ];
+        let mut headers = HeaderMap::new();
+        for name in names {
+            headers.insert(name, HeaderValue::from_static("1"));
+        }
+        let all = HeaderValue::try_from(names.join(",")).expect("names");
+        headers.insert(CONNECTION, all);
+        remove_hop_by_hop(&mut headers);
+        assert_eq!(headers.len(), names.len(), "{headers:?}");
+    }
+
+    #[test]
+    fn every_field_of_a_connection_has_its_place() {
+        for (place, name) in OF_CONNECTION.iter().enumerate() {
+            assert_eq!(of_connection(name.as_str()).map(usize::from), Some(place));
+        }
     }
 
     #[test]

@@ -72,7 +72,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        data::Plan,
+        data::{ConnectionLimits, Plan},
         log::AccessLog,
         shared::{Shared, SharedLimits},
     };
@@ -84,6 +84,7 @@ mod tests {
             inbound: Vec::new(),
             pod_ips: Vec::new(),
             capture: None,
+            limits: ConnectionLimits::default(),
             quiet: Duration::ZERO,
             drain_timeout: Duration::ZERO,
             log: AccessLog::off(),

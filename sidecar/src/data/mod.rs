@@ -4,22 +4,30 @@
 mod answer;
 mod body;
 mod cache;
+mod connection;
 mod deadline;
 mod dice;
 mod facts;
 mod forward;
+mod forwarded;
+mod grpc;
+mod grpc_web;
 mod headers;
 mod knock;
+mod pace;
 mod passthrough;
 mod placement;
+mod proxy_protocol;
 mod record;
 mod request;
 mod serve;
 mod thread;
+mod upgrade;
 mod upstream;
 mod wire;
 
 #[cfg(test)]
 mod tests;
 
+pub use connection::{ConnectionLimits, OpenConnections};
 pub use thread::{Drained, Plan, Running, StartError, start};

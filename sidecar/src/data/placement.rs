@@ -10,6 +10,7 @@ use sluice_pipeline::{
     route::{self, Matched},
     target::Target,
 };
+use sluice_snapshot::unit::backend::BackendProtocol;
 
 use super::{record::ShardSeen, thread::Thread};
 use crate::{cli::Inbound, shards::Flight, shared::InForce};
@@ -23,6 +24,8 @@ pub enum Place {
     App {
         /// Which of its ports, where it is not the one the request arrived for.
         inbound: Option<Inbound>,
+        /// What it speaks there.
+        protocol: BackendProtocol,
         /// Why it is on this shard, where a ShardSet chose.
         shard: Option<OnShard>,
     },
@@ -138,6 +141,7 @@ fn step<F: Facts>(
         match dispatch::choose(&matched, *facts, target, *identity, random)? {
             Dispatch::App => Step::Placed(Place::App {
                 inbound: None,
+                protocol: force.program.app_protocol(asked.port),
                 shard: None,
             }),
             Dispatch::Redirect { status, location } => {
@@ -204,6 +208,7 @@ fn towards(
     if let Some(inbound) = thread.own(endpoint) {
         return Ok(Place::App {
             inbound: Some(inbound),
+            protocol: backend.protocol,
             shard,
         });
     }

@@ -18,13 +18,15 @@ use sluice_pipeline::{
 use sluice_snapshot::unit::ObjectRef;
 
 use super::{
+    forwarded::Client,
+    grpc,
     headers::{self, TraceId},
     serve::Connection,
     thread::Thread,
 };
 use crate::{
     log::{Limited, Line, Rfc3339, Sharded},
-    metrics::CacheEvent,
+    metrics::{CacheEvent, Closing},
     shared::InForce,
 };
 
@@ -37,6 +39,10 @@ pub struct Exchange {
     pub thread: Rc<Thread>,
     /// The connection it came over.
     pub connection: Rc<Connection>,
+    /// Who sent it.
+    pub client: Client,
+    /// Whether it is a call of gRPC.
+    pub grpc: Option<grpc::Kind>,
     /// The configuration it keeps to its end.
     pub force: Arc<InForce>,
     /// How far it came.
@@ -107,8 +113,16 @@ impl Settle {
         connection.begin();
         let began_us = thread.clock().now_us();
         thread.touch(began_us);
+        let force = thread.shared.live.load();
+        let peer = Client::peer(connection.peer.ip(), "http");
+        let client = match force.program.settings().forwarded_for {
+            0 => peer,
+            trusted => Client::behind(peer, parts, trusted),
+        };
         Self(Some(Box::new(Exchange {
-            force: thread.shared.live.load(),
+            client,
+            grpc: grpc::kind(parts),
+            force,
             thread: Rc::clone(thread),
             connection: Rc::clone(connection),
             progress: Progress::start(),
@@ -189,7 +203,7 @@ impl Exchange {
 
     fn end(&self, complete: bool) {
         let duration_us = self.thread.clock().now_us().saturating_sub(self.began_us);
-        self.connection.end(duration_us, self.began_us);
+        self.connection.end(duration_us, self.began_us, complete);
         self.thread.tally.end(
             self.matched.as_ref().map(|(_, rule)| rule.as_ref()),
             &crate::metrics::Ended {
@@ -205,6 +219,12 @@ impl Exchange {
         }
     }
 
+    /// Why this sidecar ended the connection before the answer had.
+    fn cut_off_by(&self, complete: bool) -> Option<&'static str> {
+        let closing = self.connection.closing().filter(|_| !complete);
+        closing.map(Closing::name)
+    }
+
     fn log(&self, complete: bool, duration_us: u64) {
         let decider = self.reject.as_ref().map(|reject| &reject.decider);
         let object = |object: &ObjectRef| format!("{}/{}", object.namespace, object.name);
@@ -212,6 +232,7 @@ impl Exchange {
         self.thread.log.add(&Line {
             time: Rfc3339(wall().saturating_sub(std::time::Duration::from_micros(duration_us))),
             peer: self.connection.peer.to_string(),
+            client: (!self.client.is_peer()).then_some(self.client.address),
             protocol: if self.version == Version::HTTP_2 {
                 "HTTP/2"
             } else {
@@ -229,7 +250,8 @@ impl Exchange {
             reason: self
                 .reject
                 .as_ref()
-                .map(|reject| reject.reason.describe().name),
+                .map(|reject| reject.reason.describe().name)
+                .or_else(|| self.cut_off_by(complete)),
             detail: self
                 .reject
                 .as_ref()

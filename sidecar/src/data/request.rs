@@ -1,13 +1,15 @@
 //! The way of one request, phase by phase. Order is security: it is DESIGN's, `sluice_pipeline::order` lists it, and
 //! entering a phase out of order is a panic in every test.
 
-use std::{convert::Infallible, panic::AssertUnwindSafe, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, future::poll_fn, panic::AssertUnwindSafe, pin::Pin, rc::Rc, sync::Arc,
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use http::{Request, Response, Version, request::Parts};
 use http_body::Body as _;
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use sluice_pipeline::{
     Reject, RejectReason, admit,
@@ -21,18 +23,20 @@ use sluice_snapshot::unit::auth::{NonceFallback, NonceScope};
 
 use super::{
     answer,
-    body::{Body, Meter, RequestBody},
+    body::{Body, Meter, RequestBody, RequestBodyError},
     cache::{self, Looked},
     deadline::Elapsed,
     facts::RequestFacts,
-    forward::{self, Forwarding},
-    headers,
+    forward::{self, Forwarding, Heard},
+    grpc, headers,
+    pace::Pace,
     placement::{self, Asked, Place},
     record::Settle,
     serve::Connection,
     thread::Thread,
+    upgrade,
 };
-use crate::{limits, nonces::Seen};
+use crate::{limits, metrics::Closing, nonces::Seen};
 
 /// How long a shared nonce is asked for where this sidecar's own memory may answer instead.
 const NONCE_WAIT: Duration = Duration::from_millis(15);
@@ -57,8 +61,15 @@ pub async fn handle(
         {
             reject.detail = Some(fault.what().into());
         }
+        if reject.reason == RejectReason::RequestTimeout {
+            settle.thread.tally.closings.count(Closing::BodyStalled);
+            settle.connection.body_stalled();
+        }
         let rule = settle.matched.as_ref().map(|(_, rule)| rule.as_ref());
-        let response = answer::refusal(&reject, rule);
+        let mut response = answer::refusal(&reject, rule);
+        if let Some(kind) = settle.grpc {
+            response = grpc::refusal(kind, &response, reject.reason.describe().title);
+        }
         settle.reject = Some(reject);
         response
     });
@@ -89,7 +100,6 @@ async fn phases(
     let thread = Rc::clone(&settle.thread);
     let force = Arc::clone(&settle.force);
     let shared = &thread.shared;
-    let peer = settle.connection.peer.ip();
     let port = settle.connection.inbound.listen.port();
 
     let Some(table) = force.program.table(port) else {
@@ -97,7 +107,9 @@ async fn phases(
         return Box::pin(forward::unrouted(settle, parts, body)).await;
     };
 
-    let facts = RequestFacts::new(&parts, peer);
+    thread.limits.admit(&parts)?;
+    let client = settle.client;
+    let facts = RequestFacts::new(&parts, &client);
     admit::admit(&facts)?;
 
     settle.enter(Phase::Target);
@@ -126,6 +138,10 @@ async fn phases(
 
     settle.enter(Phase::VerifyBody);
     let meter = Meter::new(route.limits.max_body);
+    // A call of gRPC may be silent for as long as its deadline lets it.
+    if !body.is_end_stream() && settle.grpc.is_none() {
+        meter.keep(Pace::new(thread.clock(), &thread.ticker, &thread.limits));
+    }
     let body = match &digest {
         Some(check) => {
             RequestBody::Full(Box::pin(verified(settle, check, body, &meter, deadline_ms)).await?)
@@ -153,17 +169,20 @@ async fn phases(
     };
 
     settle.enter(Phase::EditRequest);
+    let asked = forward::own_hop(settle, &mut parts);
+    let bodiless = matches!(body, RequestBody::Empty);
+    let upgrade = upgrade::client_end(&mut parts, asked, bodiless);
     headers::edit(&mut parts.headers, &rule.request_headers);
 
     settle.enter(Phase::Dispatch);
-    let facts = RequestFacts::new(&parts, peer);
-    let asked = Asked {
+    let facts = RequestFacts::new(&parts, &client);
+    let asking = Asked {
         facts: &facts,
         target: &target,
         identity: settle.identity.as_ref(),
         port,
     };
-    let place = match placement::place(&thread, &force, matched, &asked).await? {
+    let place = match placement::place(&thread, &force, matched, &asking).await? {
         Place::Redirect { status, location } => return Ok(answer::redirect(status, &location)),
         place => place,
     };
@@ -177,8 +196,13 @@ async fn phases(
         rule,
         meter: &meter,
         deadline_ms,
+        asked,
+        upgrade,
     };
-    let (head, mut passing) = forward::ask(settle, &mut request, forwarding).await?;
+    let (head, mut passing) = match forward::ask(settle, &mut request, forwarding).await? {
+        Heard::Answer(head, passing) => (head, passing),
+        Heard::Switched(response) => return Ok(*response),
+    };
 
     settle.enter(Phase::CacheStore);
     if let Some(invalidation) = invalidation {
@@ -290,11 +314,18 @@ async fn verified(
     let too_large = || Reject::new(RejectReason::BodyTooLarge).by(check.decider.clone());
     let whole = async {
         let mut whole = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let broken = |_| {
-                Reject::new(RejectReason::BadRequest)
-                    .by(check.decider.clone())
-                    .detail("the body broke off")
+        let mut next = async || {
+            poll_fn(|context| meter.paced(Pin::new(&mut body).poll_frame(context), context)).await
+        };
+        while let Some(frame) = next().await {
+            let broken = |error| {
+                let (reason, detail) = match error {
+                    RequestBodyError::Stalled => {
+                        (RejectReason::RequestTimeout, "the body came too slowly")
+                    }
+                    _ => (RejectReason::BadRequest, "the body broke off"),
+                };
+                Reject::new(reason).by(check.decider.clone()).detail(detail)
             };
             if let Ok(data) = frame.map_err(broken)?.into_data() {
                 if !meter.pass(data.len()) || (whole.len() + data.len()) as u64 > check.max_buffered
@@ -326,7 +357,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        data::Plan,
+        data::{ConnectionLimits, Plan},
         log::AccessLog,
         shared::{Shared, SharedLimits},
     };
@@ -348,6 +379,7 @@ mod tests {
             inbound: Vec::new(),
             pod_ips: Vec::new(),
             capture: None,
+            limits: ConnectionLimits::default(),
             quiet: std::time::Duration::ZERO,
             drain_timeout: std::time::Duration::ZERO,
             log: AccessLog::off(),

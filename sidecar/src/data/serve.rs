@@ -4,47 +4,53 @@
 use std::{
     cell::Cell,
     convert::Infallible,
-    future::{Future, pending},
+    future::Future,
+    io::ErrorKind,
     net::SocketAddr,
     pin::pin,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{
     HeaderValue, Response, StatusCode, Version,
     header::{CONNECTION, UPGRADE},
 };
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::{rt::TokioIo, server::conn::auto};
+use sluice_snapshot::unit::settings::ProxyProtocol;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Notify,
     task::spawn_local,
 };
 
 use super::{
     body::Body,
-    passthrough, request,
+    connection::{
+        ConnectionLimits, ConnectionPlace, last_words,
+        traffic::{Returned, Watched},
+    },
+    passthrough,
+    proxy_protocol::{self, Introduced},
+    request,
     thread::Thread,
-    wire::{Guard, Wire},
+    wire::Wire,
 };
 use crate::{
     capture::origin::{Origins, Refused},
     cli::Inbound,
+    metrics::Closing,
 };
 
-/// How long a connection may stand without a request.
-const IDLE_MS: u64 = 75_000;
-/// How long a connection may take until its first request's head is whole: half-sent heads do not pile up.
-const FIRST_HEAD_MS: u64 = 10_000;
-/// The largest head of a request; a route's own limits come on top, once the route is known.
+pub use super::connection::Connection;
+
+/// The largest head that the engine holds; what is too large is refused before, by the wire, the bounds of connections or
+/// the route.
 const MAX_HEAD_BYTES: usize = 64 << 10;
-/// Header lines of a request.
-const MAX_HEADERS: usize = 128;
-/// Streams of one HTTP/2 connection that may be open.
-const MAX_STREAMS: u32 = 128;
+/// The pause after a connection could not be accepted: descriptors and memory come back when others end.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The connection ends after this answer (RFC 9112 section 9.6).
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
@@ -60,77 +66,6 @@ where
 {
     fn execute(&self, future: F) {
         spawn_local(future);
-    }
-}
-
-/// A connection of a client.
-#[derive(Debug)]
-pub struct Connection {
-    /// The client.
-    pub peer: SocketAddr,
-    /// The port it arrived for.
-    pub inbound: Inbound,
-    /// What is known of the bytes it sends.
-    pub guard: Arc<Guard>,
-    /// Requests that run.
-    busy: Cell<u32>,
-    /// Whether any request has come.
-    used: Cell<bool>,
-    /// Told once a request came over HTTP/2.
-    http2: Notify,
-    /// Since when nothing runs, in monotonic milliseconds.
-    idle_since_ms: Cell<u64>,
-}
-
-impl Connection {
-    fn new(peer: SocketAddr, inbound: Inbound, now_ms: u64) -> Rc<Self> {
-        Rc::new(Self {
-            peer,
-            inbound,
-            guard: Arc::default(),
-            busy: Cell::new(0),
-            used: Cell::new(false),
-            http2: Notify::new(),
-            idle_since_ms: Cell::new(now_ms),
-        })
-    }
-
-    /// A request begins.
-    pub fn begin(&self) {
-        self.used.set(true);
-        self.busy.set(self.busy.get() + 1);
-    }
-
-    /// A request that began at `began_us` and took `duration_us` has ended.
-    pub fn end(&self, duration_us: u64, began_us: u64) {
-        self.busy.set(self.busy.get().saturating_sub(1));
-        self.idle_since_ms.set((began_us + duration_us) / 1000);
-    }
-
-    /// Until when it may stand as it stands now; none: it is busy.
-    fn deadline_ms(&self) -> Option<u64> {
-        let longest = if self.used.get() {
-            IDLE_MS
-        } else {
-            FIRST_HEAD_MS
-        };
-        (self.busy.get() == 0).then(|| self.idle_since_ms.get() + longest)
-    }
-
-    /// Ends when the connection has stood still for too long.
-    async fn stood_still(&self, thread: &Thread) {
-        loop {
-            let now = thread.clock().now_ms();
-            let deadline = self.deadline_ms().unwrap_or(now + FIRST_HEAD_MS);
-            if deadline <= now {
-                return;
-            }
-            // Looked at now and then, not at each request.
-            let _ = thread
-                .ticker
-                .within(deadline.max(now + FIRST_HEAD_MS / 2), pending::<()>())
-                .await;
-        }
     }
 }
 
@@ -155,37 +90,63 @@ impl Entrance {
 
 /// Accepts connections for as long as the thread lives.
 pub async fn accept(thread: Rc<Thread>, listener: TcpListener, entrance: Entrance) {
-    let seldom = Seldom::default();
+    let (misled, unaccepted, crowded) = (Seldom::default(), Seldom::default(), Seldom::default());
     loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                thread.tally.accepted();
-                // A client of IPv4 has an IPv4 address, whatever the listener is: policies compare it.
-                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                let led = entrance.inbound(&stream, peer);
-                if let Entrance::Capture(_) = entrance {
-                    thread.tally.captured(led);
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            // Of one client, which went away before: the next may be waiting.
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
+            Err(error) => {
+                // Out of descriptors or memory. Who waits in the kernel's queue is accepted later.
+                thread.tally.unaccepted();
+                if let Some(unsaid) = unaccepted.turn(thread.clock().now_ms()) {
+                    tracing::warn!(%error, listen = ?listener.local_addr(), unsaid, "connections cannot be accepted; is the limit of open files (RLIMIT_NOFILE) reached?");
                 }
-                let now_ms = thread.clock().now_ms();
-                match led {
-                    Ok(inbound) => {
-                        let connection = Connection::new(peer, inbound, now_ms);
-                        spawn_local(serve(Rc::clone(&thread), connection, stream));
-                    }
-                    Err(refused) => {
-                        if let Some(unsaid) = seldom.turn(now_ms) {
-                            tracing::warn!(%peer, reason = refused.name(), unsaid, "a connection to the capture port is for no application");
-                        }
-                    }
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        thread.tally.accepted();
+        // A client of IPv4 has an IPv4 address, whatever the listener is: policies compare it.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let led = entrance.inbound(&stream, peer);
+        if let Entrance::Capture(_) = entrance {
+            thread.tally.captured(led);
+        }
+        match (led, thread.connection_place()) {
+            (Ok(inbound), Some(place)) => {
+                spawn_local(serve(Rc::clone(&thread), stream, peer, inbound, place));
+            }
+            (Ok(inbound), None) => {
+                thread.tally.closings.count(Closing::TooMany);
+                if let Some(unsaid) = crowded.turn(thread.clock().now_ms()) {
+                    tracing::warn!(%peer, unsaid, "a connection is refused: --max-connections is reached");
+                }
+                // Bytes that only pass have no word for it.
+                let place = thread
+                    .refusing_place()
+                    .filter(|_| speaks_http(&thread, inbound));
+                if let Some(place) = place {
+                    let refused = last_words::refuse(Rc::clone(&thread), stream, peer, inbound);
+                    spawn_local(async move {
+                        let _place = place;
+                        refused.await;
+                    });
                 }
             }
-            Err(error) => {
-                // Out of descriptors, or a client that went away before it was accepted.
-                tracing::warn!(%error, listen = ?listener.local_addr(), "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(20)).await;
+            (Err(refused), _) => {
+                if let Some(unsaid) = misled.turn(thread.clock().now_ms()) {
+                    tracing::warn!(%peer, reason = refused.name(), unsaid, "a connection to the capture port is for no application");
+                }
             }
         }
     }
+}
+
+/// Whether the port has a route.
+fn speaks_http(thread: &Thread, inbound: Inbound) -> bool {
+    let force = thread.shared.live.peek();
+    force.program.table(inbound.listen.port()).is_some()
 }
 
 /// Lets a line be written once a second: whoever causes it may do so as often as they like.
@@ -207,15 +168,52 @@ impl Seldom {
     }
 }
 
-async fn serve(thread: Rc<Thread>, connection: Rc<Connection>, stream: TcpStream) {
+async fn serve(
+    thread: Rc<Thread>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    inbound: Inbound,
+    place: ConnectionPlace,
+) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let port = connection.inbound.listen.port();
-    if thread.shared.live.peek().program.table(port).is_none() {
+    if !speaks_http(&thread, inbound) {
+        let connection = thread.connect(peer, inbound, place);
         return passthrough::pass(thread, connection, stream).await;
     }
-    serve_http(thread, connection, stream).await;
+    let Some(Introduced { peer, rest }) = introduced(&thread, peer, &mut stream).await else {
+        return;
+    };
+    let connection = thread.connect(peer, inbound, place);
+    serve_http(thread, connection, stream, rest).await;
+}
+
+/// Whom the connection is from; none: it does not say so as it must, and ends.
+async fn introduced(
+    thread: &Thread,
+    peer: SocketAddr,
+    stream: &mut TcpStream,
+) -> Option<Introduced> {
+    let expected = thread.shared.live.peek().program.settings().proxy_protocol;
+    let rest = Bytes::new();
+    if expected == ProxyProtocol::Disabled {
+        return Some(Introduced { peer, rest });
+    }
+    let deadline_ms = thread.clock().now_ms() + thread.limits.head_ms;
+    let introduced = Box::pin(proxy_protocol::introduce(expected, peer, stream));
+    let closing = match thread.ticker.within(deadline_ms, introduced).await {
+        Ok(Ok(introduced)) => return Some(introduced),
+        Ok(Err(error)) => {
+            tracing::debug!(%peer, %error, "a connection is ended in its first bytes");
+            error.closing()
+        }
+        Err(_) => Some(Closing::HeadTimeout),
+    };
+    if let Some(closing) = closing {
+        thread.tally.closings.count(closing);
+    }
+    None
 }
 
 /// Answers one request. While draining, the answer tells a client of HTTP/1.1 to go elsewhere with its next one.
@@ -225,20 +223,18 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let http1 = request.version() < Version::HTTP_2;
-    if !http1 && !connection.used.get() {
-        connection.http2.notify_one();
-    }
-    let guard = Arc::clone(&connection.guard);
     let asks_for_another = http1 && request.headers().contains_key(UPGRADE);
-    let answer = request::handle(Rc::clone(&thread), connection, request);
+    let answer = request::handle(Rc::clone(&thread), Rc::clone(&connection), request);
     let mut answer = answer.await?;
+    let guard = &connection.guard;
     if asks_for_another {
-        match answer.status() {
-            StatusCode::SWITCHING_PROTOCOLS => guard.opaque(),
-            _ => guard.stay(),
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            guard.opaque();
+            return Ok(answer);
         }
+        guard.stay();
     }
-    if http1 && (thread.shutdown.draining() || guard.is_last()) {
+    if http1 && (thread.shutdown.draining() || connection.is_leaving() || guard.is_last()) {
         answer.headers_mut().insert(CONNECTION, CLOSE);
     }
     Ok(answer)
@@ -259,65 +255,80 @@ async fn told(thread: &Thread, connection: &Connection, ending: bool) {
     }
 }
 
-async fn serve_http(thread: Rc<Thread>, connection: Rc<Connection>, stream: TcpStream) {
+async fn serve_http(
+    thread: Rc<Thread>,
+    connection: Rc<Connection>,
+    stream: TcpStream,
+    first: Bytes,
+) {
+    let returned = Returned::default();
+    let traffic = Arc::clone(&connection.traffic);
+    let watched = Watched::new(stream, first, traffic, Arc::clone(&returned));
+    let wire = Wire::client(watched, Arc::clone(&connection.guard));
+    let closing = drive(&thread, &connection, wire).await;
+    let stream = returned
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    if let (Some(closing), Some(stream)) = (closing, stream) {
+        last_words::close(&thread, &connection, stream, closing).await;
+    }
+}
+
+/// Has the engine serve the connection to its end; with why, where it did not end by itself.
+async fn drive(
+    thread: &Rc<Thread>,
+    connection: &Rc<Connection>,
+    wire: Wire<Watched<TcpStream>>,
+) -> Option<Closing> {
     let service = service_fn({
-        let (thread, connection) = (Rc::clone(&thread), Rc::clone(&connection));
+        let (thread, connection) = (Rc::clone(thread), Rc::clone(connection));
         move |request: Request<Incoming>| {
             answer(Rc::clone(&thread), Rc::clone(&connection), request)
         }
     });
-    let wire = Wire::client(stream, Arc::clone(&connection.guard));
+    let builder = engine(&thread.limits);
+    let mut http = pin!(builder.serve_connection_with_upgrades(TokioIo::new(wire), service));
+    let mut told = pin!(told(thread, connection, thread.shutdown.has_begun()));
+    let mut was_told = false;
+    loop {
+        tokio::select! {
+            biased;
+            // How a client ends its connection is its own affair; how a flood ends is not.
+            _ = http.as_mut() => return connection.traffic.is_flooding().then_some(Closing::Flood),
+            closing = connection.closes() => {
+                if !(closing.lets_requests_end() && connection.traffic.is_http2()) {
+                    return Some(closing);
+                }
+                thread.tally.closings.count(closing);
+                http.as_mut().graceful_shutdown();
+            }
+            () = told.as_mut(), if !was_told => {
+                was_told = true;
+                http.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// The engine within the bounds of connections.
+fn engine(limits: &ConnectionLimits) -> auto::Builder<LocalExecutor> {
     let mut builder = auto::Builder::new(LocalExecutor);
     builder
         .http1()
         // One write for a head and its small body.
         .writev(false)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEADERS);
+        .max_buf_size(MAX_HEAD_BYTES);
     builder
         .http2()
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(limits.max_streams)
         .max_header_list_size(MAX_HEAD_BYTES as u32);
-    let mut http = pin!(builder.serve_connection(TokioIo::new(wire), service));
-    let mut still = pin!(connection.stood_still(&thread));
-    let mut told = pin!(told(&thread, &connection, thread.shutdown.has_begun()));
-    tokio::select! {
-        biased;
-        // How a client ends its connection is its own affair.
-        _ = http.as_mut() => return,
-        () = still.as_mut() => return,
-        () = told.as_mut() => http.as_mut().graceful_shutdown(),
-    }
-    tokio::select! {
-        biased;
-        _ = http => {}
-        () = still => {}
-    }
+    builder
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_a_connection_without_a_request_has_a_deadline() {
-        let address = SocketAddr::from(([192, 0, 2, 1], 80));
-        let connection = Connection::new(
-            address,
-            Inbound {
-                listen: address,
-                app: address,
-            },
-            5,
-        );
-        assert_eq!(connection.deadline_ms(), Some(5 + FIRST_HEAD_MS));
-        connection.begin();
-        connection.begin();
-        connection.end(2_000, 9_000);
-        assert_eq!(connection.deadline_ms(), None);
-        connection.end(2_000, 9_000);
-        assert_eq!(connection.deadline_ms(), Some(11 + IDLE_MS));
-    }
 
     #[test]
     fn a_line_a_second_says_how_many_were_not_written() {

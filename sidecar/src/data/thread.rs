@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     rc::Rc,
     sync::Arc,
     thread::JoinHandle,
@@ -11,9 +11,13 @@ use std::{
 };
 
 use sluice_process::{Clock, Shutdown};
-use tokio::{net::TcpListener, sync::mpsc, task::LocalSet};
+use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc, task::LocalSet};
 
 use super::{
+    connection::{
+        Connection, ConnectionLimits, ConnectionPlace, OpenConnections, last_words::MAX_REFUSING,
+        sweep::Sweep,
+    },
     deadline::Ticker,
     dice::Dice,
     serve::{self, Entrance},
@@ -29,6 +33,9 @@ use crate::{
     tokens::Tokens,
 };
 
+/// Where a socket is that does not say.
+const UNKNOWN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+
 /// What the data threads are to do.
 #[derive(Clone)]
 pub struct Plan {
@@ -38,6 +45,8 @@ pub struct Plan {
     pub pod_ips: Vec<IpAddr>,
     /// Whom redirected connections are for, where they are taken.
     pub capture: Option<Origins>,
+    /// The bounds of connections.
+    pub limits: ConnectionLimits,
     /// At the end: how long no request may have come before a thread ends. New connections are still accepted, for those
     /// who have not heard yet that this pod goes away.
     pub quiet: Duration,
@@ -49,10 +58,28 @@ pub struct Plan {
     pub shutdown: Shutdown,
 }
 
-/// The system gives no thread.
+/// Data threads that cannot be started.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot start a data thread: {0}; is the limit of processes reached?")]
-pub struct StartError(std::io::Error);
+pub enum StartError {
+    /// No runtime: it needs a few descriptors of its own.
+    #[error(
+        "no runtime for a data thread: {0}; is the limit of open files (RLIMIT_NOFILE) reached?"
+    )]
+    Runtime(std::io::Error),
+    /// A bound listener cannot be waited on.
+    #[error(
+        "the listener of {address} cannot be served: {cause}; is it a socket that was handed over, and still open?"
+    )]
+    Listener {
+        /// Where it should listen.
+        address: SocketAddr,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// The system gives no thread.
+    #[error("cannot start a data thread: {0}; is the limit of processes reached?")]
+    Thread(std::io::Error),
+}
 
 /// Data threads that run.
 pub struct Running {
@@ -91,12 +118,18 @@ pub struct Thread {
     pub tally: Arc<ThreadTally>,
     /// When to end.
     pub shutdown: Shutdown,
+    /// The bounds of connections.
+    pub limits: ConnectionLimits,
+    /// The open connections.
+    sweep: Sweep,
+    open: Arc<OpenConnections>,
     /// Own listeners: an endpoint with such an address is this pod.
     own: HashMap<SocketAddr, Inbound>,
     /// An endpoint that is captured here is this pod too.
     captured: Option<Origins>,
     waiting: Rc<Cell<usize>>,
     knocking: Rc<Cell<usize>>,
+    refusing: Rc<Cell<usize>>,
     last_request_us: Cell<u64>,
     last_app: Cell<Option<SocketAddr>>,
 }
@@ -133,10 +166,14 @@ impl Thread {
             log: ThreadLog::new(plan.log.clone()),
             tally: shared.metrics.thread(),
             shutdown: plan.shutdown.clone(),
+            limits: plan.limits,
+            sweep: Sweep::default(),
+            open: Arc::default(),
             own: own(plan),
             captured: plan.capture.clone(),
             waiting: Rc::default(),
             knocking: Rc::default(),
+            refusing: Rc::default(),
             last_request_us: Cell::new(0),
             last_app: Cell::new(None),
             shared,
@@ -164,6 +201,40 @@ impl Thread {
         WaitingPlace::take(&self.knocking, most)
     }
 
+    /// A place among the connections that are being refused.
+    pub fn refusing_place(&self) -> Option<WaitingPlace> {
+        WaitingPlace::take(&self.refusing, MAX_REFUSING)
+    }
+
+    /// A place among the connections that are open; none: there are as many as there may be.
+    pub fn connection_place(&self) -> Option<ConnectionPlace> {
+        let ConnectionLimits {
+            max,
+            max_per_thread,
+            ..
+        } = self.limits;
+        ConnectionPlace::take(&self.shared.connections, &self.open, max, max_per_thread)
+    }
+
+    /// A connection that begins now, and is looked at from now on.
+    pub fn connect(
+        &self,
+        peer: SocketAddr,
+        inbound: Inbound,
+        place: ConnectionPlace,
+    ) -> Rc<Connection> {
+        let now_ms = self.clock().now_ms();
+        // Connections that were made together do not all end together: a tenth more or less.
+        let old_at_ms = self.limits.max_age_ms.map(|age_ms| {
+            let spread = age_ms / 5;
+            let share = u64::from(self.dice.roll32()) * spread / u64::from(u32::MAX);
+            now_ms + age_ms - spread / 2 + share
+        });
+        let connection = Connection::new(peer, inbound, now_ms, old_at_ms, place);
+        self.sweep.add(&connection);
+        connection
+    }
+
     /// Notes that a request came.
     pub fn touch(&self, now_us: u64) {
         self.last_request_us.set(now_us);
@@ -181,6 +252,10 @@ impl Thread {
         tokio::task::spawn_local(self.ticker.clone().run());
         tokio::task::spawn_local(self.log.clone().run());
         tokio::task::spawn_local(upstream::keep_tidy(self.pool.clone()));
+        let thread = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            thread.sweep.run(thread.clock(), &thread.limits).await;
+        });
     }
 
     /// Whether nothing is left to do.
@@ -223,7 +298,7 @@ impl Drop for Farewell {
     }
 }
 
-/// Starts one thread for each entry of `listeners`.
+/// Starts one thread for each entry of `listeners`. What can fail is done before a thread is started: one that runs, serves.
 pub fn start(
     shared: &Arc<Shared>,
     plan: &Plan,
@@ -238,17 +313,21 @@ pub fn start(
         // The system may have chosen the port.
         inbound.listen = socket.local_addr().unwrap_or(inbound.listen);
     }
+    let equipped: Vec<_> = listeners
+        .into_iter()
+        .map(|listeners| Equipped::new(&plan, listeners))
+        .collect::<Result<_, _>>()?;
     let (farewell, ended) = mpsc::unbounded_channel();
     let mut threads = Vec::new();
-    for (index, listeners) in listeners.into_iter().enumerate() {
+    for (index, equipped) in equipped.into_iter().enumerate() {
         let (shared, plan) = (Arc::clone(shared), plan.clone());
         let farewell = Farewell(farewell.clone());
         let body = move || {
             let _farewell = farewell;
-            run(&shared, &plan, listeners)
+            run(&shared, &plan, equipped)
         };
         let builder = std::thread::Builder::new().name(format!("data-{index}"));
-        threads.push(builder.spawn(body).map_err(StartError)?);
+        threads.push(builder.spawn(body).map_err(StartError::Thread)?);
     }
     Ok(Running {
         left: threads.len(),
@@ -256,6 +335,43 @@ pub fn start(
         threads,
         listening: plan.inbound.iter().map(|inbound| inbound.listen).collect(),
     })
+}
+
+/// What a thread is given to serve with.
+struct Equipped {
+    runtime: Runtime,
+    /// Each belongs to the runtime's reactor.
+    listeners: Vec<(TcpListener, Entrance)>,
+}
+
+impl Equipped {
+    fn new(plan: &Plan, listeners: ThreadListeners) -> Result<Self, StartError> {
+        let ThreadListeners { inbound, capture } = listeners;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(StartError::Runtime)?;
+        let ports = plan.inbound.iter().copied().map(Entrance::Port);
+        let captured = plan.capture.clone().map(Entrance::Capture);
+        let sockets = inbound
+            .into_iter()
+            .zip(ports)
+            .chain(capture.into_iter().zip(captured));
+        let listeners = {
+            let _reactor = runtime.enter();
+            let register = |(socket, entrance): (std::net::TcpListener, Entrance)| {
+                let address = socket.local_addr().unwrap_or(UNKNOWN);
+                // The reactor panics where it would have to block.
+                socket
+                    .set_nonblocking(true)
+                    .and_then(|()| TcpListener::from_std(socket))
+                    .map(|listener| (listener, entrance))
+                    .map_err(|cause| StartError::Listener { address, cause })
+            };
+            sockets.map(register).collect::<Result<_, _>>()?
+        };
+        Ok(Self { runtime, listeners })
+    }
 }
 
 impl Running {
@@ -293,33 +409,14 @@ impl Running {
     }
 }
 
-fn run(shared: &Arc<Shared>, plan: &Plan, listeners: ThreadListeners) -> Drained {
-    // Without a runtime this thread cannot serve: its end ends the process.
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => panic!("no runtime for a data thread: {error}"),
-    };
+fn run(shared: &Arc<Shared>, plan: &Plan, equipped: Equipped) -> Drained {
+    let Equipped { runtime, listeners } = equipped;
     let tasks = LocalSet::new();
     tasks.block_on(&runtime, async {
         let thread = Thread::new(Arc::clone(shared), plan);
         thread.start_tasks();
-        let ThreadListeners { inbound, capture } = listeners;
-        let ports = plan.inbound.iter().copied().map(Entrance::Port);
-        let captured = plan.capture.clone().map(Entrance::Capture);
-        for (socket, entrance) in inbound
-            .into_iter()
-            .zip(ports)
-            .chain(capture.into_iter().zip(captured))
-        {
-            match TcpListener::from_std(socket) {
-                Ok(listener) => {
-                    tokio::task::spawn_local(serve::accept(Rc::clone(&thread), listener, entrance));
-                }
-                Err(error) => panic!("a bound listener cannot be served: {error}"),
-            }
+        for (listener, entrance) in listeners {
+            tokio::task::spawn_local(serve::accept(Rc::clone(&thread), listener, entrance));
         }
         plan.shutdown.begun().await;
         let drained = tokio::time::timeout(plan.drain_timeout, thread.drained(plan.quiet)).await;
@@ -349,6 +446,7 @@ mod tests {
             inbound: vec![moved],
             capture: Some(Origins::new(pod_ips.clone(), [15_100])),
             pod_ips,
+            limits: ConnectionLimits::default(),
             quiet: Duration::ZERO,
             drain_timeout: Duration::ZERO,
             log: AccessLog::off(),
@@ -361,5 +459,39 @@ mod tests {
         assert_eq!(app("10.1.2.3:9000"), Some(at("10.1.2.3:9000")));
         assert_eq!(app("10.1.2.4:15100"), None);
         assert_eq!(app("10.1.2.3:15006"), None);
+    }
+
+    #[test]
+    fn a_socket_that_cannot_be_served_is_an_error_and_no_panic_of_a_thread() {
+        use std::os::fd::OwnedFd;
+        let file = tempfile::tempfile().expect("a file");
+        let no_socket = std::net::TcpListener::from(OwnedFd::from(file));
+        let listen = UNKNOWN;
+        let plan = Plan {
+            inbound: vec![Inbound {
+                listen,
+                app: SocketAddr::from(([127, 0, 0, 1], 9)),
+            }],
+            capture: None,
+            pod_ips: Vec::new(),
+            limits: ConnectionLimits::default(),
+            quiet: Duration::ZERO,
+            drain_timeout: Duration::ZERO,
+            log: AccessLog::off(),
+            shutdown: Shutdown::default(),
+        };
+        let (shared, _inbox) = Shared::new(SharedLimits::default());
+        let listeners = ThreadListeners {
+            inbound: vec![no_socket],
+            capture: None,
+        };
+        // The kernel's poller takes no regular file.
+        match start(&shared, &plan, vec![listeners]) {
+            Err(error @ StartError::Listener { .. }) => {
+                assert!(error.to_string().contains("still open?"), "{error}");
+            }
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("it started"),
+        }
     }
 }

@@ -248,7 +248,7 @@ impl Pool {
             .map_err(|error| UpstreamError::Broken(address, error))?;
         spawn_local(async move {
             // Its error reaches the request that it concerns.
-            let _ = connection.await;
+            let _ = connection.with_upgrades().await;
         });
         Ok(Lease {
             pool: self.clone(),

@@ -1,5 +1,7 @@
 //! What one line says. No credential, no query, no secret: paths and names only.
 
+use std::net::IpAddr;
+
 use serde::Serialize;
 
 use super::Rfc3339;
@@ -11,6 +13,9 @@ pub struct Line<'r> {
     pub time: Rfc3339,
     /// `192.0.2.1:4711`.
     pub peer: String,
+    /// The client behind it, where trusted proxies name one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<IpAddr>,
     /// `HTTP/1.1` or `HTTP/2.0`.
     pub protocol: &'static str,
     /// As received.

@@ -11,7 +11,9 @@ use prometheus::{
 };
 use sluice_snapshot::unit::ObjectRef;
 
-use super::{BOUNDS_US, CacheEvent, LimitTally, RuleTally, Tally, ThreadTally, UpstreamFailure};
+use super::{
+    BOUNDS_US, CacheEvent, Closing, LimitTally, RuleTally, Tally, ThreadTally, UpstreamFailure,
+};
 use crate::{capture::origin::Refused, log::AccessLog, shared::Shared};
 
 /// Shows the counters to Prometheus.
@@ -64,6 +66,10 @@ impl Collector for Exporter {
                 .sum();
             counter(&[("reason", refused.name())], count)
         });
+        let closings = Closing::ALL.map(|closing| {
+            let count = threads.iter().map(|thread| thread.closings.get(closing));
+            counter(&[("reason", closing.name())], count.sum())
+        });
         let plain =
             |name, help, count| family(name, help, MetricType::COUNTER, vec![counter(&[], count)]);
         families.extend([
@@ -77,6 +83,23 @@ impl Collector for Exporter {
                 "sluice_connections_total",
                 "Connections that were accepted.",
                 sum(|t| t.connections.load(Ordering::Relaxed)),
+            ),
+            family(
+                "sluice_open_connections",
+                "Connections from clients that are open.",
+                MetricType::GAUGE,
+                vec![gauge(self.shared.connections.count() as u64)],
+            ),
+            family(
+                "sluice_connections_closed_total",
+                "Connections from clients that this sidecar ended or refused, by reason.",
+                MetricType::COUNTER,
+                closings.to_vec(),
+            ),
+            plain(
+                "sluice_accept_failures_total",
+                "Tries to accept a connection that failed: descriptors or memory ran out.",
+                sum(|t| t.unaccepted.load(Ordering::Relaxed)),
             ),
             plain(
                 "sluice_captured_connections_total",
@@ -99,6 +122,17 @@ impl Collector for Exporter {
                 "Connections to ports without a route that are open.",
                 MetricType::GAUGE,
                 vec![gauge(sum(|t| t.passing.load(Ordering::Relaxed)))],
+            ),
+            plain(
+                "sluice_upgrades_total",
+                "Requests that turned their connection into another protocol.",
+                sum(|t| t.upgrades.load(Ordering::Relaxed)),
+            ),
+            family(
+                "sluice_upgraded_connections",
+                "Connections that speak another protocol and are open.",
+                MetricType::GAUGE,
+                vec![gauge(sum(|t| t.upgraded.load(Ordering::Relaxed)))],
             ),
             plain(
                 "sluice_panics_total",

@@ -1,6 +1,7 @@
 //! Counters of requests. Each data thread counts for itself; a scrape adds them up. Labels are names of resources and
 //! closed lists: their number is bounded by configuration.
 
+mod closing;
 mod export;
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
 use sluice_pipeline::{RejectReason, program::Rule, ratelimit::Verdict};
 use sluice_snapshot::{UnitName, stream, unit::ObjectRef};
 
+pub use closing::{Closing, Closings};
 pub use export::Exporter;
 
 use crate::capture::origin::Refused;
@@ -108,7 +110,12 @@ pub struct ThreadTally {
     capture_refused: [AtomicU64; Refused::ALL.len()],
     passed: AtomicU64,
     passing: AtomicU64,
+    upgrades: AtomicU64,
+    upgraded: AtomicU64,
     upstream: [AtomicU64; UpstreamFailure::ALL.len()],
+    /// Connections that were ended or refused.
+    pub closings: Closings,
+    unaccepted: AtomicU64,
     by_object: Mutex<Tally>,
 }
 
@@ -202,6 +209,11 @@ impl ThreadTally {
         self.connections.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A connection that waits could not be accepted.
+    pub fn unaccepted(&self) {
+        self.unaccepted.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A connection came to the capture port, and was for this application or for none.
     pub fn captured<T>(&self, led: Result<T, Refused>) {
         match led {
@@ -217,15 +229,23 @@ impl ThreadTally {
         Passing(self)
     }
 
+    /// A connection that stopped speaking HTTP, until the guard is dropped. The pod is not done before it has ended.
+    pub fn upgraded(&self) -> Upgraded<'_> {
+        self.upgrades.fetch_add(1, Ordering::Relaxed);
+        self.upgraded.fetch_add(1, Ordering::Relaxed);
+        Upgraded(self)
+    }
+
     /// An upstream gave no answer.
     pub fn upstream(&self, failure: UpstreamFailure) {
         self.upstream[failure as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Requests that have begun and not ended.
+    /// Requests that have begun and not ended, and connections that some of them turned into another protocol.
     pub fn in_flight(&self) -> u64 {
         let ended = self.ended.load(Ordering::Relaxed);
-        self.begun.load(Ordering::Relaxed).saturating_sub(ended)
+        let running = self.begun.load(Ordering::Relaxed).saturating_sub(ended);
+        running + self.upgraded.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, Tally> {
@@ -242,6 +262,16 @@ pub struct Passing<'t>(&'t ThreadTally);
 impl Drop for Passing<'_> {
     fn drop(&mut self) {
         self.0.passing.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection that stopped speaking HTTP.
+#[derive(Debug)]
+pub struct Upgraded<'t>(&'t ThreadTally);
+
+impl Drop for Upgraded<'_> {
+    fn drop(&mut self) {
+        self.0.upgraded.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -16,6 +16,7 @@ mod place;
 mod probes;
 mod protocol;
 mod reasons;
+mod real_clients;
 mod sidecar_too_old;
 mod store_away;
 mod supervise;

@@ -132,8 +132,25 @@ impl Pod {
 impl Place<'_> {
     async fn start_pod(&self, name: String, ip: Ipv4Addr) -> Result<Pod> {
         let app = App::start(self.world, &name, ip).await?;
+        let (sidecar, options) = self.start_sidecar(&name, ip).await?;
+        Ok(Pod {
+            name,
+            app,
+            sidecar,
+            options,
+        })
+    }
+
+    /// A sidecar on `ip`, in front of an application that the test starts itself on port 18080; ready.
+    pub async fn sidecar(&self, pod: &str, ip: Ipv4Addr) -> Result<Sidecar> {
+        let (mut sidecar, _) = self.start_sidecar(pod, ip).await?;
+        sidecar.ready(seconds(PATIENCE)).await?;
+        Ok(sidecar)
+    }
+
+    async fn start_sidecar(&self, name: &str, ip: Ipv4Addr) -> Result<(Sidecar, SidecarOptions)> {
         let file_mode = "an operator with manifests has a state folder";
-        let token = self.operator.join_token("shop", &name).context(file_mode)?;
+        let token = self.operator.join_token("shop", name).context(file_mode)?;
         let roots = self.operator.roots().context(file_mode)?;
         eventually(
             "a join token and the roots",
@@ -149,13 +166,7 @@ impl Place<'_> {
             .operator(self.operator.stream)
             .token_file(&token)
             .roots(&roots);
-        let sidecar = options.start(self.world)?;
-        Ok(Pod {
-            name,
-            app,
-            sidecar,
-            options,
-        })
+        Ok((options.start(self.world)?, options))
     }
 
     /// Replaces `NAME.yaml` whole, by a rename, as a careful editor does.
@@ -256,7 +267,7 @@ fn put(dir: &Path, name: &str, yaml: &str) -> Result<()> {
 }
 
 /// A Service and the slice that names its pods `NAME-0`, `NAME-1`, ...
-fn service(name: &str, addresses: &[Ipv4Addr]) -> String {
+pub fn service(name: &str, addresses: &[Ipv4Addr]) -> String {
     let endpoints: String = addresses
         .iter()
         .enumerate()

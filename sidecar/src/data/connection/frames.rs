@@ -37,7 +37,10 @@ pub enum Seen {
 #[derive(Debug, Default)]
 pub struct Frames {
     at: At,
+    /// A header block has begun and not ended.
     head_open: bool,
+    /// The frame under way ends it.
+    ends_head: bool,
     /// Control frames that are not explained yet.
     owed: u64,
     /// Bytes of bodies since the last settlement.
@@ -95,7 +98,7 @@ impl Frames {
                     let here = (*left as usize).min(bytes.len());
                     *left -= here as u32;
                     if *left == 0 {
-                        self.at = At::Head([0; HEAD], 0);
+                        self.frame_ends();
                     }
                     bytes = &bytes[here..];
                 }
@@ -117,21 +120,24 @@ impl Frames {
         let length = u32::from_be_bytes([0, a, b, c]);
         match kind {
             DATA if length > 0 || flags & END_STREAM != 0 => self.body_bytes += u64::from(length),
-            HEADERS => {
-                self.head_open = flags & END_HEADERS == 0;
-            }
-            CONTINUATION => {
-                self.owed += 1;
-                self.head_open &= flags & END_HEADERS == 0;
+            HEADERS | CONTINUATION => {
+                self.owed += u64::from(kind == CONTINUATION);
+                self.head_open = true;
+                self.ends_head = flags & END_HEADERS != 0;
             }
             // Settings, pings, resets, priorities, window updates, empty data, and what does not exist.
             _ => self.owed += 1,
         }
-        self.at = if length == 0 {
-            At::Head([0; HEAD], 0)
-        } else {
-            At::Payload(length)
-        };
+        self.at = At::Payload(length);
+        if length == 0 {
+            self.frame_ends();
+        }
+    }
+
+    fn frame_ends(&mut self) {
+        self.at = At::Head([0; HEAD], 0);
+        self.head_open &= !self.ends_head;
+        self.ends_head = false;
     }
 
     /// Whether enough explains the frames but for the credit. Looked at only once that is used up.
@@ -185,6 +191,12 @@ mod tests {
             frames.look(&bytes[..open], 0),
             Seen::Http2 { head_open: true }
         );
+        let mut frames = http2();
+        let headers = frame(HEADERS, END_HEADERS, 20);
+        let cut = frames.look(&headers[..28], 0);
+        assert_eq!(cut, Seen::Http2 { head_open: true }, "a byte is missing");
+        let whole = frames.look(&headers[28..], 0);
+        assert_eq!(whole, Seen::Http2 { head_open: false });
         assert_eq!(Frames::default().look(&PREFACE[..10], 0), Seen::NotHttp2);
         assert_eq!(Frames::default().look(b"GET / HTTP/1.1", 0), Seen::NotHttp2);
     }

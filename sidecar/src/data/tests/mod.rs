@@ -3,6 +3,8 @@
 
 mod cache;
 mod client;
+mod forwarding;
+mod grpc;
 mod lifecycle;
 mod origin;
 mod own_app;
@@ -11,4 +13,5 @@ mod rig;
 mod routing;
 mod shards;
 mod signed;
+mod upgrade;
 mod upstream;

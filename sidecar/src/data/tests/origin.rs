@@ -204,13 +204,11 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<Option<See
     if count("host") != 1 {
         return Err(format!("{} Host lines", count("host")));
     }
-    for name in [
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "upgrade",
-        "expect",
-    ] {
+    let options = headers.iter().filter(|(name, _)| name == "connection");
+    if options.clone().any(|(_, value)| value != "te") {
+        return Err("a connection option of another hop".into());
+    }
+    for name in ["keep-alive", "proxy-connection", "upgrade", "expect"] {
         if count(name) > 0 {
             return Err(format!("hop-by-hop header {name}"));
         }

@@ -32,7 +32,7 @@ use sluice_snapshot::{
 };
 
 use super::{
-    super::{Drained, Plan, Running, start},
+    super::{ConnectionLimits, Drained, Plan, Running, start},
     client::Client,
 };
 use crate::{
@@ -79,6 +79,7 @@ impl Rig {
             }],
             pod_ips: Vec::new(),
             capture: None,
+            limits: ConnectionLimits::default(),
             quiet: Duration::from_millis(500),
             drain_timeout: Duration::from_secs(10),
             log: access,
@@ -113,8 +114,8 @@ impl Rig {
         });
         let ports = vec![InboundPort {
             port: self.address.port(),
-            routes: uses.collect(),
             protocol: Default::default(),
+            routes: uses.collect(),
         }];
         let routes = routes.iter().map(|(_, route)| {
             (

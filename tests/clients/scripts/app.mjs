@@ -1,0 +1,20 @@
+// app.mjs ADDRESS: an application of Node's own HTTP server. It says 103 before the answer, counts bodies, and answers
+// the trailer it was sent with one of its own.
+import { createServer } from "node:http";
+
+const [host, port] = process.argv[2].split(":");
+
+const server = createServer((request, response) => {
+  let bytes = 0;
+  request.on("data", (chunk) => (bytes += chunk.length));
+  request.on("end", () => {
+    if (request.method === "GET") response.writeEarlyHints({ link: "</style.css>; rel=preload" });
+    const sum = request.trailers["x-sum"] ?? "-";
+    // Chunked, for there is no length: only so can a trailer follow.
+    response.writeHead(200, { "content-type": "text/plain", trailer: "x-seen" });
+    response.write(`${request.method} ${bytes}`);
+    response.addTrailers({ "x-seen": sum });
+    response.end();
+  });
+});
+server.listen(Number(port), host);

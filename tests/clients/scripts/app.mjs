@@ -9,11 +9,12 @@ const server = createServer((request, response) => {
   request.on("data", (chunk) => (bytes += chunk.length));
   request.on("end", () => {
     if (request.method === "GET") response.writeEarlyHints({ link: "</style.css>; rel=preload" });
+    const head = request.method === "HEAD";
     const sum = request.trailers["x-sum"] ?? "-";
     // Chunked, for there is no length: only so can a trailer follow.
-    response.writeHead(200, { "content-type": "text/plain", trailer: "x-seen" });
+    response.writeHead(200, { "content-type": "text/plain", ...(head ? {} : { trailer: "x-seen" }) });
     response.write(`${request.method} ${bytes}`);
-    response.addTrailers({ "x-seen": sum });
+    if (!head) response.addTrailers({ "x-seen": sum });
     response.end();
   });
 });

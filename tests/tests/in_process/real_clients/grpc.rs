@@ -55,12 +55,13 @@ fn calls_of_every_shape_pass_and_refusals_are_understood() {
             let said = client("refused").await?;
             let expected = serde_json::json!({"code": "Unauthenticated", "message": "Credentials are required"});
             ensure!(said == expected, "{said}");
-            let log = sidecar.access_log();
-            ensure!(
-                log.iter()
-                    .any(|line| line["rule"] == "closed" && line["status"] == 401),
-                "{log:?}"
-            );
+            eventually("the refusal's line", seconds(10), async || {
+                let log = sidecar.access_log();
+                let refused = |line: &Value| line["rule"] == "closed" && line["status"] == 401;
+                ensure!(log.iter().any(refused), "{log:?}");
+                Ok(())
+            })
+            .await?;
         }
         Ok(())
     });

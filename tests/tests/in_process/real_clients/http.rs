@@ -65,7 +65,7 @@ fn clients_of_every_house_are_served() {
             said["statuses"] == serde_json::json!([200, 200, 200]),
             "{said}"
         );
-        ensure!(said["reused"] == 2 && said["head"] == "", "{said}");
+        ensure!(said["connections"] == 1 && said["head"] == "", "{said}");
         ensure!(
             said["uploaded"] == "POST 50000" && said["streams"] == 20,
             "{said}"

@@ -11,7 +11,7 @@ pub fn server(address: SocketAddr) -> Result<Command> {
 }
 
 #[test]
-fn websockets_pass_both_ways_and_end_with_the_sidecar() {
+fn websockets_pass_both_ways_and_are_counted() {
     isolated!(async |world| {
         let plan = Plan::new(world)?;
         let addresses = planned(&plan, world, "sockets", OPEN, "http")?;
@@ -42,11 +42,12 @@ fn websockets_pass_both_ways_and_end_with_the_sidecar() {
             Ok(())
         })
         .await?;
-        let switched = sidecar.access_log();
-        ensure!(
-            switched.iter().any(|line| line["status"] == 101),
-            "{switched:?}"
-        );
+        eventually("the line of the 101", seconds(10), async || {
+            let log = sidecar.access_log();
+            ensure!(log.iter().any(|line| line["status"] == 101), "{log:?}");
+            Ok(())
+        })
+        .await?;
         Ok(())
     });
 }

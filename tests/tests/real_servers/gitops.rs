@@ -29,6 +29,28 @@ async fn versions(shop: &Shop<'_>) -> Result<BTreeMap<String, String>> {
     Ok(items.iter().map(version).collect())
 }
 
+/// What the operator has done about statuses so far. A write that changes nothing moves no version.
+#[derive(Debug)]
+struct Count {
+    looks: f64,
+    writes: f64,
+}
+
+async fn operators_count(shop: &Shop<'_>) -> Result<Count> {
+    let metrics = shop.operator.metrics().await?;
+    let sum = |name: &str| {
+        let values = metrics
+            .lines()
+            .filter(|line| line.starts_with(name))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        values.sum()
+    };
+    Ok(Count {
+        looks: sum("sluice_operator_status_looks_total"),
+        writes: sum("sluice_operator_status_writes_total{"),
+    })
+}
+
 fn version(object: &Value) -> (String, String) {
     let name = format!("{}/{}", object["kind"], object["metadata"]["name"]).replace('"', "");
     let version = match object["kind"] == "HorizontalPodAutoscaler" {
@@ -78,12 +100,31 @@ fn applying_again_and_doing_nothing_changes_nothing() {
         let again = shop.cluster.apply_files(&folders).await?;
         let mut others = again.lines().filter(|line| !line.starts_with("secret/"));
         ensure!(others.all(|line| line.ends_with(" unchanged")), "{again}");
-        // An object that has nothing to do with the others makes the operator look at all of them.
-        let other = install::service_and_route("other");
+        // An object that has nothing to do with the others makes the operator look at all of them; what is missing there
+        // makes it look again each second.
+        let other = install::service_and_route("other").replace(
+            "spec: {parentRefs: [{kind: Service, name: other}]}",
+            "spec:
+  parentRefs: [{kind: Service, name: other}]
+  auth:
+    anyOf: [{allOf: [keys]}]
+    providers: [{name: keys, type: APIKey, apiKey: {secretRef: {name: nowhere}}}]",
+        );
         shop.cluster.apply_yaml(&other).await?;
-        install::until(&shop.cluster, "apiroute", "other", "Ready", "True/Ready").await?;
+        let stalled = "True/SecretNotFound";
+        install::until(&shop.cluster, "apiroute", "other", "Stalled", stalled).await?;
+        let at_rest = operators_count(&shop).await?;
         // The time itself is what is tested here.
         tokio::time::sleep(QUIET).await;
+        let later = operators_count(&shop).await?;
+        ensure!(
+            later.looks >= at_rest.looks + 5.0,
+            "it looked too seldom for this to say anything: {at_rest:?} {later:?}"
+        );
+        ensure!(
+            later.writes == at_rest.writes,
+            "written although it says the same: {at_rest:?} {later:?}"
+        );
         let mut after = versions(&shop).await?;
         after.retain(|name, _| before.contains_key(name) || !name.ends_with("/other"));
         ensure!(before == after, "changed: {:?}", differing(&before, &after));

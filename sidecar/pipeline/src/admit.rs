@@ -164,8 +164,8 @@ pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
                 },
             )
         }
-        None => match authority.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
+        None => match authority.bytes().position(|byte| byte == b':') {
+            Some(at) => (&authority[..at], Some(&authority[at + 1..])),
             None => (authority, None),
         },
     };
@@ -184,13 +184,16 @@ pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
 
 /// A name or an IPv4 address: labels with dots between, perhaps with the dot of the root at the end.
 fn is_name(host: &str) -> bool {
-    let label = |label: &str| {
-        !label.is_empty()
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-    };
-    host.strip_suffix('.').unwrap_or(host).split('.').all(label)
+    let mut label = 0_u32;
+    for byte in host.bytes() {
+        match byte {
+            b'.' if label == 0 => return false,
+            b'.' => label = 0,
+            b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => label += 1,
+            _ => return false,
+        }
+    }
+    label > 0 || host.len() > 1
 }
 
 #[cfg(test)]

@@ -322,6 +322,7 @@ pub fn origin_form(message: &[u8]) -> Option<&[u8]> {
 }
 
 /// Name and value of a field line (section 5); the value with the spaces around it.
+#[inline(always)]
 pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
     let (name, rest) = line.split_at(line::token_len(line));
     match rest {

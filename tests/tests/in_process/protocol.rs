@@ -152,6 +152,10 @@ async fn judge_answer(
             meant.is_some_and(|answer| answer.body == body.as_bytes())
         }
         Meant::BadGateway => spoilt(&answer),
+        Meant::BadOrAgain => {
+            let again = answer.as_ref().filter(|answer| answer.status == 200);
+            spoilt(&answer) || again.is_some_and(|answer| answer.body == b"ok")
+        }
         Meant::Incomplete => cut(&answer),
         Meant::Spoilt => spoilt(&answer) || cut(&answer),
     };

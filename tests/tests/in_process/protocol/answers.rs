@@ -25,6 +25,9 @@ pub enum Meant {
     BadGateway,
     /// 200 and less than was announced.
     Incomplete,
+    /// 502, or the answer of another connection: a safe request may be sent again where none has come (RFC 9110 section
+    /// 9.2.2), which is done where the connection had been idle.
+    BadOrAgain,
     /// Either: it depends on how much had come before the fault.
     Spoilt,
 }
@@ -80,6 +83,10 @@ fn passes(
 
 fn bad(section: &'static str, what: &'static str, bytes: impl AsRef<[u8]>) -> AnswerCase {
     row(section, what, bytes, Meant::BadGateway).fresh()
+}
+
+fn broken(section: &'static str, what: &'static str, bytes: impl AsRef<[u8]>) -> AnswerCase {
+    row(section, what, bytes, Meant::BadOrAgain).fresh()
 }
 
 fn spoilt(section: &'static str, what: &'static str, bytes: impl AsRef<[u8]>) -> AnswerCase {
@@ -294,13 +301,13 @@ fn heads() -> Vec<AnswerCase> {
             "HTTP/2.0 in the form of HTTP/1",
             sized("").replace("1.1", "2.0"),
         ),
-        bad(
+        broken(
             "9112 8",
             "a head that is cut",
             "HTTP/1.1 200 OK\r\nContent-Le",
         )
         .closing(),
-        bad("9112 8", "nothing at all", "").closing(),
+        broken("9112 8", "nothing at all", "").closing(),
         bad(
             "9112 5",
             "a head of 80,000 bytes",

@@ -407,6 +407,11 @@ fn target() -> Vec<Case> {
         ),
         refused(
             "9112 3.2",
+            "a quotation mark in the query",
+            get("").replace("/N", "/N?a=\"b\""),
+        ),
+        refused(
+            "9112 3.2",
             "angle brackets in the target",
             get("").replace("/N", "/N<x>"),
         ),

@@ -42,6 +42,10 @@ cluster: ## starts a real Kubernetes node on this machine (root); docs/cluster.m
 cluster-down: ## ends it and leaves no trace
 	@hack/cluster.sh down
 
+.PHONY: properties
+properties: ## property tests with new random cases, CASES=4000 of each; some minutes
+	PROPTEST_CASES=$(or $(CASES),4000) cargo test --locked --workspace --lib --no-fail-fast
+
 .PHONY: e2e
 e2e: ## the tests on a real cluster, started for them unless KUBECONFIG names one
 	@hack/e2e.sh
@@ -53,6 +57,14 @@ bench: ## measures and writes docs/performance.md
 .PHONY: bench-gate
 bench-gate: ## instructions, system calls and memory of the sidecar against their limits; SCALE=0.5 must fail
 	@hack/bench.sh gate --scale $(or $(SCALE),1)
+
+.PHONY: fuzz
+fuzz: ## the fuzz targets for SECONDS (20) in all, and that they find a planted panic
+	@hack/fuzz.sh $(SECONDS)
+
+.PHONY: soak
+soak: ## new connections and changing routes for SECONDS (120): nothing may be left behind (root)
+	@hack/soak.sh $(SECONDS)
 
 .PHONY: crds
 crds: ## writes crds/yaml from the Rust types

@@ -17,6 +17,9 @@ kubernetes() { KUBEBUILDER_ASSETS=$(hack/kube.sh) && export KUBEBUILDER_ASSETS; 
 clients() { hack/clients.sh >/dev/null; }
 docs() { RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --workspace; }
 
+# A red run is the change's own doing, and the next one shows it again; `make properties` looks for new cases.
+export PROPTEST_RNG_SEED=${PROPTEST_RNG_SEED:-1}
+
 # The tests that lie beside the crates, as `--test NAME`; those of the tests/ package are the tiers below.
 beside=()
 shopt -s nullglob
@@ -30,10 +33,10 @@ done
 # Always the whole workspace, whatever is filtered: a smaller selection has other features and is compiled anew.
 step "programs: Debian packages" hack/packages.sh
 step "programs: Kubernetes" kubernetes
+step "programs: clients of the tests" clients
 step "cargo fmt" cargo fmt --all --check
 step "cargo clippy" cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 step "cargo deny" hack/deny.sh bans licenses sources
-step "programs: clients of the tests" clients
 step "cargo doc" docs
 # The tiers start the product's binaries, which `cargo test` alone would not bring up to date.
 step "cargo build" cargo build --quiet --locked --workspace --all-targets
@@ -42,6 +45,7 @@ step "cargo build, the older sidecar" cargo build --quiet --locked --workspace -
 step "unit tests" cargo test --locked --workspace --lib --bins
 [ ${#beside[@]} = 0 ] || step "tests beside the crates" cargo test --locked --workspace "${beside[@]}"
 step "documentation tests" cargo test --quiet --locked --workspace --doc
+step "fuzzing, a sample" hack/fuzz.sh 16
 # One after another: what measures latency must not compete with its neighbours for two cores.
 step "in-process tier" cargo test --locked --workspace --test in_process -- --test-threads=1
 step "real-server tier" cargo test --locked --workspace --test real_servers -- --test-threads=1

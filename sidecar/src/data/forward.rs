@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
+use bytes::Bytes;
 use http::{
     HeaderValue, Request, Response, StatusCode, Uri,
     header::HOST,
@@ -56,20 +57,13 @@ pub struct Forwarding<'r> {
     pub upgrade: Option<OnUpgrade>,
 }
 
-/// What an upstream answered.
-pub enum Heard {
-    /// A head, with its body to come.
-    Answer(http::response::Parts, Passing),
-    /// No HTTP any more: the answer that says so.
-    Switched(Box<Response<Body>>),
-}
-
-/// Sends the request, and waits for the head of the answer. The request is taken out of its place once it is sent.
+/// Sends the request, and waits for the head of the answer. The request is taken out of its place once it is sent. An
+/// answer without a body to come is one behind which no HTTP follows.
 pub async fn ask(
     settle: &mut Settle,
     request: &mut Option<Request<RequestBody>>,
     forwarding: Forwarding<'_>,
-) -> Result<Heard, Reject> {
+) -> Result<(http::response::Parts, Option<Passing>), Reject> {
     let Forwarding {
         place,
         target,
@@ -133,11 +127,11 @@ pub async fn ask(
         });
         let switched = upgrade::switch(&settle.thread, &settle.connection, ends, response);
         let switched = switched.map_err(|reject| reject.by(rule.decider()))?;
-        return Ok(Heard::Switched(Box::new(switched)));
+        return Ok((switched, None));
     }
     let (mut head, mut passing) = received(response, lease, shard);
     passing.web = web.filter(|format| grpc_web::from_grpc(&mut head.headers, *format));
-    Ok(Heard::Answer(head, passing))
+    Ok((head, Some(passing)))
 }
 
 /// The port had a route and has none any more: the request passes to the application without any policy.
@@ -171,7 +165,8 @@ pub async fn unrouted(
     let Answered { response, lease } =
         sent.map_err(|error| refusal(settle, &error, &meter, Decider::default()))?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return upgrade::switch(&settle.thread, &settle.connection, None, response);
+        let head = upgrade::switch(&settle.thread, &settle.connection, None, response)?;
+        return Ok(Response::from_parts(head, Body::memory(Bytes::new())));
     }
     let (head, passing) = received(response, lease, None);
     Ok(Response::from_parts(head, Body::passing(passing)))

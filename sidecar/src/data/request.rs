@@ -27,7 +27,7 @@ use super::{
     cache::{self, Looked},
     deadline::Elapsed,
     facts::RequestFacts,
-    forward::{self, Forwarding, Heard},
+    forward::{self, Forwarding},
     grpc, headers,
     pace::Pace,
     placement::{self, Asked, Place},
@@ -199,9 +199,9 @@ async fn phases(
         asked,
         upgrade,
     };
-    let (head, mut passing) = match forward::ask(settle, &mut request, forwarding).await? {
-        Heard::Answer(head, passing) => (head, passing),
-        Heard::Switched(response) => return Ok(*response),
+    let (head, passing) = forward::ask(settle, &mut request, forwarding).await?;
+    let Some(mut passing) = passing else {
+        return Ok(Response::from_parts(head, Body::memory(Bytes::new())));
     };
 
     settle.enter(Phase::CacheStore);

@@ -23,9 +23,7 @@ use tokio::{
     task::spawn_local,
 };
 
-use super::{
-    body::Body, deadline::Ticker, headers, serve::Connection, thread::Thread, upstream::Lease,
-};
+use super::{deadline::Ticker, headers, serve::Connection, thread::Thread, upstream::Lease};
 use crate::shards::Flight;
 
 /// The only protocol that is passed on. Of a request for any other the `Upgrade` is dropped, and it goes on without:
@@ -76,7 +74,7 @@ pub fn switch<B>(
     connection: &Rc<Connection>,
     ends: Option<Ends>,
     mut response: Response<B>,
-) -> Result<Response<Body>, Reject> {
+) -> Result<http::response::Parts, Reject> {
     let bad = |why| Err(Reject::new(RejectReason::UpstreamReset).detail(why));
     let Some(ends) = ends else {
         return bad("the upstream switched protocols, which nobody had asked for");
@@ -97,10 +95,7 @@ pub fn switch<B>(
     ask(&mut head.headers);
     head.version = Version::HTTP_11;
     head.status = StatusCode::SWITCHING_PROTOCOLS;
-    Ok(Response::from_parts(
-        head,
-        Body::memory(bytes::Bytes::new()),
-    ))
+    Ok(head)
 }
 
 /// Passes bytes until both sides have ended, or neither has sent any for long.

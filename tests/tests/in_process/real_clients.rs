@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use sluice_tests::{App, Running, Sidecar, World, eventually, seconds};
+use sluice_tests::{Running, Sidecar, World, eventually, seconds};
 
 use crate::place::{Place, Plan, service};
 
@@ -63,7 +63,8 @@ async fn front(
         let mut running = Running::start(world, &format!("app-{pod}"), command(app)?)?;
         running
             .ready(seconds(20), async || {
-                Ok(drop(tokio::net::TcpStream::connect(app).await?))
+                tokio::net::TcpStream::connect(app).await?;
+                Ok(())
             })
             .await?;
         pods.push((running, place.sidecar(&pod, ip).await?));

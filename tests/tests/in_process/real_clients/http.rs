@@ -19,7 +19,7 @@ const ROUTE: &str = "  auth:
 #[test]
 fn clients_of_every_house_are_served() {
     isolated!(async |world| {
-        let mut plan = Plan::new(world)?;
+        let plan = Plan::new(world)?;
         plan.put("secret", &secret("acme", "api-keys", "acme-1", KEY))?;
         let web = planned(&plan, world, "web", ROUTE, "http")?;
         let sockets = planned(&plan, world, "sockets", OPEN, "http")?;

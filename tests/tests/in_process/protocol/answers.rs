@@ -40,7 +40,7 @@ impl AnswerCase {
     }
 
     /// It answers HEAD.
-    fn to_head(mut self) -> Self {
+    fn of_head(mut self) -> Self {
         self.method = "HEAD";
         self
     }
@@ -187,7 +187,7 @@ fn framed() -> Vec<AnswerCase> {
             200,
             "",
         )
-        .to_head(),
+        .of_head(),
         passes(
             "9112 4",
             "a status line without a reason",
@@ -355,7 +355,7 @@ fn bodies() -> Vec<AnswerCase> {
             200,
             "",
         )
-        .to_head()
+        .of_head()
         .fresh(),
     ]
 }

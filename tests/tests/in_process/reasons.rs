@@ -541,7 +541,10 @@ fn only_two_reasons_are_out_of_reach() {
     let out: Vec<_> = out.collect();
     assert!(out.iter().all(|(_, why)| !why.is_empty()));
     let out: Vec<_> = out.into_iter().map(|(reason, _)| reason).collect();
-    assert_eq!(out, [RejectReason::Internal]);
+    assert_eq!(
+        out,
+        [RejectReason::TooManyConnections, RejectReason::Internal]
+    );
     let apart = every_reason().filter(|reason| matches!(way(*reason), Way::Apart));
     assert_eq!(apart.collect::<Vec<_>>(), apart::SHOWN);
 }

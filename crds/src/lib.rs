@@ -6,6 +6,7 @@
 pub mod api_route;
 pub mod common;
 pub mod crd;
+pub mod gateway_api;
 pub mod manifest;
 pub mod rate_limit_policy;
 pub mod shard_set;

@@ -12,7 +12,7 @@ pub mod traffic;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::common::{DnsLabel, Hostname, ObjectName, ServiceKind};
+use crate::common::{DnsLabel, Hostname, ObjectName, ParentKind};
 
 pub use auth::{AuthRequirement, RouteAuth, RuleAuth};
 pub use backends::{BackendKind, BackendRef, BackendTarget};
@@ -59,9 +59,13 @@ pub use traffic::{RequestLimits, Timeouts};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.scaling) || has(self.parentRefs)")
-    .message("scaling needs a parentRef: a profile has no pods to scale"))]
+    .message("scaling needs a parentRef: a profile has no pods to scale"),
+    validation = Rule::new("!has(self.parentRefs) || self.parentRefs.all(p, p.kind == self.parentRefs[0].kind)")
+    .message("parentRefs are all of one kind: a route for Services and for a Gateway is two routes"),
+    validation = Rule::new("!has(self.scaling) || !has(self.parentRefs) || self.parentRefs.all(p, p.kind == 'Service')")
+    .message("scaling is of the pods of Services: a Gateway's are not the route's to scale"))]
 pub struct ApiRouteSpec {
-    /// The Services whose pods enforce this route; none makes it a profile, which serves nothing by itself.
+    /// Services, whose pods enforce this route, or Gateways; none makes it a profile, which serves nothing by itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 16))]
     pub parent_refs: Vec<ParentRef>,
@@ -92,21 +96,31 @@ impl ApiRouteSpec {
     }
 }
 
-/// A Service, of the route's own namespace, whose pods enforce the route.
+/// A Service, of the route's own namespace, whose pods enforce the route, or a Gateway.
 #[derive(
     Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, KubeSchema,
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.group) || self.group == ''").message("a Service is of the core group: leave group out or empty"))]
+#[x_kube(
+    validation = Rule::new("self.kind != 'Service' || !has(self.group) || self.group == ''").message("a Service is of the core group: leave group out or empty"),
+    validation = Rule::new("self.kind != 'Gateway' || (has(self.group) && self.group == 'gateway.networking.k8s.io')").message("a Gateway is of group gateway.networking.k8s.io"),
+    validation = Rule::new("self.kind != 'Service' || (!has(self.namespace) && !has(self.sectionName))").message("a Service is of the route's own namespace and has no sections: leave namespace and sectionName out")
+)]
 pub struct ParentRef {
-    /// API group of the parent; empty, as Services have it.
+    /// API group of the parent: empty for a Service, gateway.networking.k8s.io for a Gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<crate::common::GroupName>,
     /// Kind of the parent.
-    pub kind: ServiceKind,
-    /// Name of the Service.
+    pub kind: ParentKind,
+    /// Namespace of the Gateway; none is the route's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<DnsLabel>,
+    /// Name of the parent.
     pub name: ObjectName,
-    /// Port of the Service; none means every port.
+    /// Listener of the Gateway; none means every listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub section_name: Option<ObjectName>,
+    /// Port of the Service, or of listeners of the Gateway; none means every port.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<u16>,

@@ -15,7 +15,7 @@ pub use percent::{Percent, PercentError};
 pub use quantity::{Quantity, QuantityError};
 pub(crate) use secrets::ONE_SECRET_SOURCE;
 pub use secrets::{SecretKeys, SecretKeysError, SecretRef, SecretSelector};
-pub use service::{HttpMethod, ServiceKind, ServiceRef, StoreRef};
+pub use service::{HttpMethod, ParentKind, ServiceKind, ServiceRef, StoreRef};
 pub use status::{Condition, LiveStatus};
 pub use text::{
     ApiVersion, AttributeName, ClaimPath, CookieName, CronText, DnsLabel, FreeText, GroupName,

@@ -37,6 +37,16 @@ choice! {
     }
 }
 
+choice! {
+    /// The kind of what a route attaches to.
+    pub enum ParentKind {
+        /// A core Service: the sidecars of its pods enforce the route.
+        Service,
+        /// A Gateway: its edge enforces the route.
+        Gateway,
+    }
+}
+
 /// A port of a Service in the namespace of the object that points at it.
 #[derive(
     Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, KubeSchema,

@@ -1,13 +1,15 @@
-//! Kubernetes' own kinds that file mode needs beside ours, with the defaults an API server would apply.
+//! Kinds that file mode needs beside ours, Kubernetes' own and the Gateway API's, with the defaults an API server would
+//! apply.
 
 use k8s_openapi::{
     ByteString,
     api::{
-        core::v1::{Secret, Service},
+        core::v1::{ConfigMap, Secret, Service},
         discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::util::intstr::IntOrString,
 };
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::decode::decode;
@@ -50,6 +52,23 @@ fn silent(violation: Violation) -> Violation {
             .to_owned(),
     };
     Violation { path, message }
+}
+
+/// A ConfigMap.
+pub(super) fn config_map(value: &Value) -> Result<ConfigMap, Vec<Violation>> {
+    decode(value.clone())
+}
+
+/// An object of the Gateway API, without status.
+pub(super) fn gateway_api<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<Violation>> {
+    let mut value = value.clone();
+    if let Some(members) = value.as_object_mut() {
+        // The type says the first two itself.
+        for member in ["apiVersion", "kind", "status"] {
+            members.remove(member);
+        }
+    }
+    decode(value)
 }
 
 /// An EndpointSlice.

@@ -13,7 +13,7 @@ mod tree;
 use serde_json::Value;
 
 use crate::{
-    ApiRoute, RateLimitPolicy, ShardSet, SluiceConfig, sluice_config,
+    ApiRoute, RateLimitPolicy, ShardSet, SluiceConfig, gateway_api, sluice_config,
     validation::{self, Kind, Violation},
 };
 use decode::decode;
@@ -28,6 +28,7 @@ pub const MAX_TEXT_BYTES: usize = 4 << 20;
 pub const MAX_DOCUMENTS: usize = 10_000;
 
 const API_VERSION: &str = "sluice.dev/v1alpha1";
+const GATEWAY_API_VERSION: &str = "gateway.networking.k8s.io/v1";
 
 /// What a text held.
 #[derive(Debug, Default)]
@@ -149,6 +150,15 @@ fn read_object(value: &Value) -> Result<Option<ManifestObject>, Vec<Violation>> 
         ("v1", "Secret") => ManifestObject::Secret(Box::new(core::secret(value)?)),
         ("discovery.k8s.io/v1", "EndpointSlice") => {
             ManifestObject::EndpointSlice(Box::new(core::endpoint_slice(value)?))
+        }
+        ("v1", "ConfigMap") => ManifestObject::ConfigMap(Box::new(core::config_map(value)?)),
+        (GATEWAY_API_VERSION, "Gateway") => {
+            ManifestObject::Gateway(Box::new(core::gateway_api::<gateway_api::Gateway>(value)?))
+        }
+        (GATEWAY_API_VERSION, "BackendTLSPolicy") => {
+            ManifestObject::BackendTlsPolicy(Box::new(core::gateway_api::<
+                gateway_api::BackendTlsPolicy,
+            >(value)?))
         }
         _ => return foreign(api_version, kind).map_or(Ok(None), |violation| Err(vec![violation])),
     };

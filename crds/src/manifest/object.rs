@@ -4,13 +4,17 @@ use std::fmt;
 
 use k8s_openapi::{
     api::{
-        core::v1::{Secret, Service},
+        core::v1::{ConfigMap, Secret, Service},
         discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use crate::{ApiRoute, RateLimitPolicy, ShardSet, SluiceConfig, validation::Violation};
+use crate::{
+    ApiRoute, RateLimitPolicy, ShardSet, SluiceConfig,
+    gateway_api::{BackendTlsPolicy, Gateway},
+    validation::Violation,
+};
 
 /// The namespace of an object that names none, as kubectl has it.
 pub(super) const DEFAULT_NAMESPACE: &str = "default";
@@ -43,6 +47,12 @@ pub enum ManifestObject {
     Secret(Box<Secret>),
     /// Where a Service's traffic goes, and which pods those are.
     EndpointSlice(Box<EndpointSlice>),
+    /// Authorities, for whom to trust.
+    ConfigMap(Box<ConfigMap>),
+    /// A Gateway, without status.
+    Gateway(Box<Gateway>),
+    /// A BackendTLSPolicy, without status.
+    BackendTlsPolicy(Box<BackendTlsPolicy>),
 }
 
 impl ManifestObject {
@@ -56,6 +66,9 @@ impl ManifestObject {
             Self::Service(_) => "Service",
             Self::Secret(_) => "Secret",
             Self::EndpointSlice(_) => "EndpointSlice",
+            Self::ConfigMap(_) => "ConfigMap",
+            Self::Gateway(_) => "Gateway",
+            Self::BackendTlsPolicy(_) => "BackendTLSPolicy",
         }
     }
 
@@ -69,6 +82,9 @@ impl ManifestObject {
             Self::Service(object) => Some(&object.metadata),
             Self::Secret(object) => Some(&object.metadata),
             Self::EndpointSlice(object) => Some(&object.metadata),
+            Self::ConfigMap(object) => Some(&object.metadata),
+            Self::Gateway(object) => Some(&object.metadata),
+            Self::BackendTlsPolicy(object) => Some(&object.metadata),
         }
     }
 
@@ -81,6 +97,9 @@ impl ManifestObject {
             Self::Service(object) => Some(&mut object.metadata),
             Self::Secret(object) => Some(&mut object.metadata),
             Self::EndpointSlice(object) => Some(&mut object.metadata),
+            Self::ConfigMap(object) => Some(&mut object.metadata),
+            Self::Gateway(object) => Some(&mut object.metadata),
+            Self::BackendTlsPolicy(object) => Some(&mut object.metadata),
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use aws_lc_rs::hmac;
 use sluice_crds::manifest::{ManifestObject, Parsed, parse};
-use sluice_translate::{Change, Engine, GroupId, Object, Pods, Settings};
+use sluice_translate::{Change, Engine, GroupId, Pods, Settings, manifests::object_of};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -78,7 +78,7 @@ fn the_quickstart_translates_without_a_finding() {
     let folders = ["base", "local"].map(|name| root().join("examples/quickstart").join(name));
     let files = folders.iter().flat_map(|folder| files(folder, "yaml"));
     let objects = files.flat_map(|file| parse(&file.display().to_string(), &read(&file)).objects);
-    engine.apply(objects.map(|located| Change::Upsert(object(&located.object))));
+    engine.apply(objects.map(|located| Change::Upsert(object_of(&located.object))));
     let findings: Vec<_> = engine
         .troubled()
         .into_iter()
@@ -94,18 +94,6 @@ fn the_quickstart_translates_without_a_finding() {
             == 1
     };
     assert_eq!(engine.groups().filter(routes).count(), 2);
-}
-
-fn object(manifest: &ManifestObject) -> Object {
-    match manifest {
-        ManifestObject::ApiRoute(object) => object.as_ref().into(),
-        ManifestObject::RateLimitPolicy(object) => object.as_ref().into(),
-        ManifestObject::ShardSet(object) => object.as_ref().into(),
-        ManifestObject::SluiceConfig(object) => object.as_ref().into(),
-        ManifestObject::Service(object) => object.as_ref().into(),
-        ManifestObject::Secret(object) => object.as_ref().into(),
-        ManifestObject::EndpointSlice(object) => object.as_ref().into(),
-    }
 }
 
 #[test]

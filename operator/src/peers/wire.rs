@@ -87,7 +87,7 @@ pub fn session(own: &Own, with_identity: bool, now: Instant) -> proto::Session {
             service_account: principal.service_account.clone(),
             pod: principal.pod.clone(),
             uid: principal.uid.clone(),
-            services: group.services().to_vec(),
+            services: group.parents().to_vec(),
             build: build.name.clone(),
             features: build.features.to_vec(),
         }),

@@ -4,7 +4,7 @@
 //! and decoded here, so that one undecodable object is a [`Change::Undecodable`] with all that is left of it.
 
 mod follower;
-mod scaled_objects;
+mod installed_later;
 
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use k8s_openapi::{
     api::{
         autoscaling::v2::HorizontalPodAutoscaler,
-        core::v1::{Namespace, Pod, Secret, Service},
+        core::v1::{ConfigMap, Namespace, Pod, Secret, Service},
         discovery::v1::EndpointSlice,
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -21,7 +21,9 @@ use kube::{Api, Client, Resource, api::DynamicObject, runtime::watcher::Config};
 use serde::de::DeserializeOwned;
 use sluice_crds::{ApiRoute, RateLimitPolicy, ShardSet};
 use sluice_process::{Shutdown, Tasks};
-use sluice_translate::{Change, Kind, Object, ObjectId, Undecodable, world::USE_LABEL};
+use sluice_translate::{
+    Change, Kind, Object, ObjectId, Undecodable, manifests::TLS_SECRET_TYPE, world::USE_LABEL,
+};
 
 use super::Inlet;
 use crate::{
@@ -32,7 +34,7 @@ pub use follower::Metrics;
 use follower::{Follower, Reader, id_of};
 
 /// The kinds that are watched.
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 14] = [
     Kind::ApiRoute,
     Kind::RateLimitPolicy,
     Kind::ShardSet,
@@ -43,6 +45,10 @@ const KINDS: [Kind; 10] = [
     Kind::HorizontalPodAutoscaler,
     Kind::Namespace,
     Kind::ScaledObject,
+    Kind::TlsSecret,
+    Kind::ConfigMap,
+    Kind::Gateway,
+    Kind::BackendTlsPolicy,
 ];
 
 /// The source, with its ways into an engine that does not run yet.
@@ -117,11 +123,33 @@ fn follow_kind(
         Kind::HorizontalPodAutoscaler => {
             all::<HorizontalPodAutoscaler>(client, any, follower, shutdown)
         }
-        Kind::ScaledObject => Box::pin(scaled_objects::follow(client, follower, shutdown)),
+        Kind::TlsSecret => {
+            let read = |object: &Secret| Change::Upsert(Object::tls_secret(object));
+            let config = any.fields(&format!("type={TLS_SECRET_TYPE}"));
+            Box::pin(follower.run(Api::<Secret>::all(client), config, Foreign(read), shutdown))
+        }
+        Kind::ConfigMap => all::<ConfigMap>(client, any, follower, shutdown),
+        Kind::ScaledObject => later(installed_later::SCALED_OBJECTS, client, follower, shutdown),
+        Kind::Gateway => later(installed_later::GATEWAYS, client, follower, shutdown),
+        Kind::BackendTlsPolicy => later(
+            installed_later::BACKEND_TLS_POLICIES,
+            client,
+            follower,
+            shutdown,
+        ),
         Kind::Config | Kind::Fleet | Kind::File => {
             Box::pin(async move { anyhow::bail!("{} is not of the API server", kind.as_str()) })
         }
     }
+}
+
+fn later(
+    foreign: installed_later::Foreign,
+    client: Client,
+    follower: Follower,
+    shutdown: Shutdown,
+) -> BoxFuture<'static, anyhow::Result<()>> {
+    Box::pin(installed_later::follow(foreign, client, follower, shutdown))
 }
 
 fn ours<K>(

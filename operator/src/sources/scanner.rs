@@ -233,7 +233,10 @@ impl Scanner {
             ManifestObject::SluiceConfig(_)
             | ManifestObject::Service(_)
             | ManifestObject::Secret(_)
-            | ManifestObject::EndpointSlice(_) => {}
+            | ManifestObject::EndpointSlice(_)
+            | ManifestObject::ConfigMap(_)
+            | ManifestObject::Gateway(_)
+            | ManifestObject::BackendTlsPolicy(_) => {}
         }
         Ok(Declared::Sound(object))
     }

@@ -210,11 +210,16 @@ fn parents_status(
 fn of_parent(verdict: &Verdict, index: usize, findings: &[Finding]) -> Verdict {
     let path = format!("spec.parentRefs[{index}]");
     let about_this = |finding: &&Finding| {
-        finding.reason == FindingReason::ParentNotFound
-            && finding
-                .path
-                .as_deref()
-                .is_some_and(|found| found.strip_prefix(&path).is_some_and(ends_segment))
+        matches!(
+            finding.reason,
+            FindingReason::ParentNotFound
+                | FindingReason::NoMatchingParent
+                | FindingReason::NotAllowedByListeners
+                | FindingReason::NoMatchingListenerHostname
+        ) && finding
+            .path
+            .as_deref()
+            .is_some_and(|found| found.strip_prefix(&path).is_some_and(ends_segment))
     };
     match findings.iter().find(about_this) {
         Some(finding) if verdict.kind == Kind::Accepted && verdict.holds => Verdict {

@@ -30,8 +30,14 @@ pub enum FindingReason {
     TooLarge,
     /// The slots of a ShardSet are covered twice or not at all.
     SlotsUncovered,
-    /// A parentRef names no Service, or no port of it.
+    /// A parentRef names no Service, no port of it, or no Gateway of ours.
     ParentNotFound,
+    /// A parentRef names a Gateway, and none of its listeners.
+    NoMatchingParent,
+    /// The listeners that a parentRef names take no routes of this namespace or kind.
+    NotAllowedByListeners,
+    /// The listeners that a parentRef names have no hostname in common with the route.
+    NoMatchingListenerHostname,
     /// A backendRef names nothing that exists.
     BackendNotFound,
     /// A forward target enforces policy of its own.
@@ -72,13 +78,16 @@ pub enum FindingReason {
 
 impl FindingReason {
     /// Every reason, for tests that demand an example of each.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::Invalid,
         Self::Conflicted,
         Self::Undecodable,
         Self::TooLarge,
         Self::SlotsUncovered,
         Self::ParentNotFound,
+        Self::NoMatchingParent,
+        Self::NotAllowedByListeners,
+        Self::NoMatchingListenerHostname,
         Self::BackendNotFound,
         Self::TargetEnforces,
         Self::SecretNotFound,
@@ -108,6 +117,9 @@ impl FindingReason {
             Self::TooLarge => "TooLarge",
             Self::SlotsUncovered => "SlotsUncovered",
             Self::ParentNotFound => "ParentNotFound",
+            Self::NoMatchingParent => "NoMatchingParent",
+            Self::NotAllowedByListeners => "NotAllowedByListeners",
+            Self::NoMatchingListenerHostname => "NoMatchingListenerHostname",
             Self::BackendNotFound => "BackendNotFound",
             Self::TargetEnforces => "TargetEnforces",
             Self::SecretNotFound => "SecretNotFound",
@@ -137,6 +149,9 @@ impl FindingReason {
             | Self::Undecodable
             | Self::TooLarge
             | Self::SlotsUncovered
+            | Self::NoMatchingParent
+            | Self::NotAllowedByListeners
+            | Self::NoMatchingListenerHostname
             | Self::SchemaViolation => Condition::Accepted,
             Self::ParentNotFound
             | Self::BackendNotFound
@@ -176,7 +191,14 @@ impl FindingReason {
             }
             Self::TooLarge => "split the object",
             Self::SlotsUncovered => "let placement name each of 0-16383 exactly once",
-            Self::ParentNotFound => "create the Service, or correct name and port of the parentRef",
+            Self::ParentNotFound => {
+                "create the Service or Gateway, or correct name, namespace and port of the parentRef"
+            }
+            Self::NoMatchingParent => "correct sectionName or port, or add the listener",
+            Self::NotAllowedByListeners => {
+                "let the listener's allowedRoutes name this namespace, or attach elsewhere"
+            }
+            Self::NoMatchingListenerHostname => "give route and listener a hostname in common",
             Self::BackendNotFound => "create it in the same namespace, or correct name and port",
             Self::TargetEnforces => {
                 "forward to a Service whose pods have no auth, limits or cache of their own"

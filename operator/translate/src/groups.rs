@@ -11,13 +11,16 @@ use sluice_snapshot::{
     hash::hex,
     unit::{
         backend::BackendProtocol,
-        inbound::{Inbound, InboundPort, RouteUse},
+        inbound::{Inbound, InboundPort, ListenerUse, RouteUse},
     },
 };
 
 use crate::{
     finding::{Finding, FindingReason},
-    resolve::{api_route::conflicts, ports, seal, service},
+    resolve::{
+        api_route::{attach, conflicts},
+        gateway, ports, seal, service,
+    },
     view::View,
     world::{ANY_HOST, Age, Claim, PodFacts, PodKey, Sidecar, SliceFacts},
 };
@@ -25,11 +28,15 @@ use crate::{
 /// The longest group name written out; a unit's name has room for no more.
 const LONGEST_NAME: usize = 200;
 
-/// The pods of one namespace that have the same parents. A pod without any belongs to the group of no Services.
+/// Before the name of a Gateway among a group's parents; no Service's name has a slash.
+const GATEWAY_PREFIX: &str = "gateway/";
+
+/// The pods of one namespace that have the same parents: a set of Services, or one Gateway. A pod without any belongs to
+/// the group of no Services.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId {
     namespace: Arc<str>,
-    services: Arc<[String]>,
+    parents: Arc<[String]>,
 }
 
 impl GroupId {
@@ -37,8 +44,26 @@ impl GroupId {
     pub fn new(namespace: &str, services: BTreeSet<String>) -> Self {
         Self {
             namespace: namespace.into(),
-            services: services.into_iter().collect(),
+            parents: services.into_iter().collect(),
         }
+    }
+
+    /// The group of a Gateway's edges.
+    pub fn gateway(namespace: &str, name: &str) -> Self {
+        Self::new(
+            namespace,
+            BTreeSet::from([format!("{GATEWAY_PREFIX}{name}")]),
+        )
+    }
+
+    /// The Gateway whose edges these are.
+    pub fn of_gateway(&self) -> Option<&str> {
+        self.parents.first()?.strip_prefix(GATEWAY_PREFIX)
+    }
+
+    /// What makes the group, for one who makes the same group of it by [`GroupId::new`].
+    pub fn parents(&self) -> &[String] {
+        &self.parents
     }
 
     /// Its namespace.
@@ -46,17 +71,21 @@ impl GroupId {
         &self.namespace
     }
 
-    /// Its Services, sorted.
+    /// Its Services, sorted; none where it is a Gateway's.
     pub fn services(&self) -> &[String] {
-        &self.services
+        match self.of_gateway() {
+            Some(_) => &[],
+            None => &self.parents,
+        }
     }
 
-    /// Its name: the Services joined by `+`, `-` for none. What is too long is cut and told apart by a hash.
+    /// Its name: the Services joined by `+`, `-` for none, or `gateway/` and the Gateway. What is too long is cut and told
+    /// apart by a hash.
     pub fn name(&self) -> String {
-        if self.services.is_empty() {
+        if self.parents.is_empty() {
             return "-".into();
         }
-        let joined = self.services.join("+");
+        let joined = self.parents.join("+");
         if joined.len() <= LONGEST_NAME {
             return joined;
         }
@@ -114,6 +143,18 @@ impl PodRef {
         }
     }
 
+    /// The pod that stands for the edges of a Gateway, where there are no Pods.
+    pub(crate) fn of_gateway(key: &PodKey) -> Self {
+        Self {
+            namespace: key.namespace.to_string(),
+            name: key.name.to_string(),
+            uid: invented_uid(key),
+            service_account: "default".into(),
+            counts: true,
+            bare: false,
+        }
+    }
+
     /// The pod that `targetRef`s name; `None` where none does.
     pub(crate) fn from_slices<'a>(
         key: &PodKey,
@@ -152,18 +193,39 @@ fn invented_uid(key: &PodKey) -> String {
     hex(&digest.as_ref()[..16])
 }
 
-/// What one targetPort serves.
+/// What one place serves: a targetPort, or a listener.
 #[derive(Default)]
-struct PortTable {
+struct Served {
+    /// What the own app speaks there; a listener has none.
     protocol: BackendProtocol,
+    /// Elder first.
     routes: BTreeMap<Age, Arc<Claim>>,
 }
 
-/// By targetPort.
-type Tables = BTreeMap<u16, PortTable>;
+/// By targetPort, or by the name of a listener.
+type Tables<K> = BTreeMap<K, Served>;
 
 /// The root unit of a group, and findings on routes that found no room in it.
 pub fn inbound(view: &View<'_>, group: &GroupId) -> (Inbound, Vec<Finding>) {
+    let empty = Inbound {
+        namespace: group.namespace().to_owned(),
+        services: group.services().to_vec(),
+        trust_domain: view.trust_domain(),
+        settings: view.settings_unit(),
+        ports: Vec::new(),
+        listeners: Vec::new(),
+    };
+    match group.of_gateway() {
+        Some(gateway) => edge(view, group, gateway, &empty),
+        None => fitted(group, tables(view, group), |tables| Inbound {
+            ports: tables.iter().map(port).collect(),
+            ..empty.clone()
+        }),
+    }
+}
+
+/// The routes of each targetPort.
+fn tables(view: &View<'_>, group: &GroupId) -> Tables<u16> {
     let mut tables = Tables::new();
     for service in group.services() {
         let Some(facts) = view.service(group.namespace(), service) else {
@@ -189,14 +251,59 @@ pub fn inbound(view: &View<'_>, group: &GroupId) -> (Inbound, Vec<Finding>) {
             }
         }
     }
-    fitted(view, group, tables)
+    tables
 }
 
-/// The unit, without the youngest routes where all of them are more than the stream carries.
-fn fitted(view: &View<'_>, group: &GroupId, mut tables: Tables) -> (Inbound, Vec<Finding>) {
+/// The root unit of a Gateway's edges. A listener without routes is there too: it answers that nothing is served.
+fn edge(view: &View<'_>, group: &GroupId, name: &str, empty: &Inbound) -> (Inbound, Vec<Finding>) {
+    let Ok(gateway) = gateway::served(view, group.namespace(), name) else {
+        return (empty.clone(), Vec::new());
+    };
+    let mut tables: Tables<String> = gateway
+        .listeners
+        .iter()
+        .map(|listener| (listener.name.clone(), Served::default()))
+        .collect();
+    for claim in view.routes_of_gateway(group.namespace(), name) {
+        if conflicts::elder(view, &claim).is_some() {
+            continue;
+        }
+        for listener in attach::listeners(view, &claim, group.namespace(), name) {
+            if let Some(table) = tables.get_mut(&listener) {
+                table.routes.insert(claim.age.clone(), claim.clone());
+            }
+        }
+    }
+    fitted(group, tables, |tables| Inbound {
+        listeners: gateway
+            .listeners
+            .iter()
+            .map(|listener| ListenerUse {
+                unit: UnitName::listener(group.namespace(), name, &listener.name),
+                port: listener.port,
+                hostname: listener.hostname.clone(),
+                routes: tables
+                    .get(&listener.name)
+                    .into_iter()
+                    .flat_map(|table| table.routes.values())
+                    .filter_map(|claim| route_use(claim, listener.hostname.as_deref()))
+                    .collect(),
+            })
+            .collect(),
+        ..empty.clone()
+    })
+}
+
+/// The unit that `made` makes of the tables, without the youngest routes where all of them are more than the stream
+/// carries.
+fn fitted<K: Ord>(
+    group: &GroupId,
+    mut tables: Tables<K>,
+    made: impl Fn(&Tables<K>) -> Inbound,
+) -> (Inbound, Vec<Finding>) {
     let mut findings = Vec::new();
     loop {
-        let unit = unit(view, group, &tables);
+        let unit = made(&tables);
         if Unit::Inbound(unit.clone()).encode().len() <= MAX_UNIT_BYTES {
             return (unit, findings);
         }
@@ -225,27 +332,21 @@ fn fitted(view: &View<'_>, group: &GroupId, mut tables: Tables) -> (Inbound, Vec
     }
 }
 
-fn unit(view: &View<'_>, group: &GroupId, tables: &Tables) -> Inbound {
-    let port = |(port, table): (&u16, &PortTable)| InboundPort {
+fn port((port, table): (&u16, &Served)) -> InboundPort {
+    InboundPort {
         port: *port,
         protocol: table.protocol,
         routes: table
             .routes
             .values()
-            .filter_map(|claim| route_use(claim))
+            .filter_map(|claim| route_use(claim, None))
             .collect(),
-    };
-    Inbound {
-        namespace: group.namespace().to_owned(),
-        services: group.services().to_vec(),
-        trust_domain: view.trust_domain(),
-        settings: view.settings_unit(),
-        ports: tables.iter().map(port).collect(),
     }
 }
 
 /// Nothing where no request can carry any of its hostnames: without them it would answer to all.
-fn route_use(claim: &Claim) -> Option<RouteUse> {
+/// On a listener with a hostname only those count that have a host in common with it.
+fn route_use(claim: &Claim, listener: Option<&str>) -> Option<RouteUse> {
     let unit = UnitName::route(&claim.id.namespace, &claim.id.name);
     if claim.hostnames.contains(ANY_HOST) {
         return Some(RouteUse {
@@ -256,7 +357,7 @@ fn route_use(claim: &Claim) -> Option<RouteUse> {
     let hostnames = claim
         .hostnames
         .iter()
-        .filter(|host| seal::hostname(host).is_ok());
+        .filter(|host| seal::hostname(host).is_ok() && attach::meet(host, listener));
     let hostnames: Vec<String> = hostnames.cloned().collect();
     (!hostnames.is_empty()).then_some(RouteUse { unit, hostnames })
 }

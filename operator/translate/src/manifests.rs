@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::Secret;
 use serde_json::Value;
 use sluice_crds::{
-    GROUP,
+    GROUP, gateway_api,
     manifest::{self, ManifestFinding, ManifestObject, Outline, Outlines},
 };
 
@@ -14,6 +15,8 @@ use crate::{
     world::{Change, Kind, Meta, Object, ObjectId, Undecodable},
 };
 
+/// The type of Secrets that hold a certificate and its key.
+pub const TLS_SECRET_TYPE: &str = "kubernetes.io/tls";
 /// Findings of a broken document that its object's message quotes.
 const QUOTED: usize = 4;
 /// How the message of a duplicate begins.
@@ -101,7 +104,7 @@ pub fn read(file: &str, text: &str) -> Contents {
     contents
 }
 
-/// The documents about our resources that have findings.
+/// The documents that have findings and are about what must not be taken for absent.
 fn broken(outlines: &Outlines, contents: &Contents) -> Vec<Placed> {
     let documents = outlines.documents.iter().enumerate();
     documents
@@ -129,13 +132,17 @@ fn broken(outlines: &Outlines, contents: &Contents) -> Vec<Placed> {
         .collect()
 }
 
-/// The name of the object that a document is about, where it is one of our resources.
+/// The name of the object that a document is about, where it is one of our resources or of the Gateway API.
 fn own_id(outline: &Outline) -> Option<ObjectId> {
     let group = outline.api_version()?.split('/').next()?;
-    let kind = [Kind::ApiRoute, Kind::RateLimitPolicy, Kind::ShardSet]
-        .into_iter()
-        .find(|kind| outline.kind() == Some(kind.as_str()))
-        .filter(|_| group == GROUP)?;
+    let kinds: &[Kind] = match group {
+        GROUP => &[Kind::ApiRoute, Kind::RateLimitPolicy, Kind::ShardSet],
+        gateway_api::GROUP => &[Kind::Gateway, Kind::BackendTlsPolicy],
+        _ => &[],
+    };
+    let kind = *kinds
+        .iter()
+        .find(|kind| outline.kind() == Some(kind.as_str()))?;
     let (namespace, name) = (outline.namespace(), outline.name()?);
     let named = [namespace, name].into_iter().all(is_name);
     named.then(|| ObjectId::new(kind, namespace, name))
@@ -157,21 +164,35 @@ pub fn id_of(object: &ManifestObject) -> ObjectId {
         ManifestObject::ShardSet(_) => Kind::ShardSet,
         ManifestObject::SluiceConfig(_) => return ObjectId::config(),
         ManifestObject::Service(_) => Kind::Service,
+        ManifestObject::Secret(secret) if is_tls(secret) => Kind::TlsSecret,
         ManifestObject::Secret(_) => Kind::Secret,
         ManifestObject::EndpointSlice(_) => Kind::EndpointSlice,
+        ManifestObject::ConfigMap(_) => Kind::ConfigMap,
+        ManifestObject::Gateway(_) => Kind::Gateway,
+        ManifestObject::BackendTlsPolicy(_) => Kind::BackendTlsPolicy,
     };
     ObjectId::new(kind, object.namespace(), object.name())
 }
 
-fn object_of(object: &ManifestObject) -> Object {
+/// Whether a Secret is one for listeners.
+fn is_tls(secret: &Secret) -> bool {
+    secret.type_.as_deref() == Some(TLS_SECRET_TYPE)
+}
+
+/// An object as the world takes it.
+pub fn object_of(object: &ManifestObject) -> Object {
     match object {
         ManifestObject::ApiRoute(object) => Object::from(&**object),
         ManifestObject::RateLimitPolicy(object) => Object::from(&**object),
         ManifestObject::ShardSet(object) => Object::from(&**object),
         ManifestObject::SluiceConfig(object) => Object::from(&**object),
         ManifestObject::Service(object) => Object::from(&**object),
+        ManifestObject::Secret(secret) if is_tls(secret) => Object::tls_secret(secret),
         ManifestObject::Secret(object) => Object::from(&**object),
         ManifestObject::EndpointSlice(object) => Object::from(&**object),
+        ManifestObject::ConfigMap(object) => Object::from(&**object),
+        ManifestObject::Gateway(object) => Object::from(&**object),
+        ManifestObject::BackendTlsPolicy(object) => Object::from(&**object),
     }
 }
 

@@ -13,13 +13,17 @@ use sluice_snapshot::UnitName;
 use crate::{
     groups::GroupId,
     world::{
-        Claim, HpaFacts, Index, Kind, Object, ObjectId, PolicyFacts, Read, RouteFacts, SecretFacts,
-        ServiceFacts, Settings, ShardSetFacts, SliceFacts, World, key,
+        AuthoritiesFacts, BackendTlsFacts, Claim, GatewayFacts, HpaFacts, Index, Kind, Object,
+        ObjectId, PolicyFacts, Read, RouteFacts, SecretFacts, ServiceFacts, Settings,
+        ShardSetFacts, SliceFacts, World, key,
     },
 };
 
 /// The trust domain of an installation without SluiceConfig.
 const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
+
+/// The label that every namespace has.
+const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// A recording view of the world.
 pub struct View<'w> {
@@ -110,6 +114,30 @@ impl<'w> View<'w> {
         /// A Secret.
         secret, Secret, SecretFacts
     );
+    accessor!(
+        /// A Secret of type `kubernetes.io/tls`.
+        tls_secret, TlsSecret, SecretFacts
+    );
+    accessor!(
+        /// The authorities of a ConfigMap.
+        authorities, ConfigMap, AuthoritiesFacts
+    );
+    accessor!(
+        /// A Gateway, of whatever class.
+        gateway, Gateway, GatewayFacts
+    );
+    accessor!(
+        /// A BackendTLSPolicy.
+        backend_tls_policy, BackendTlsPolicy, BackendTlsFacts
+    );
+
+    /// The labels of a namespace. Where there are no Namespaces, the one that each has by itself.
+    pub fn namespace_labels(&self, name: &str) -> BTreeMap<String, String> {
+        match self.object(ObjectId::new(Kind::Namespace, "", name)) {
+            Some(Object::Namespace(facts)) => facts.labels.clone(),
+            _ => BTreeMap::from([(NAMESPACE_NAME_LABEL.to_owned(), name.to_owned())]),
+        }
+    }
 
     /// SluiceConfig, where there is one.
     pub fn config(&self) -> Option<Arc<SluiceConfig>> {
@@ -154,6 +182,36 @@ impl<'w> View<'w> {
         let value = format!("{service}/{host}");
         self.by(Index::RouteByHost, namespace, &value)
             .filter_map(claim)
+            .collect()
+    }
+
+    /// What the routes of a parent Gateway claim, by namespace and name.
+    pub fn routes_of_gateway(&self, namespace: &str, gateway: &str) -> Vec<Arc<Claim>> {
+        self.by(Index::RouteByGateway, namespace, gateway)
+            .filter_map(claim)
+            .collect()
+    }
+
+    /// What the routes of a parent Gateway claim that answer to this hostname, by namespace and name.
+    pub fn routes_of_gateway_host(
+        &self,
+        namespace: &str,
+        gateway: &str,
+        host: &str,
+    ) -> Vec<Arc<Claim>> {
+        let value = format!("{gateway}/{host}");
+        self.by(Index::RouteByGatewayHost, namespace, &value)
+            .filter_map(claim)
+            .collect()
+    }
+
+    /// The BackendTLSPolicies that target a Service, or a port of it, by name.
+    pub fn backend_tls_of(&self, namespace: &str, service: &str) -> Vec<Arc<BackendTlsFacts>> {
+        self.by(Index::BackendTlsByService, namespace, service)
+            .filter_map(|object| match object {
+                Object::BackendTlsPolicy(policy) => Some(policy.clone()),
+                _ => None,
+            })
             .collect()
     }
 

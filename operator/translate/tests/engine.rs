@@ -4,10 +4,11 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use sluice_crds::manifest::{self, ManifestObject};
+use sluice_crds::manifest;
 use sluice_snapshot::UnitName;
 use sluice_translate::{
     Change, Engine, FindingReason, GroupId, Kind, Object, ObjectId, PodKey, Pods,
+    manifests::object_of,
 };
 
 const BASE: &str = r#"
@@ -66,19 +67,10 @@ spec:
 fn objects(text: &str) -> Vec<Object> {
     let parsed = manifest::parse("test.yaml", text);
     assert!(parsed.findings.is_empty(), "{:?}", parsed.findings);
-    let object = |object: ManifestObject| match object {
-        ManifestObject::ApiRoute(object) => Object::from(&*object),
-        ManifestObject::RateLimitPolicy(object) => Object::from(&*object),
-        ManifestObject::ShardSet(object) => Object::from(&*object),
-        ManifestObject::SluiceConfig(object) => Object::from(&*object),
-        ManifestObject::Service(object) => Object::from(&*object),
-        ManifestObject::Secret(object) => Object::from(&*object),
-        ManifestObject::EndpointSlice(object) => Object::from(&*object),
-    };
     parsed
         .objects
         .into_iter()
-        .map(|located| object(located.object))
+        .map(|located| object_of(&located.object))
         .collect()
 }
 

@@ -4,13 +4,16 @@ mod support;
 
 use k8s_openapi::api::{
     autoscaling::v2::HorizontalPodAutoscaler,
-    core::v1::{Pod, Secret, Service},
+    core::v1::{ConfigMap, Pod, Secret, Service},
     discovery::v1::EndpointSlice,
 };
 use proptest::{collection::vec, prelude::*};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use sluice_crds::{ApiRoute, RateLimitPolicy, ShardSet, SluiceConfig};
+use sluice_crds::{
+    ApiRoute, RateLimitPolicy, ShardSet, SluiceConfig,
+    gateway_api::{BackendTlsPolicy, Gateway},
+};
 use sluice_translate::{Change, Engine, Kind, Object, ObjectId, Pods, Undecodable, world::Meta};
 use support::scaled_object;
 
@@ -30,7 +33,7 @@ struct Step {
 /// Mostly routes of one namespace: what they see of each other is what a change most easily forgets.
 fn step() -> impl Strategy<Value = Step> {
     let namespace = prop::bool::weighted(0.2).prop_map(usize::from);
-    let kind = prop_oneof![2 => 0..2_usize, 3 => 2..11_usize];
+    let kind = prop_oneof![2 => 0..2_usize, 3 => 2..15_usize];
     let delete = prop::bool::weighted(0.2);
     (kind, namespace, 0..4_usize, any::<u32>(), delete).prop_map(
         |(kind, namespace, name, variant, delete)| Step {
@@ -71,11 +74,14 @@ impl Step {
         let object = self.object();
         match (self.delete, object) {
             (true, object) => Change::Delete(object.id()),
-            (false, Object::ApiRoute(_) | Object::RateLimitPolicy(_) | Object::ShardSet(_))
-                if self.variant.is_multiple_of(13) =>
-            {
-                self.undecodable()
-            }
+            (
+                false,
+                Object::ApiRoute(_)
+                | Object::RateLimitPolicy(_)
+                | Object::ShardSet(_)
+                | Object::Gateway(_)
+                | Object::BackendTlsPolicy(_),
+            ) if self.variant.is_multiple_of(13) => self.undecodable(),
             (false, object) => Change::Upsert(object),
         }
     }
@@ -83,7 +89,10 @@ impl Step {
     fn undecodable(&self) -> Change {
         let raw = json!({"spec": {
             "parentRefs": [{"kind": "Service", "name": SERVICES[self.name % 2]}],
-            "targetRefs": [{"group": "sluice.dev", "kind": "ApiRoute", "name": "r0"}],
+            "targetRefs": self.pick(6, &[
+                json!([{"group": "sluice.dev", "kind": "ApiRoute", "name": "r0"}]),
+                json!([{"group": "", "kind": "Service", "name": SERVICES[0]}]),
+            ]),
         }});
         Change::Undecodable(Undecodable {
             id: self.object().id(),
@@ -105,11 +114,74 @@ impl Step {
             8 if self.pick(4, &[true, false, false]) => self.scaled_object(),
             8 => Object::from(&self.hpa()),
             9 => Object::from(&self.config()),
+            10 => Object::from(&self.gateway()),
+            11 => Object::from(&self.backend_tls()),
+            12 => Object::from(&self.authorities()),
+            13 => Object::tls_secret(&self.certificate()),
             _ => {
                 let policy = ObjectId::new(Kind::RateLimitPolicy, NAMESPACES[self.namespace], "p0");
                 Object::fleet(&policy, self.pick(0, &[1, 2, 3]))
             }
         }
+    }
+
+    fn gateway(&self) -> Gateway {
+        let from = self.pick(2, &["Same", "All", "Selector"]);
+        let selector = json!({"matchLabels": {"kubernetes.io/metadata.name": "shop"}});
+        let certificate = self.pick(3, &["c0", "c1"]);
+        let hostname = self.pick(4, &[Value::Null, json!("a.example"), json!("*.example")]);
+        let authorities =
+            json!({"default": {"validation": {"caCertificateRefs": [{"name": "m0"}]}}});
+        typed(json!({
+            "metadata": self.meta("g0", json!({})),
+            "spec": {
+                "gatewayClassName": self.pick(5, &["sluice", "sluice", "other"]),
+                "tls": {"frontend": self.pick(6, &[Value::Null, authorities])},
+                "listeners": [
+                    {"name": "http", "port": 80, "protocol": "HTTP", "hostname": hostname,
+                        "allowedRoutes": {"namespaces": {"from": from, "selector": selector}}},
+                    {"name": "https", "port": 443, "protocol": self.pick(7, &["HTTPS", "HTTP"]),
+                        "tls": {"certificateRefs": [{"name": certificate}]}},
+                ],
+            },
+        }))
+    }
+
+    fn backend_tls(&self) -> BackendTlsPolicy {
+        let section = self.pick(2, &[Value::Null, json!("http")]);
+        let authorities = self.pick(
+            3,
+            &[
+                json!([{"group": "", "kind": "ConfigMap", "name": "m0"}]),
+                json!([]),
+            ],
+        );
+        typed(json!({
+            "metadata": self.meta(&format!("t{}", self.name), json!({})),
+            "spec": {
+                "targetRefs": [{"group": "", "kind": "Service", "name": self.pick(4, &SERVICES), "sectionName": section}],
+                "validation": {"hostname": self.pick(5, &["a.example", "b.example"]), "caCertificateRefs": authorities},
+            },
+        }))
+    }
+
+    fn authorities(&self) -> ConfigMap {
+        let pem = "-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----\n";
+        let data = self.pick(2, &[json!({"ca.crt": pem}), json!({})]);
+        typed(json!({"metadata": self.meta("m0", json!({})), "data": data}))
+    }
+
+    fn certificate(&self) -> Secret {
+        let keys = [
+            "-----BEGIN PRIVATE KEY-----\nAA",
+            "-----BEGIN PRIVATE KEY-----\nBB",
+            "none",
+        ];
+        typed(json!({
+            "metadata": self.meta(self.pick(3, &["c0", "c1"]), json!({})),
+            "type": "kubernetes.io/tls",
+            "stringData": {"tls.crt": "-----BEGIN CERTIFICATE-----", "tls.key": self.pick(2, &keys)},
+        }))
     }
 
     /// Two routes of each Service, sometimes profiles.
@@ -140,6 +212,8 @@ impl Step {
             json!([{"kind": "Service", "name": service, "port": 80}]),
             json!([{"kind": "Service", "name": SERVICES[0]}, {"kind": "Service", "name": SERVICES[1], "port": 80}]),
             json!([]),
+            json!([{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g0", "namespace": NAMESPACES[0]}]),
+            json!([{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g0", "sectionName": "https"}]),
         ];
         let filters = json!([{"type": "ExtensionRef", "extensionRef": {"group": "sluice.dev", "kind": "ApiRoute", "name": "r3"}}]);
         let scaling = json!({"scaleTargetRef": {"apiVersion": "apps/v1", "kind": self.pick(7, &["Deployment", "StatefulSet"]), "name": "orders"},

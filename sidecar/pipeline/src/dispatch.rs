@@ -107,6 +107,9 @@ pub fn may_forward(matched: &Matched<'_>, facts: &impl Facts) -> Result<(), Reje
     }
 }
 
+/// How the received-by part of an edge's `Via` begins; the group's hash follows.
+pub const VIA_EDGE: &str = "sluice-edge-";
+
 /// How the received-by part of our own `Via` begins (RFC 9110 section 7.6.3); the group's hash follows.
 pub const VIA_FORWARD: &str = "sluice-fwd-";
 

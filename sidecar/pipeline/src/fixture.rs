@@ -316,6 +316,8 @@ fn service(set: &mut UnitSet, service: &str, port: u16, net: u8) {
         port_name: "http".into(),
         protocol: BackendProtocol::Http1,
         endpoints: vec![slice],
+        tls: None,
+        broken: None,
     };
     put(
         set,
@@ -332,6 +334,7 @@ pub(crate) fn shop() -> UnitSet {
         hostnames: hostnames.iter().map(|name| (*name).to_owned()).collect(),
     };
     let inbound = Inbound {
+        listeners: Vec::new(),
         namespace: "shop".into(),
         services: vec!["orders".into()],
         trust_domain: "eu.example".into(),

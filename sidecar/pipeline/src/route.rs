@@ -12,7 +12,7 @@ use sluice_snapshot::ConfigError;
 
 use crate::{
     Decider, Facts, Reject, RejectReason, admit,
-    program::{Candidate, Match, PathMatcher, Route, Rule, Table, ValueMatcher},
+    program::{Candidate, EdgePort, Match, PathMatcher, Route, Rule, Table, ValueMatcher},
     target::Target,
 };
 
@@ -103,6 +103,26 @@ pub(crate) fn misconfigured(error: &ConfigError, decider: Decider) -> Reject {
     Reject::new(RejectReason::Config(error.reason))
         .by(decider)
         .detail(&error.message)
+}
+
+/// What a listener of an edge serves. A client that asked for one host in its handshake and for another here, which is
+/// another listener's, is sent back to connect for that one: what it proved to the one holds nothing for the other
+/// (RFC 9110 section 15.5.20).
+pub fn at_edge<'p>(
+    port: &'p EdgePort,
+    server_name: Option<&str>,
+    facts: &impl Facts,
+) -> Result<&'p Table, Reject> {
+    let listener = port
+        .listener(&hostname(facts))
+        .ok_or_else(|| Reject::new(RejectReason::NoRoute).detail("no listener has this host"))?;
+    if listener.tls.is_some() {
+        let met = port.listener(server_name.unwrap_or_default());
+        if met.is_none_or(|met| met.unit != listener.unit) {
+            return Err(Reject::new(RejectReason::Misdirected));
+        }
+    }
+    Ok(&listener.table)
 }
 
 /// The host a request names: lower-case, without port and without the dot of the root.

@@ -6,6 +6,7 @@ use crate::unit::{
     auth::Method,
     policy::Scope,
     route::{Action, Target},
+    secret::Purpose,
 };
 
 /// One thing that older sidecars may not know.
@@ -31,11 +32,17 @@ pub enum Feature {
     TrustedHops,
     /// Own apps that speak HTTP/2.
     AppHttp2,
+    /// Listeners of a Gateway.
+    EdgeListener,
+    /// Certificates asked of the clients of a listener.
+    EdgeClientCertificate,
+    /// TLS to backends.
+    BackendTls,
 }
 
 impl Feature {
     /// Every feature of this build.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Core,
         Self::AuthApiKey,
         Self::AuthSignature,
@@ -46,6 +53,9 @@ impl Feature {
         Self::ShardHttp,
         Self::TrustedHops,
         Self::AppHttp2,
+        Self::EdgeListener,
+        Self::EdgeClientCertificate,
+        Self::BackendTls,
     ];
 
     /// The name on the wire.
@@ -61,6 +71,9 @@ impl Feature {
             Self::ShardHttp => "shard-http",
             Self::TrustedHops => "trusted-hops",
             Self::AppHttp2 => "app-http2",
+            Self::EdgeListener => "edge-listener",
+            Self::EdgeClientCertificate => "edge-client-certificate",
+            Self::BackendTls => "backend-tls",
         }
     }
 }
@@ -105,8 +118,24 @@ pub fn needed(unit: &Unit) -> Vec<Feature> {
             if inbound.ports.iter().any(|port| !port.protocol.is_http1()) {
                 needs.push(Feature::AppHttp2);
             }
+            if !inbound.listeners.is_empty() {
+                needs.push(Feature::EdgeListener);
+            }
         }
         Unit::Settings(_) => needs.push(Feature::TrustedHops),
+        Unit::Listener(listener) => {
+            needs.push(Feature::EdgeListener);
+            let tls = listener.tls.as_ref();
+            if tls.is_some_and(|tls| tls.client_authorities.is_some()) {
+                needs.push(Feature::EdgeClientCertificate);
+            }
+        }
+        Unit::Backend(backend) if backend.tls.is_some() || backend.broken.is_some() => {
+            needs.push(Feature::BackendTls);
+        }
+        Unit::Secret(secret) if secret.purpose == Purpose::Tls => {
+            needs.push(Feature::EdgeListener);
+        }
         Unit::Backend(_) | Unit::Endpoints(_) | Unit::Keys(_) | Unit::Secret(_) => {}
     }
     needs.sort_unstable();

@@ -29,11 +29,13 @@ pub enum UnitKind {
     Fleet,
     /// What the platform says once for every sidecar.
     Settings,
+    /// A listener of a Gateway.
+    Listener,
 }
 
 impl UnitKind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Inbound,
         Self::Route,
         Self::Policy,
@@ -45,6 +47,7 @@ impl UnitKind {
         Self::Secret,
         Self::Fleet,
         Self::Settings,
+        Self::Listener,
     ];
 
     /// The first segment of the name.
@@ -61,6 +64,7 @@ impl UnitKind {
             Self::Secret => "secret",
             Self::Fleet => "fleet",
             Self::Settings => "settings",
+            Self::Listener => "listener",
         }
     }
 
@@ -74,7 +78,8 @@ impl UnitKind {
             | Self::Backend
             | Self::ShardMap
             | Self::Store
-            | Self::Settings => true,
+            | Self::Settings
+            | Self::Listener => true,
             Self::Endpoints | Self::Keys | Self::Secret | Self::Fleet => false,
         }
     }
@@ -145,6 +150,15 @@ impl UnitName {
     /// The settings of the platform: one for each operator.
     pub fn settings() -> Self {
         Self::new(UnitKind::Settings, "-", "platform")
+    }
+
+    /// A listener of a Gateway.
+    pub fn listener(namespace: &str, gateway: &str, listener: &str) -> Self {
+        Self::new(
+            UnitKind::Listener,
+            namespace,
+            &format!("{gateway}/{listener}"),
+        )
     }
 
     fn new(kind: UnitKind, namespace: &str, rest: &str) -> Self {
@@ -232,6 +246,7 @@ mod tests {
             UnitName::secret("shop", "alice", "00ff"),
             UnitName::fleet("shop", "plans"),
             UnitName::settings(),
+            UnitName::listener("shop", "public", "https"),
         ];
         for (name, kind) in names.iter().zip(UnitKind::ALL) {
             assert_eq!(name.kind(), kind);

@@ -115,6 +115,7 @@ fn units(limits: Vec<unit::Limit>, mode: Mode) -> UnitSet {
         key_prefix: "sluice".into(),
     });
     let inbound = Unit::Inbound(Inbound {
+        listeners: Vec::new(),
         namespace: "shop".into(),
         services: vec!["orders".into()],
         trust_domain: "x".into(),

@@ -2,7 +2,10 @@
 //! the view.
 
 pub mod api_route;
+mod authorities;
+mod backend_tls;
 pub mod config;
+pub(crate) mod gateway;
 pub mod ports;
 pub mod rate_limit_policy;
 mod report;
@@ -55,10 +58,20 @@ pub fn resolve(view: &View<'_>, id: &ObjectId) -> Resolved {
         Kind::Secret => view
             .secret(namespace, name)
             .map(|secret| secrets::resolve(view, &secret)),
+        Kind::TlsSecret => view
+            .tls_secret(namespace, name)
+            .map(|secret| secrets::resolve_certificate(view, &secret)),
+        Kind::Gateway => view
+            .gateway(namespace, name)
+            .map(|gateway| gateway::resolve(view, &gateway)),
+        Kind::BackendTlsPolicy => view
+            .backend_tls_policy(namespace, name)
+            .map(|policy| backend_tls::resolve(view, &policy)),
         Kind::Config => view.config().map(|config| config::resolve(view, &config)),
         Kind::Pod
         | Kind::HorizontalPodAutoscaler
         | Kind::ScaledObject
+        | Kind::ConfigMap
         | Kind::Namespace
         | Kind::Fleet
         | Kind::File => None,
@@ -75,10 +88,14 @@ pub(crate) fn amounts_to_something(kind: Kind) -> bool {
         | Kind::Service
         | Kind::EndpointSlice
         | Kind::Secret
+        | Kind::TlsSecret
+        | Kind::Gateway
+        | Kind::BackendTlsPolicy
         | Kind::Config => true,
         Kind::Pod
         | Kind::HorizontalPodAutoscaler
         | Kind::ScaledObject
+        | Kind::ConfigMap
         | Kind::Namespace
         | Kind::Fleet
         | Kind::File => false,
@@ -98,6 +115,10 @@ pub fn unit_of(id: &ObjectId) -> Option<UnitName> {
         | Kind::Pod
         | Kind::HorizontalPodAutoscaler
         | Kind::ScaledObject
+        | Kind::TlsSecret
+        | Kind::ConfigMap
+        | Kind::Gateway
+        | Kind::BackendTlsPolicy
         | Kind::Namespace
         | Kind::Config
         | Kind::Fleet

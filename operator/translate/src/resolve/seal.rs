@@ -36,6 +36,7 @@ pub(crate) fn hostname(host: &str) -> Result<(), ConfigError> {
         services: Vec::new(),
         trust_domain: String::new(),
         settings: None,
+        listeners: Vec::new(),
         ports: vec![InboundPort {
             port: 1,
             protocol: Default::default(),

@@ -8,13 +8,14 @@ use sluice_snapshot::{
     ConfigError, ConfigReason, Hash, MAX_UNIT_BYTES, SecretBytes, Unit, UnitName,
     unit::{
         Keys,
-        secret::{Purpose, Secret},
+        secret::{CERTIFICATE_ENTRY, KEY_ENTRY, Purpose, Secret},
     },
 };
 
 use super::Resolved;
 use crate::{
     finding::{Finding, FindingReason},
+    manifests::TLS_SECRET_TYPE,
     view::View,
     world::{SecretFacts, Settings, USE_LABEL},
 };
@@ -39,7 +40,7 @@ pub(super) fn resolve(view: &View<'_>, secret: &SecretFacts) -> Resolved {
         return resolved;
     };
     let find = |reason, what: &str| Finding::new(&secret.id, reason, None, what);
-    let Some(purpose) = Purpose::ALL
+    let Some(purpose) = Purpose::LABELLED
         .into_iter()
         .find(|purpose| purpose.label() == label)
     else {
@@ -66,6 +67,66 @@ pub(super) fn resolve(view: &View<'_>, secret: &SecretFacts) -> Resolved {
             .push(find(FindingReason::SecretNotUsable, &why)),
     }
     resolved
+}
+
+/// The unit of a certificate. One that is none makes none; what is wrong with it, the listeners that want it say.
+pub(super) fn resolve_certificate(view: &View<'_>, secret: &SecretFacts) -> Resolved {
+    let mut resolved = Resolved::default();
+    if let Ok((name, unit)) = certificate_of(view.settings(), secret) {
+        resolved.units.insert(name, Unit::Secret(unit));
+    }
+    resolved
+}
+
+/// The unit of a certificate that a listener names.
+pub(super) fn certificate(
+    view: &View<'_>,
+    namespace: &str,
+    name: &str,
+) -> Result<UnitName, ConfigError> {
+    let Some(secret) = view.tls_secret(namespace, name) else {
+        let what = format!(
+            "Secret {namespace}/{name} does not exist, or is not of type {TLS_SECRET_TYPE}"
+        );
+        return Err(ConfigError::new(ConfigReason::SecretNotFound, what));
+    };
+    match certificate_of(view.settings(), &secret) {
+        Ok((name, _)) => Ok(name),
+        Err(why) => {
+            let what = format!("Secret {namespace}/{name} {why}");
+            Err(ConfigError::new(ConfigReason::SecretNotUsable, what))
+        }
+    }
+}
+
+/// A certificate and its key. Whether they fit together is seen where they are used.
+fn certificate_of(
+    settings: &Settings,
+    secret: &SecretFacts,
+) -> Result<(UnitName, Secret), &'static str> {
+    let entry = |id: &str, begins: &str| {
+        let value = secret.entries.get(id)?;
+        let text = std::str::from_utf8(value.expose()).ok()?;
+        text.contains(begins)
+            .then(|| (id.to_owned(), value.clone()))
+    };
+    let chain = entry(CERTIFICATE_ENTRY, "-----BEGIN CERTIFICATE-----")
+        .ok_or("has no PEM certificate in tls.crt")?;
+    let key = entry(KEY_ENTRY, "PRIVATE KEY-----").ok_or("has no PEM private key in tls.key")?;
+    let unit = Secret {
+        purpose: Purpose::Tls,
+        subject: format!("{}/{}", secret.id.namespace, secret.id.name),
+        attributes: BTreeMap::new(),
+        entries: BTreeMap::from([chain, key]),
+        salt: None,
+    };
+    let body = Unit::Secret(unit.clone()).encode();
+    if body.len() > MAX_UNIT_BYTES {
+        return Err("is too large to be sent");
+    }
+    let hash = Hash::keyed(&settings.hash_key, &body);
+    let name = UnitName::secret(&secret.id.namespace, &secret.id.name, hash.as_str());
+    Ok((name, unit))
 }
 
 /// A Secret for one purpose, or why not. The reasons name entries, never values.
@@ -157,7 +218,11 @@ fn check(purpose: Purpose, id: &str, value: &[u8]) -> Result<(), &'static str> {
         Purpose::RedisAuth if !matches!(id, "username" | "password") => {
             Err("is neither username nor password")
         }
-        Purpose::ApiKeys | Purpose::SignatureKeys | Purpose::JwtKeys | Purpose::RedisAuth => Ok(()),
+        Purpose::ApiKeys
+        | Purpose::SignatureKeys
+        | Purpose::JwtKeys
+        | Purpose::RedisAuth
+        | Purpose::Tls => Ok(()),
     }
 }
 

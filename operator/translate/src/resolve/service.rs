@@ -1,14 +1,14 @@
 //! Backends, one for each port of a Service, and endpoints, one unit for each EndpointSlice.
 
 use sluice_snapshot::{
-    Unit, UnitName,
+    ConfigError, Unit, UnitName,
     unit::{
         Backend, Endpoints,
-        backend::{BackendProtocol, Endpoint},
+        backend::{BackendProtocol, BackendTls, Endpoint},
     },
 };
 
-use super::{Resolved, report::Report, seal};
+use super::{Resolved, backend_tls, report::Report, seal};
 use crate::{
     view::View,
     world::{ServiceFacts, ServicePort, SliceFacts},
@@ -27,7 +27,8 @@ pub(super) fn backends(view: &View<'_>, service: &ServiceFacts) -> Resolved {
     let mut report = Report::of(&service.id);
     let mut resolved = Resolved::default();
     for port in &service.ports {
-        let unit = Unit::Backend(backend(service, port, endpoints.clone()));
+        let tls = backend_tls::of_port(view, namespace, name, port);
+        let unit = Unit::Backend(backend(service, port, endpoints.clone(), tls));
         let name = UnitName::backend(namespace, name, port.port);
         seal::other(name, unit, &mut resolved, &mut report);
     }
@@ -35,7 +36,17 @@ pub(super) fn backends(view: &View<'_>, service: &ServiceFacts) -> Resolved {
     resolved
 }
 
-fn backend(service: &ServiceFacts, port: &ServicePort, endpoints: Vec<UnitName>) -> Backend {
+fn backend(
+    service: &ServiceFacts,
+    port: &ServicePort,
+    endpoints: Vec<UnitName>,
+    tls: Option<Result<BackendTls, ConfigError>>,
+) -> Backend {
+    let (tls, broken) = match tls {
+        None => (None, None),
+        Some(Ok(tls)) => (Some(tls), None),
+        Some(Err(error)) => (None, Some(error)),
+    };
     Backend {
         namespace: service.id.namespace.to_string(),
         service: service.id.name.to_string(),
@@ -43,6 +54,8 @@ fn backend(service: &ServiceFacts, port: &ServicePort, endpoints: Vec<UnitName>)
         port_name: port.name.clone(),
         protocol: protocol(port),
         endpoints,
+        tls,
+        broken,
     }
 }
 

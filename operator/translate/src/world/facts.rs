@@ -7,7 +7,7 @@ use k8s_openapi::{
     ByteString,
     api::{
         autoscaling::v2::HorizontalPodAutoscaler,
-        core::v1::{Namespace, Pod, Secret, Service},
+        core::v1::{ConfigMap, Namespace, Pod, Secret, Service},
         discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
@@ -16,6 +16,7 @@ use kube::ResourceExt;
 use serde_json::Value;
 use sluice_crds::{
     ApiRoute, ApiRouteSpec, GROUP, RateLimitPolicy, RateLimitPolicySpec, ShardSet, ShardSetSpec,
+    gateway_api::{BackendTlsPolicy, BackendTlsPolicySpec, Gateway, GatewaySpec},
     shard_set::{MoveStatus, Placement},
 };
 use sluice_snapshot::SecretBytes;
@@ -38,6 +39,10 @@ pub const SIDECAR_CONTAINER: &str = "sluice";
 pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 /// The label by which a namespace says what its pods may do.
 const POD_SECURITY_LABEL: &str = "pod-security.kubernetes.io/enforce";
+/// The label by which a pod belongs to a Gateway (GEP-1762).
+pub const GATEWAY_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
+/// The entry of a ConfigMap that holds authorities, as PEM.
+const AUTHORITIES_ENTRY: &str = "ca.crt";
 /// The label by which an EndpointSlice names its Service.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
@@ -92,6 +97,11 @@ pub type RouteFacts = Custom<ApiRouteSpec>;
 /// A RateLimitPolicy.
 pub type PolicyFacts = Custom<RateLimitPolicySpec>;
 
+/// A Gateway.
+pub type GatewayFacts = Custom<GatewaySpec>;
+/// A BackendTLSPolicy.
+pub type BackendTlsFacts = Custom<BackendTlsPolicySpec>;
+
 /// A ShardSet with the part of its status that is the truth.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ShardSetFacts {
@@ -114,6 +124,40 @@ impl From<&ApiRoute> for RouteFacts {
 impl From<&RateLimitPolicy> for PolicyFacts {
     fn from(policy: &RateLimitPolicy) -> Self {
         custom(Kind::RateLimitPolicy, &policy.metadata, &policy.spec)
+    }
+}
+
+impl From<&Gateway> for GatewayFacts {
+    fn from(gateway: &Gateway) -> Self {
+        custom(Kind::Gateway, &gateway.metadata, &gateway.spec)
+    }
+}
+
+impl From<&BackendTlsPolicy> for BackendTlsFacts {
+    fn from(policy: &BackendTlsPolicy) -> Self {
+        custom(Kind::BackendTlsPolicy, &policy.metadata, &policy.spec)
+    }
+}
+
+/// Authorities: a ConfigMap with `ca.crt`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthoritiesFacts {
+    /// Its name.
+    pub id: ObjectId,
+    /// Certificates as PEM; none where it has no such entry.
+    pub pem: Option<String>,
+}
+
+impl From<&ConfigMap> for AuthoritiesFacts {
+    fn from(map: &ConfigMap) -> Self {
+        let entry = map
+            .data
+            .as_ref()
+            .and_then(|data| data.get(AUTHORITIES_ENTRY));
+        Self {
+            id: id_of(Kind::ConfigMap, &map.metadata),
+            pem: entry.cloned(),
+        }
     }
 }
 
@@ -345,6 +389,13 @@ impl PartialEq for SecretFacts {
 
 impl From<&Secret> for SecretFacts {
     fn from(secret: &Secret) -> Self {
+        Self::of(Kind::Secret, secret)
+    }
+}
+
+impl SecretFacts {
+    /// A Secret, under the kind that says what it is read for.
+    pub(super) fn of(kind: Kind, secret: &Secret) -> Self {
         let annotations = secret.annotations();
         let mut entries: BTreeMap<String, SecretBytes> = BTreeMap::new();
         for (id, ByteString(bytes)) in secret.data.iter().flatten() {
@@ -355,7 +406,7 @@ impl From<&Secret> for SecretFacts {
             entries.insert(id.clone(), SecretBytes::new(text.clone().into_bytes()));
         }
         Self {
-            id: id_of(Kind::Secret, &secret.metadata),
+            id: id_of(kind, &secret.metadata),
             meta: Meta::from(&secret.metadata),
             kind: secret.type_.clone().unwrap_or_default(),
             labels: secret.labels().clone(),
@@ -476,6 +527,8 @@ pub struct NamespaceFacts {
     pub injection: bool,
     /// What it enforces of the Pod Security Standards.
     pub pod_security: Option<String>,
+    /// All of them, for listeners that select namespaces.
+    pub labels: BTreeMap<String, String>,
 }
 
 impl From<&Namespace> for NamespaceFacts {
@@ -485,6 +538,7 @@ impl From<&Namespace> for NamespaceFacts {
             id: id_of(Kind::Namespace, &namespace.metadata),
             injection: labels.get(INJECTION_LABEL).map(String::as_str) == Some("enabled"),
             pod_security: labels.get(POD_SECURITY_LABEL).cloned(),
+            labels: labels.clone(),
         }
     }
 }

@@ -26,6 +26,14 @@ pub enum Kind {
     HorizontalPodAutoscaler,
     /// `keda.sh/v1alpha1`, where KEDA is installed.
     ScaledObject,
+    /// Core, of type `kubernetes.io/tls`: for listeners only. By the kind it is told from what labels allow.
+    TlsSecret,
+    /// Core; only its entry `ca.crt` matters.
+    ConfigMap,
+    /// `gateway.networking.k8s.io/v1`, where it is installed.
+    Gateway,
+    /// `gateway.networking.k8s.io/v1`, where it is installed.
+    BackendTlsPolicy,
     /// Core; of no namespace itself.
     Namespace,
     /// SluiceConfig: at most one, of no namespace.
@@ -38,7 +46,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::ApiRoute,
         Self::RateLimitPolicy,
         Self::ShardSet,
@@ -48,6 +56,10 @@ impl Kind {
         Self::Pod,
         Self::HorizontalPodAutoscaler,
         Self::ScaledObject,
+        Self::TlsSecret,
+        Self::ConfigMap,
+        Self::Gateway,
+        Self::BackendTlsPolicy,
         Self::Namespace,
         Self::Config,
         Self::Fleet,
@@ -66,6 +78,10 @@ impl Kind {
             Self::Pod => "Pod",
             Self::HorizontalPodAutoscaler => "HorizontalPodAutoscaler",
             Self::ScaledObject => "ScaledObject",
+            Self::TlsSecret => "TlsSecret",
+            Self::ConfigMap => "ConfigMap",
+            Self::Gateway => "Gateway",
+            Self::BackendTlsPolicy => "BackendTLSPolicy",
             Self::Namespace => "Namespace",
             Self::Config => "SluiceConfig",
             Self::Fleet => "Fleet",

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use sluice_crds::api_route::{ParentRef, cache::CacheMode, filters::FilterAction};
+use sluice_crds::{
+    api_route::{ParentRef, cache::CacheMode, filters::FilterAction},
+    common::ParentKind,
+};
 
 use super::{
     facts::RouteFacts,
@@ -17,10 +20,16 @@ pub enum Index {
     RouteByParent,
     /// ApiRoutes by `<parent Service>/<hostname>`.
     RouteByHost,
+    /// ApiRoutes by the name of a parent Gateway, in the Gateway's namespace.
+    RouteByGateway,
+    /// ApiRoutes by `<parent Gateway>/<hostname>`, in the Gateway's namespace.
+    RouteByGatewayHost,
     /// ApiRoutes by the name of the workload they scale.
     RouteByScaleTarget,
     /// RateLimitPolicies by the ApiRoute they target.
     PolicyByTarget,
+    /// BackendTLSPolicies by the Service they target.
+    BackendTlsByService,
     /// EndpointSlices by their Service; only names count.
     SliceByService,
     /// Port lists of EndpointSlices by their Service; endpoints do not count.
@@ -47,14 +56,31 @@ pub struct Claim {
     pub id: ObjectId,
     /// Its place among elder and younger.
     pub age: Age,
-    /// Its parents.
+    /// Its parents that are Services.
     pub parents: Vec<ParentRef>,
+    /// Its parents that are Gateways.
+    pub gateways: Vec<GatewayRef>,
     /// Lower-case hostnames; `*` alone where it names none.
     pub hostnames: BTreeSet<String>,
     /// Whether a block of its own asks something of a request (or would, could it be read).
     pub enforces: bool,
     /// Profiles whose blocks it takes over.
     pub profiles: BTreeSet<String>,
+}
+
+/// A Gateway that a route attaches to, or a part of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GatewayRef {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The listener; none is every one.
+    pub section: Option<String>,
+    /// The port of listeners; none is every one.
+    pub port: Option<u16>,
+    /// The place of the reference among the route's.
+    pub index: usize,
 }
 
 /// The hostname that stands for "any".
@@ -88,7 +114,13 @@ impl Claim {
         Self {
             id: route.id.clone(),
             age: route.age(),
-            parents: spec.parent_refs.clone(),
+            parents: spec
+                .parent_refs
+                .iter()
+                .filter(|parent| parent.kind == ParentKind::Service)
+                .cloned()
+                .collect(),
+            gateways: gateways(&route.id, &spec.parent_refs),
             hostnames,
             enforces: auth || rules || route.unreadable().is_some(),
             profiles: filters
@@ -108,6 +140,23 @@ impl Claim {
     }
 }
 
+fn gateways(route: &ObjectId, parents: &[ParentRef]) -> Vec<GatewayRef> {
+    let parents = parents.iter().enumerate();
+    parents
+        .filter(|(_, parent)| parent.kind == ParentKind::Gateway)
+        .map(|(index, parent)| GatewayRef {
+            namespace: parent
+                .namespace
+                .as_ref()
+                .map_or_else(|| route.namespace.to_string(), ToString::to_string),
+            name: parent.name.to_string(),
+            section: parent.section_name.as_ref().map(ToString::to_string),
+            port: parent.port,
+            index,
+        })
+        .collect()
+}
+
 /// Every index of an object, with its keys.
 fn keys(object: &Object) -> BTreeSet<(Index, String)> {
     let id = object.id();
@@ -123,6 +172,14 @@ fn keys(object: &Object) -> BTreeSet<(Index, String)> {
                     keys.insert(one(Index::RouteByHost, &format!("{}/{host}", parent.name)));
                 }
             }
+            for gateway in &claim.gateways {
+                let of = |index, value: &str| (index, key(&gateway.namespace, value));
+                keys.insert(of(Index::RouteByGateway, &gateway.name));
+                for host in &claim.hostnames {
+                    let value = format!("{}/{host}", gateway.name);
+                    keys.insert(of(Index::RouteByGatewayHost, &value));
+                }
+            }
             if let Some(scaling) = route.spec.as_ref().and_then(|spec| spec.scaling.as_ref()) {
                 keys.insert(one(
                     Index::RouteByScaleTarget,
@@ -136,6 +193,12 @@ fn keys(object: &Object) -> BTreeSet<(Index, String)> {
             .iter()
             .flat_map(|spec| &spec.target_refs)
             .map(|target| one(Index::PolicyByTarget, &target.name))
+            .collect(),
+        Object::BackendTlsPolicy(policy) => policy
+            .spec
+            .iter()
+            .flat_map(|spec| &spec.target_refs)
+            .map(|target| one(Index::BackendTlsByService, &target.name))
             .collect(),
         Object::EndpointSlice(slice) => slice
             .service
@@ -155,6 +218,9 @@ fn keys(object: &Object) -> BTreeSet<(Index, String)> {
         Object::ShardSet(_)
         | Object::Service(_)
         | Object::Pod(_)
+        | Object::TlsSecret(_)
+        | Object::ConfigMap(_)
+        | Object::Gateway(_)
         | Object::Namespace(_)
         | Object::Config(_)
         | Object::Fleet { .. } => BTreeSet::new(),
@@ -165,7 +231,10 @@ fn keys(object: &Object) -> BTreeSet<(Index, String)> {
 fn differs(index: Index, old: &Object, new: &Object) -> bool {
     match (index, old, new) {
         (
-            Index::RouteByParent | Index::RouteByHost,
+            Index::RouteByParent
+            | Index::RouteByHost
+            | Index::RouteByGateway
+            | Index::RouteByGatewayHost,
             Object::ApiRoute(old),
             Object::ApiRoute(new),
         ) => Claim::of(old) != Claim::of(new),

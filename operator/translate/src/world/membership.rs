@@ -28,6 +28,21 @@ impl PodKey {
     }
 }
 
+/// Before a Gateway's name in the name of the pod that stands for its edges, where there are no Pods.
+const EDGE_PREFIX: &str = "gateway.";
+
+impl PodKey {
+    /// The pod that stands for the edges of a Gateway, where there are no Pods.
+    pub(super) fn of_gateway(namespace: &str, name: &str) -> Self {
+        Self::new(namespace, &format!("{EDGE_PREFIX}{name}"))
+    }
+
+    /// The Gateway for whose edges this pod would stand.
+    pub(super) fn gateway(&self) -> Option<&str> {
+        self.name.strip_prefix(EDGE_PREFIX)
+    }
+}
+
 /// A pod and where it belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Member {

@@ -12,14 +12,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use aws_lc_rs::hmac;
 
 pub use facts::{
-    ATTRIBUTE_PREFIX, Custom, Defect, EndpointFacts, HpaFacts, INJECT_LABEL, INJECTION_LABEL,
-    MIRROR_ANNOTATION, NamespaceFacts, PodFacts, PolicyFacts, RouteFacts, SIDECAR_CONTAINER,
-    SUBJECT_ANNOTATION, SecretFacts, ServiceFacts, ServicePort, ShardSetFacts, Sidecar, SliceFacts,
-    TargetPort, USE_LABEL,
+    ATTRIBUTE_PREFIX, AuthoritiesFacts, BackendTlsFacts, Custom, Defect, EndpointFacts,
+    GATEWAY_LABEL, GatewayFacts, HpaFacts, INJECT_LABEL, INJECTION_LABEL, MIRROR_ANNOTATION,
+    NamespaceFacts, PodFacts, PolicyFacts, RouteFacts, SIDECAR_CONTAINER, SUBJECT_ANNOTATION,
+    SecretFacts, ServiceFacts, ServicePort, ShardSetFacts, Sidecar, SliceFacts, TargetPort,
+    USE_LABEL,
 };
 pub use id::{Age, Kind, Meta, ObjectId};
 pub(crate) use index::key;
-pub use index::{ANY_HOST, Claim, Index};
+pub use index::{ANY_HOST, Claim, GatewayRef, Index};
 pub use membership::PodKey;
 pub use object::{Change, Object, Undecodable};
 
@@ -162,6 +163,7 @@ impl World {
                 name: id.name.clone(),
             }]),
             Kind::Service => self.membership.pods_in(&id.namespace).cloned().collect(),
+            Kind::Gateway => BTreeSet::from([PodKey::of_gateway(&id.namespace, &id.name)]),
             Kind::Namespace => self.membership.pods_in(&id.name).cloned().collect(),
             Kind::EndpointSlice => {
                 let before = old.map(pods_named).unwrap_or_default();
@@ -188,6 +190,9 @@ impl World {
             | Kind::Secret
             | Kind::HorizontalPodAutoscaler
             | Kind::ScaledObject
+            | Kind::TlsSecret
+            | Kind::ConfigMap
+            | Kind::BackendTlsPolicy
             | Kind::Config
             | Kind::Fleet
             | Kind::File => BTreeSet::new(),
@@ -205,6 +210,9 @@ impl World {
 
     /// The group a pod belongs to by the objects as they are.
     fn member(&self, key: &PodKey) -> Option<Member> {
+        if let Some(member) = self.edge(key) {
+            return Some(member);
+        }
         let mut services = BTreeSet::new();
         let mut ports = BTreeMap::new();
         let pod = match self.settings.pods {
@@ -239,6 +247,35 @@ impl World {
             group: GroupId::new(&key.namespace, services),
             pod,
             ports,
+        })
+    }
+
+    /// A pod of a Gateway: one with its label, or, where there are no Pods, the one that stands for all of its edges.
+    fn edge(&self, key: &PodKey) -> Option<Member> {
+        let namespace = &*key.namespace;
+        let (gateway, pod) = match self.settings.pods {
+            Pods::FromPods => {
+                let id = ObjectId::new(Kind::Pod, namespace, &key.name);
+                let Some(Object::Pod(pod)) = self.objects.get(&id) else {
+                    return None;
+                };
+                // Nobody injects a pod that is one whole edge.
+                (
+                    pod.labels.get(GATEWAY_LABEL)?.as_str(),
+                    PodRef::from_pod(pod, false),
+                )
+            }
+            Pods::FromSlices => {
+                let gateway = key.gateway()?;
+                self.objects
+                    .get(&ObjectId::new(Kind::Gateway, namespace, gateway))?;
+                (gateway, PodRef::of_gateway(key))
+            }
+        };
+        Some(Member {
+            group: GroupId::gateway(namespace, gateway),
+            pod,
+            ports: BTreeMap::new(),
         })
     }
 

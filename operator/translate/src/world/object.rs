@@ -4,20 +4,21 @@ use std::sync::Arc;
 
 use k8s_openapi::api::{
     autoscaling::v2::HorizontalPodAutoscaler,
-    core::v1::{Namespace, Pod, Secret, Service},
+    core::v1::{ConfigMap, Namespace, Pod, Secret, Service},
     discovery::v1::EndpointSlice,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 use sluice_crds::{
     ApiRoute, ApiRouteSpec, RateLimitPolicy, RateLimitPolicySpec, ShardSet, SluiceConfig,
+    gateway_api::{BackendTlsPolicy, BackendTlsPolicySpec, Gateway, PolicyTarget},
     rate_limit_policy::PolicyTargetRef,
 };
 
 use super::{
     facts::{
-        Custom, Defect, HpaFacts, NamespaceFacts, PodFacts, PolicyFacts, RouteFacts, SecretFacts,
-        ServiceFacts, ShardSetFacts, SliceFacts,
+        AuthoritiesFacts, BackendTlsFacts, Custom, Defect, GatewayFacts, HpaFacts, NamespaceFacts,
+        PodFacts, PolicyFacts, RouteFacts, SecretFacts, ServiceFacts, ShardSetFacts, SliceFacts,
     },
     id::{Kind, Meta, ObjectId},
 };
@@ -35,6 +36,10 @@ pub enum Object {
     Pod(Arc<PodFacts>),
     HorizontalPodAutoscaler(Arc<HpaFacts>),
     ScaledObject(Arc<HpaFacts>),
+    TlsSecret(Arc<SecretFacts>),
+    ConfigMap(Arc<AuthoritiesFacts>),
+    Gateway(Arc<GatewayFacts>),
+    BackendTlsPolicy(Arc<BackendTlsFacts>),
     Namespace(Arc<NamespaceFacts>),
     Config(Arc<SluiceConfig>),
     /// Sidecars, connected or unknown, whose groups hold the RateLimitPolicy of this name.
@@ -78,7 +83,10 @@ impl Object {
             Self::ShardSet(facts) => facts.custom.id.clone(),
             Self::Service(facts) => facts.id.clone(),
             Self::EndpointSlice(facts) => facts.id.clone(),
-            Self::Secret(facts) => facts.id.clone(),
+            Self::Secret(facts) | Self::TlsSecret(facts) => facts.id.clone(),
+            Self::ConfigMap(facts) => facts.id.clone(),
+            Self::Gateway(facts) => facts.id.clone(),
+            Self::BackendTlsPolicy(facts) => facts.id.clone(),
             Self::Pod(facts) => facts.id.clone(),
             Self::HorizontalPodAutoscaler(facts) | Self::ScaledObject(facts) => facts.id.clone(),
             Self::Namespace(facts) => facts.id.clone(),
@@ -95,6 +103,11 @@ impl Object {
             Self::ShardSet(facts) => Some(&facts.custom.meta),
             _ => None,
         }
+    }
+
+    /// A Secret of type `kubernetes.io/tls`, as listeners take it.
+    pub fn tls_secret(secret: &Secret) -> Self {
+        Self::TlsSecret(Arc::new(SecretFacts::of(Kind::TlsSecret, secret)))
     }
 
     /// Fleet facts of the RateLimitPolicy `policy`.
@@ -127,7 +140,10 @@ from_kubernetes!(
     Secret,
     Pod,
     HorizontalPodAutoscaler,
-    Namespace
+    Namespace,
+    ConfigMap,
+    Gateway,
+    BackendTlsPolicy
 );
 
 impl From<&SluiceConfig> for Object {
@@ -184,12 +200,31 @@ impl Undecodable {
                     moving: rest.and_then(|last| last.moving),
                 })))
             }
+            // Without its last good form it listens nowhere.
+            Kind::Gateway => {
+                let last = match last {
+                    Some(Object::Gateway(facts)) => facts.sound().cloned(),
+                    _ => None,
+                };
+                let facts = kept(id, meta, message, last, || None);
+                Some(Object::Gateway(Arc::new(facts)))
+            }
+            Kind::BackendTlsPolicy => {
+                let last = match last {
+                    Some(Object::BackendTlsPolicy(facts)) => facts.sound().cloned(),
+                    _ => None,
+                };
+                let facts = kept(id, meta, message, last, || backend_tls_outline(spec));
+                Some(Object::BackendTlsPolicy(Arc::new(facts)))
+            }
             Kind::Service
             | Kind::EndpointSlice
             | Kind::Secret
             | Kind::Pod
             | Kind::HorizontalPodAutoscaler
             | Kind::ScaledObject
+            | Kind::TlsSecret
+            | Kind::ConfigMap
             | Kind::Namespace
             | Kind::Config
             | Kind::Fleet
@@ -256,6 +291,16 @@ fn policy_outline(spec: Option<&Value>) -> Option<RateLimitPolicySpec> {
     Some(RateLimitPolicySpec {
         target_refs: targets.iter().filter_map(target_outline).collect(),
         ..RateLimitPolicySpec::default()
+    })
+}
+
+/// Whose connections must not be left in the clear.
+fn backend_tls_outline(spec: Option<&Value>) -> Option<BackendTlsPolicySpec> {
+    let targets = spec?.get("targetRefs")?.as_array()?;
+    let read = |target: &Value| serde_json::from_value::<PolicyTarget>(target.clone()).ok();
+    Some(BackendTlsPolicySpec {
+        target_refs: targets.iter().filter_map(read).collect(),
+        ..BackendTlsPolicySpec::default()
     })
 }
 

@@ -22,6 +22,7 @@ use sluice_crds::{
 };
 use sluice_translate::{
     Change, Engine, Finding, FindingReason, Kind, Object, ObjectId, Pods, Settings, Undecodable,
+    manifests::object_of,
     world::{HpaFacts, Meta},
 };
 
@@ -167,17 +168,13 @@ fn undecodable(raw: Raw) -> Undecodable {
 fn object(object: ManifestObject, rest: &Rest) -> Object {
     match object {
         ManifestObject::ApiRoute(route) => Object::from(&inflated(*route, &rest.inflate)),
-        ManifestObject::RateLimitPolicy(policy) => Object::from(&*policy),
         ManifestObject::ShardSet(mut set) => {
             let meta = &set.metadata;
             let name = [&meta.namespace, &meta.name].map(|part| part.clone().unwrap_or_default());
             set.status = rest.shard_sets.get(&name.join("/")).cloned();
             Object::from(&*set)
         }
-        ManifestObject::SluiceConfig(config) => Object::from(&*config),
-        ManifestObject::Service(service) => Object::from(&*service),
-        ManifestObject::Secret(secret) => Object::from(&*secret),
-        ManifestObject::EndpointSlice(slice) => Object::from(&*slice),
+        other => object_of(&other),
     }
 }
 

@@ -124,7 +124,7 @@ impl KeyRing {
                     let key = shared(subject, id, material.expose()).map(DecodingKey::from_secret);
                     self.jwt.entry(id.clone()).or_insert(Slot { consumer, key });
                 }
-                Purpose::RedisAuth => {}
+                Purpose::RedisAuth | Purpose::Tls => {}
             }
         }
     }

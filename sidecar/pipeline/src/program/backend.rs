@@ -1,11 +1,39 @@
 //! A Service port with the addresses of all its slices merged. Which of them is healthy is live state and not here.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use sluice_snapshot::{
-    UnitName,
-    unit::{self, Endpoints, backend::BackendProtocol},
+    Hash, UnitName,
+    unit::{
+        self, Endpoints,
+        backend::{BackendProtocol, BackendTls},
+    },
 };
+
+/// How connections to a backend are protected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The same for the same demands, whatever program they are of: what is pooled by it outlives programs.
+    pub id: Hash,
+    /// What is asked of them.
+    pub asked: BackendTls,
+}
+
+impl Tls {
+    fn of(asked: BackendTls) -> Self {
+        let BackendTls {
+            policy,
+            server_name,
+            roots,
+            sans,
+        } = &asked;
+        let text = format!("{policy:?}\n{server_name}\n{roots:?}\n{sans:?}");
+        Self {
+            id: Hash::of(text.as_bytes()),
+            asked,
+        }
+    }
+}
 
 /// Where a forward can go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +48,8 @@ pub struct Backend {
     pub port: u16,
     /// What the endpoints speak.
     pub protocol: BackendProtocol,
+    /// How connections are protected; none: they are in the clear.
+    pub tls: Option<Arc<Tls>>,
     /// Endpoints that may take new requests, sorted.
     pub ready: Vec<SocketAddr>,
     /// Endpoints that terminate but still answer, sorted: used only where none is ready.
@@ -40,6 +70,8 @@ impl Backend {
             port_name,
             protocol,
             endpoints: _,
+            tls,
+            broken: _, // whoever needs it is told so instead
         } = unit;
         let (mut ready, mut serving) = (Vec::new(), Vec::new());
         for slice in slices {
@@ -66,6 +98,7 @@ impl Backend {
             service: service.clone(),
             port: *port,
             protocol: *protocol,
+            tls: tls.clone().map(|asked| Arc::new(Tls::of(asked))),
             ready,
             serving,
         }

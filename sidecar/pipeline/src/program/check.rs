@@ -8,7 +8,10 @@ use std::collections::BTreeSet;
 use sluice_snapshot::{
     Unit, UnitKind, UnitName,
     unit::{
-        Backend, Endpoints, Fleet, Inbound, Keys, LimitPolicy, Settings, ShardMap, Store,
+        Backend, Endpoints, Fleet, Inbound, Keys, LimitPolicy, Listener, Settings, ShardMap, Store,
+        backend::{BackendTls, San},
+        inbound::RouteUse,
+        listener::{ListenerTls, Protocol},
         policy::{KeyPart, Scope},
         shard_map::{KeySource, SLOTS},
     },
@@ -37,6 +40,7 @@ pub fn compile_unit(name: &UnitName, unit: &Unit) -> Result<(), CompileError> {
         Unit::Secret(_) => Ok(()),
         Unit::Fleet(unit) => fleet(*unit),
         Unit::Settings(unit) => settings(*unit),
+        Unit::Listener(unit) => listener(unit),
     };
     outcome.map_err(|reason| CompileError {
         unit: name.clone(),
@@ -92,6 +96,7 @@ fn inbound(unit: &Inbound) -> Result<(), String> {
         trust_domain: _,
         settings,
         ports,
+        listeners,
     } = unit;
     settings
         .iter()
@@ -101,12 +106,66 @@ fn inbound(unit: &Inbound) -> Result<(), String> {
         require(port.port != 0 && seen.insert(port.port), || {
             format!("port {} is zero or stands twice", port.port)
         })?;
-        for used in &port.routes {
-            refers(&used.unit, UnitKind::Route)?;
-            used.hostnames
-                .iter()
-                .try_for_each(|name| hostname(name, true))?;
-        }
+        routes(&port.routes)?;
+    }
+    require(ports.is_empty() || listeners.is_empty(), || {
+        "both ports of pods and listeners of a Gateway".into()
+    })?;
+    let mut seen = BTreeSet::new();
+    for listener in listeners {
+        refers(&listener.unit, UnitKind::Listener)?;
+        let host = listener.hostname.as_deref();
+        require(
+            listener.port != 0 && seen.insert((listener.port, host)),
+            || {
+                format!(
+                    "a port is zero, or port {} and a hostname stand twice",
+                    listener.port
+                )
+            },
+        )?;
+        host.map_or(Ok(()), |name| hostname(name, true))?;
+        routes(&listener.routes)?;
+    }
+    Ok(())
+}
+
+fn routes(routes: &[RouteUse]) -> Result<(), String> {
+    for used in routes {
+        refers(&used.unit, UnitKind::Route)?;
+        used.hostnames
+            .iter()
+            .try_for_each(|name| hostname(name, true))?;
+    }
+    Ok(())
+}
+
+fn listener(unit: &Listener) -> Result<(), String> {
+    let Listener {
+        object: _,
+        name: _,
+        port,
+        protocol,
+        hostname: host,
+        tls,
+        broken,
+    } = unit;
+    require(*port != 0, || "port 0".into())?;
+    host.as_deref()
+        .map_or(Ok(()), |name| hostname(name, true))?;
+    require(
+        broken.is_some() || tls.is_some() == (*protocol == Protocol::Https),
+        || "an HTTPS listener has TLS and no other has".into(),
+    )?;
+    if let Some(ListenerTls {
+        certificates,
+        client_authorities: _,
+    }) = tls
+    {
+        require(!certificates.is_empty(), || "no certificate".into())?;
+        certificates
+            .iter()
+            .try_for_each(|name| refers(name, UnitKind::Secret))?;
     }
     Ok(())
 }
@@ -157,8 +216,25 @@ fn backend(unit: &Backend) -> Result<(), String> {
         port_name: _,
         protocol: _,
         endpoints,
+        tls,
+        broken: _,
     } = unit;
     require(*port != 0, || "port 0".into())?;
+    if let Some(BackendTls {
+        policy: _,
+        server_name,
+        roots: _,
+        sans,
+    }) = tls
+    {
+        hostname(server_name, false)?;
+        for san in sans {
+            match san {
+                San::Hostname(name) => hostname(name, false)?,
+                San::Uri(uri) => require(!uri.is_empty(), || "an empty URI".into())?,
+            }
+        }
+    }
     endpoints
         .iter()
         .try_for_each(|name| refers(name, UnitKind::Endpoints))

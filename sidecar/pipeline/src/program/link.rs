@@ -6,12 +6,17 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use sluice_snapshot::{
     ConfigError, ConfigReason, Hash, Unit, UnitKind, UnitName,
-    unit::{self, Inbound, Keys, LimitPolicy, Secret, Settings, Store, policy::Scope},
+    unit::{
+        self, Inbound, Keys, LimitPolicy, Secret, Settings, Store,
+        backend::BackendProtocol,
+        inbound::{InboundPort, RouteUse},
+        policy::Scope,
+    },
 };
 
 use super::{
-    Backend, CompileError, Content, Ports, Program, Route, Table, UnitSet, compile_unit,
-    stamp::Stamps, table::Denial,
+    Backend, CompileError, Content, Edge, Listener, Ports, Program, Route, Table, UnitSet,
+    compile_unit, stamp::Stamps, table::Denial,
 };
 use crate::{auth::keyring::KeyRing, ratelimit::Policy, reject::Decider, shard::CompiledShardMap};
 
@@ -56,12 +61,17 @@ pub(super) fn compile(set: &UnitSet, previous: Option<&Program>) -> Result<Progr
         settings,
         ports,
     } = linker.root();
+    let edge = match &ports {
+        Ports::Tables(_) => linker.edge(),
+        Ports::Unknown(_) => None,
+    };
     Ok(Program {
         version: set.version(),
         namespace,
         trust_domain,
         settings,
         ports,
+        edge,
         seen: linker.seen,
         parts: linker.parts,
     })
@@ -249,6 +259,13 @@ impl<'a> Linker<'a> {
     }
 
     fn backend(&self, name: &UnitName) -> Result<Arc<Backend>, ConfigError> {
+        if let Some(Unit::Backend(unit::Backend {
+            broken: Some(error),
+            ..
+        })) = self.unit(name)
+        {
+            return Err(error.clone());
+        }
         let backend = self.parts.backends.get(name).cloned();
         backend.ok_or_else(|| self.missing(name, ConfigReason::BackendNotFound))
     }
@@ -351,6 +368,7 @@ impl<'a> Linker<'a> {
             trust_domain,
             settings,
             ports,
+            listeners: _, // see `edge`
         } = inbound;
         let settings = match settings.as_ref().map(|name| (name, self.unit(name))) {
             None => Settings::default(),
@@ -359,7 +377,8 @@ impl<'a> Linker<'a> {
                 return Root::denying(self.missing(name, ConfigReason::PolicyUnavailable));
             }
         };
-        let tables = ports.iter().map(|port| (port.port, self.table(port)));
+        let table = |port: &InboundPort| (port.port, self.table(port.protocol, &port.routes));
+        let tables = ports.iter().map(table);
         Root {
             namespace: namespace.clone(),
             trust_domain: trust_domain.clone(),
@@ -368,9 +387,32 @@ impl<'a> Linker<'a> {
         }
     }
 
-    fn table(&self, port: &unit::inbound::InboundPort) -> Table {
-        let mut table = Table::before(port.protocol);
-        for (age, used) in port.routes.iter().enumerate() {
+    /// Where an edge listens; none: this is no edge.
+    fn edge(&self) -> Option<Edge> {
+        let inbound = self.units().find_map(|(_, unit)| match unit {
+            Unit::Inbound(inbound) if !inbound.listeners.is_empty() => Some(inbound),
+            _ => None,
+        })?;
+        let listeners = inbound.listeners.iter();
+        Some(Edge::new(listeners.map(|used| {
+            // It has no application of its own.
+            let table = self.table(BackendProtocol::default(), &used.routes);
+            match self.unit(&used.unit) {
+                Some(Unit::Listener(unit)) => Listener::link(used, unit, table, |certificate| {
+                    let secret = self.parts.secrets.get(certificate).cloned();
+                    secret.ok_or_else(|| self.missing(certificate, ConfigReason::SecretNotFound))
+                }),
+                _ => {
+                    let error = self.missing(&used.unit, ConfigReason::PolicyUnavailable);
+                    Listener::broken(used, error)
+                }
+            }
+        })))
+    }
+
+    fn table(&self, protocol: BackendProtocol, routes: &[RouteUse]) -> Table {
+        let mut table = Table::before(protocol);
+        for (age, used) in routes.iter().enumerate() {
             match self.parts.routes.get(&used.unit) {
                 Some(route) => table.add(&used.hostnames, age, route),
                 None => {

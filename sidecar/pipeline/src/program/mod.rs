@@ -6,6 +6,7 @@
 
 mod backend;
 mod check;
+mod edge;
 mod link;
 mod matcher;
 mod route;
@@ -21,8 +22,9 @@ use sluice_snapshot::{
 
 use crate::{auth::keyring::KeyRing, ratelimit::Policy, shard::CompiledShardMap};
 
-pub use backend::Backend;
+pub use backend::{Backend, Tls};
 pub use check::compile_unit;
+pub use edge::{Certificates, Edge, EdgePort, Listener};
 pub use matcher::{Match, PathMatcher, Pattern, ValueMatcher};
 pub use route::{Action, Requirement, Route, Rule, Target, WeightedTarget};
 pub use table::{Candidate, Denial, HostRules, Table};
@@ -84,6 +86,7 @@ pub struct Program {
     trust_domain: String,
     settings: Settings,
     ports: Ports,
+    edge: Option<Edge>,
     /// What the next program may keep of this one.
     seen: BTreeMap<UnitName, link::Seen>,
     parts: link::Parts,
@@ -141,6 +144,11 @@ impl Program {
     /// What the app speaks on a port.
     pub fn app_protocol(&self, port: u16) -> BackendProtocol {
         self.table(port).map(|table| table.protocol).unwrap_or_default()
+    }
+
+    /// Where an edge listens. None: this is no edge.
+    pub fn edge(&self) -> Option<&Edge> {
+        self.edge.as_ref()
     }
 
     /// A route that is present and not denied.

@@ -372,6 +372,8 @@ fn slices_of_a_backend_are_merged() {
         );
     }
     let backend = sluice_snapshot::unit::Backend {
+        tls: None,
+        broken: None,
         namespace: "shop".into(),
         service: "orders-v1".into(),
         port: 80,

@@ -293,6 +293,7 @@ fn hosts(routes: &[(&str, &[&str], &[&str])]) -> UnitSet {
         });
     }
     let inbound = Inbound {
+        listeners: Vec::new(),
         namespace: "shop".into(),
         services: vec![],
         trust_domain: String::new(),

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::name::UnitName;
+use super::ObjectRef;
+use crate::{error::ConfigError, name::UnitName};
 
 /// One port of a Service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,45 @@ pub struct Backend {
     pub protocol: BackendProtocol,
     /// Endpoints units, one for each slice, sorted.
     pub endpoints: Vec<UnitName>,
+    /// How connections are protected; none: they are in the clear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<BackendTls>,
+    /// Why nothing may be sent there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken: Option<ConfigError>,
+}
+
+/// TLS to the endpoints of a backend, as a BackendTLSPolicy asks for it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BackendTls {
+    /// The policy.
+    pub policy: ObjectRef,
+    /// The server name that is sent (RFC 6066 section 3); the certificate must have it where `sans` is empty.
+    pub server_name: String,
+    /// Whom to trust.
+    pub roots: TrustedRoots,
+    /// Names of which the certificate must have one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sans: Vec<San>,
+}
+
+/// Whom to trust.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum TrustedRoots {
+    /// The authorities of the machine that the sidecar runs on.
+    System,
+    /// These, as PEM.
+    Pem(String),
+}
+
+/// A name in a certificate (RFC 5280 section 4.2.1.6).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum San {
+    /// A DNS name.
+    Hostname(String),
+    /// A URI, such as a SPIFFE id.
+    Uri(String),
 }
 
 /// What a backend speaks.

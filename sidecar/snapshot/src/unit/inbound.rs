@@ -20,6 +20,25 @@ pub struct Inbound {
     pub settings: Option<UnitName>,
     /// One table for each targetPort that has routes. A port without an entry has no route: bytes pass as they are.
     pub ports: Vec<InboundPort>,
+    /// Where the edges of a Gateway listen and what each listener serves. Then there are no `ports`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<ListenerUse>,
+}
+
+/// A listener as a table uses it. Port and hostname stand here too, so that one the sidecar cannot honour refuses what is
+/// its own and no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListenerUse {
+    /// The listener unit.
+    pub unit: UnitName,
+    /// Its port.
+    pub port: u16,
+    /// Its hostname; none is any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Elder routes first, then by name.
+    pub routes: Vec<RouteUse>,
 }
 
 /// The routes of one port, of all parents that share the targetPort.
@@ -48,8 +67,12 @@ pub struct RouteUse {
 
 impl Inbound {
     pub(super) fn needs(&self) -> Vec<UnitName> {
-        let routes = self.ports.iter().flat_map(|port| &port.routes);
+        let ports = self.ports.iter().flat_map(|port| &port.routes);
+        let listeners = self.listeners.iter();
+        let routes = ports.chain(listeners.clone().flat_map(|listener| &listener.routes));
         let routes = routes.map(|route| route.unit.clone());
-        self.settings.iter().cloned().chain(routes).collect()
+        let listeners = listeners.map(|listener| listener.unit.clone());
+        let settings = self.settings.iter().cloned();
+        settings.chain(routes).chain(listeners).collect()
     }
 }

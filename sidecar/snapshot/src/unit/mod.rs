@@ -7,6 +7,7 @@ pub mod auth;
 pub mod backend;
 pub mod cache;
 pub mod inbound;
+pub mod listener;
 pub mod policy;
 pub mod route;
 pub mod secret;
@@ -22,6 +23,7 @@ use crate::name::{UnitKind, UnitName};
 pub use auth::Keys;
 pub use backend::{Backend, Endpoints};
 pub use inbound::Inbound;
+pub use listener::Listener;
 pub use policy::{Fleet, LimitPolicy};
 pub use route::Route;
 pub use secret::Secret;
@@ -67,6 +69,7 @@ pub enum Unit {
     Secret(Secret),
     Fleet(Fleet),
     Settings(Settings),
+    Listener(Listener),
 }
 
 /// A body that does not decode.
@@ -94,6 +97,7 @@ impl Unit {
             Self::Secret(_) => UnitKind::Secret,
             Self::Fleet(_) => UnitKind::Fleet,
             Self::Settings(_) => UnitKind::Settings,
+            Self::Listener(_) => UnitKind::Listener,
         }
     }
 
@@ -111,6 +115,7 @@ impl Unit {
             Self::Secret(unit) => unit.encode(),
             Self::Fleet(unit) => json(unit),
             Self::Settings(unit) => json(unit),
+            Self::Listener(unit) => json(unit),
         }
     }
 
@@ -138,6 +143,7 @@ impl Unit {
             })?),
             UnitKind::Fleet => Self::Fleet(read(name, body)?),
             UnitKind::Settings => Self::Settings(read(name, body)?),
+            UnitKind::Listener => Self::Listener(read(name, body)?),
         })
     }
 
@@ -160,6 +166,7 @@ impl Unit {
             Self::Store(unit) => unit.needs(),
             Self::Keys(unit) => unit.secrets.clone(),
             Self::Endpoints(_) | Self::Secret(_) | Self::Fleet(_) | Self::Settings(_) => Vec::new(),
+            Self::Listener(unit) => unit.needs(),
         }
     }
 }

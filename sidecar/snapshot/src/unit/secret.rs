@@ -38,11 +38,18 @@ pub enum Purpose {
     JwtKeys,
     /// Credentials of a Redis.
     RedisAuth,
+    /// A certificate and its key, for listeners: entries [`CERTIFICATE_ENTRY`] and [`KEY_ENTRY`], PEM.
+    Tls,
 }
 
+/// The entry with the chain of certificates, the server's own first.
+pub const CERTIFICATE_ENTRY: &str = "tls.crt";
+/// The entry with the private key.
+pub const KEY_ENTRY: &str = "tls.key";
+
 impl Purpose {
-    /// Every purpose.
-    pub const ALL: [Self; 4] = [
+    /// Every purpose that a label can name. A certificate has none: its Secret's type says what it is.
+    pub const LABELLED: [Self; 4] = [
         Self::ApiKeys,
         Self::SignatureKeys,
         Self::JwtKeys,
@@ -56,6 +63,7 @@ impl Purpose {
             Self::SignatureKeys => "signature-keys",
             Self::JwtKeys => "jwt-keys",
             Self::RedisAuth => "redis-auth",
+            Self::Tls => "tls",
         }
     }
 }

@@ -130,6 +130,7 @@ impl Rig {
     pub fn put(&self, ports: Vec<InboundPort>, units: Vec<(UnitName, Unit)>) {
         let settings = UnitName::settings();
         let inbound = Unit::Inbound(Inbound {
+            listeners: Vec::new(),
             namespace: "shop".into(),
             services: vec!["orders".into()],
             trust_domain: "shop.example".into(),
@@ -362,6 +363,8 @@ pub fn backend_of(
         port_name: String::new(),
         protocol,
         endpoints: slices.iter().map(|(name, _)| name.clone()).collect(),
+        tls: None,
+        broken: None,
     });
     slices
         .into_iter()

@@ -1,6 +1,6 @@
 //! Where a rule leads: the own app, a forward, a ShardSet.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use regex::Regex;
 use sluice_crds::{
@@ -35,6 +35,15 @@ pub(super) fn targets(
     refs: &[BackendRef],
     report: &mut Report,
 ) -> Vec<WeightedTarget> {
+    if refs.is_empty() && !giver.claim.gateways.is_empty() {
+        let what = "a Gateway has no application of its own";
+        let error = ConfigError::new(ConfigReason::Invalid, what);
+        report.error(&format!("{path}.backendRefs"), &error);
+        return vec![WeightedTarget {
+            weight: 1,
+            target: Target::Broken(error),
+        }];
+    }
     if refs.is_empty() {
         return vec![WeightedTarget {
             weight: 1,
@@ -81,7 +90,12 @@ fn one(view: &View<'_>, giver: &Giver<'_>, backend: &BackendRef) -> Result<Targe
             if giver.claim.attaches(name, port) {
                 return own_app(view, giver.claim, name);
             }
-            plain(view, namespace, name, port)
+            // What an edge forwards, the pods' own route meets in full: only a sidecar's forward would run twice.
+            let takes = match giver.claim.gateways.is_empty() {
+                true => plain(view, namespace, name, port),
+                false => exists(view, namespace, name, port).map(drop),
+            };
+            takes
                 .map_err(|error| (error.reason.into(), error))
                 .map(|()| Target::Backend(UnitName::backend(namespace, name, port)))
         }
@@ -107,13 +121,13 @@ fn own_app(view: &View<'_>, claim: &Claim, service: &str) -> Result<Target, Faul
     Ok(Target::App)
 }
 
-/// A port of a Service that takes forwards: it exists, and its pods ask nothing of their own.
-pub(crate) fn plain(
+/// A port of a Service.
+fn exists(
     view: &View<'_>,
     namespace: &str,
     service: &str,
     port: u16,
-) -> Result<(), ConfigError> {
+) -> Result<(Arc<ServiceFacts>, ServicePort), ConfigError> {
     let missing = |what: String| ConfigError::new(ConfigReason::BackendNotFound, what);
     let Some(facts) = view.service(namespace, service) else {
         return Err(missing(format!(
@@ -125,7 +139,19 @@ pub(crate) fn plain(
             "Service {namespace}/{service} has no TCP port {port}"
         )));
     };
-    match enforcer(view, &facts, found) {
+    let found = found.clone();
+    Ok((facts, found))
+}
+
+/// A port of a Service that takes forwards: it exists, and its pods ask nothing of their own.
+pub(crate) fn plain(
+    view: &View<'_>,
+    namespace: &str,
+    service: &str,
+    port: u16,
+) -> Result<(), ConfigError> {
+    let (facts, found) = exists(view, namespace, service, port)?;
+    match enforcer(view, &facts, &found) {
         None => Ok(()),
         Some(route) => {
             let what = format!(

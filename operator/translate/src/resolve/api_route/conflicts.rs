@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    resolve::ports,
+    resolve::{api_route::attach, ports},
     view::View,
     world::{Age, Claim, ObjectId},
 };
@@ -74,7 +74,7 @@ impl Candidate {
 
 fn elders(view: &View<'_>, claim: &Claim) -> BTreeMap<Age, (Arc<Claim>, Clash)> {
     let namespace = &*claim.id.namespace;
-    let mut found = BTreeMap::new();
+    let mut found = on_gateways(view, claim);
     let parents: BTreeSet<&str> = claim.parents.iter().map(|parent| &*parent.name).collect();
     for parent in parents {
         for service in ports::sharing_pods(view, namespace, parent) {
@@ -93,6 +93,37 @@ fn elders(view: &View<'_>, claim: &Claim) -> BTreeMap<Age, (Arc<Claim>, Clash)> 
                         };
                         found.insert(rival.age.clone(), (rival, clash));
                     }
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Elders that want the same hostname on a listener of the same Gateway, of whatever namespace.
+fn on_gateways(view: &View<'_>, claim: &Claim) -> BTreeMap<Age, (Arc<Claim>, Clash)> {
+    let mut found = BTreeMap::new();
+    let gateways: BTreeSet<(&str, &str)> = claim
+        .gateways
+        .iter()
+        .map(|gateway| (gateway.namespace.as_str(), gateway.name.as_str()))
+        .collect();
+    for (namespace, name) in gateways {
+        let ours = attach::listeners(view, claim, namespace, name);
+        for host in &claim.hostnames {
+            for rival in view.routes_of_gateway_host(namespace, name, host) {
+                let itself = rival.id == claim.id;
+                if itself || rival.age >= claim.age || found.contains_key(&rival.age) {
+                    continue;
+                }
+                let theirs = attach::listeners(view, &rival, namespace, name);
+                if let Some(listener) = ours.intersection(&theirs).next() {
+                    let clash = Clash {
+                        elder: rival.id.clone(),
+                        hostname: host.clone(),
+                        place: format!("listener {listener} of Gateway {namespace}/{name}"),
+                    };
+                    found.insert(rival.age.clone(), (rival, clash));
                 }
             }
         }

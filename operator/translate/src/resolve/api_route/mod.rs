@@ -1,5 +1,6 @@
 //! An ApiRoute: its route unit, the keys of its providers, and what is wrong with it.
 
+pub(crate) mod attach;
 pub(crate) mod auth;
 pub(crate) mod backends;
 mod cache;
@@ -90,7 +91,7 @@ fn serving(
 ) -> Resolved {
     let claim = Arc::new(Claim::of(facts));
     let mut resolved = Resolved::default();
-    parents(view, facts, spec, report);
+    parents(view, facts, &claim, report);
     for (index, host) in spec.hostnames.iter().enumerate() {
         if let Err(error) = seal::hostname(&host.to_ascii_lowercase()) {
             report.error(&format!("spec.hostnames[{index}]"), &error);
@@ -142,9 +143,16 @@ fn serving(
 }
 
 /// Whether the parents exist and have pods.
-fn parents(view: &View<'_>, facts: &RouteFacts, spec: &ApiRouteSpec, report: &mut Report) {
+fn parents(view: &View<'_>, facts: &RouteFacts, claim: &Claim, report: &mut Report) {
     let namespace = &*facts.id.namespace;
-    for (index, parent) in spec.parent_refs.iter().enumerate() {
+    for gateway in &claim.gateways {
+        let path = format!("spec.parentRefs[{}]", gateway.index);
+        if let Err((reason, what)) = attach::attached(view, claim, gateway) {
+            report.add(reason, &path, &what);
+        }
+    }
+    // Parents are all of one kind: the place among Services is the place among all.
+    for (index, parent) in claim.parents.iter().enumerate() {
         let path = format!("spec.parentRefs[{index}]");
         let name = &parent.name;
         let Some(service) = view.service(namespace, name) else {

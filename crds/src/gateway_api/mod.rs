@@ -1,0 +1,51 @@
+//! Of the Gateway API, the shapes that are read: Gateway and BackendTLSPolicy, both `gateway.networking.k8s.io/v1`. Fields
+//! that nothing here reads are kept as JSON, so that a manifest that has them is not refused and a misspelt one is.
+//!
+//! Every name is the Gateway API's. What it bounds by its CRDs is text here: an API server has checked it, a file has not,
+//! and `translate` takes nothing for granted.
+
+mod backend_tls_policy;
+mod gateway;
+
+use serde::{Deserialize, Serialize};
+
+pub use backend_tls_policy::{
+    BackendTlsPolicy, BackendTlsPolicySpec, PolicyTarget, SubjectAltName, Validation,
+};
+pub use gateway::{
+    AllowedRoutes, ClientValidation, Frontend, FrontendConfig, FrontendPort, Gateway, GatewaySpec,
+    GatewayTls, Listener, ListenerTls, RouteKind, RouteNamespaces,
+};
+
+/// The API group.
+pub const GROUP: &str = "gateway.networking.k8s.io";
+/// The only version that is read.
+pub const VERSION: &str = "v1";
+/// The class of the Gateways that are ours.
+pub const CLASS: &str = "sluice";
+
+/// A reference to an object, as certificates and authorities are named.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectReference {
+    /// API group; empty is the core group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Its kind; what none means is the field's affair.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// Its namespace; none is that of the referring object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+impl ObjectReference {
+    /// Whether it names an object of a kind of the core group, in `namespace`.
+    pub fn is_core(&self, kind: &str, default: &str, namespace: &str) -> bool {
+        self.group.as_deref().unwrap_or_default().is_empty()
+            && self.kind.as_deref().unwrap_or(default) == kind
+            && self.namespace.as_deref().unwrap_or(namespace) == namespace
+    }
+}

@@ -1,0 +1,168 @@
+//! Kinds of others that may not be installed: KEDA's and the Gateway API's. Without a definition that serves the version we
+//! read there are none, and nothing is watched; it is looked for again now and then.
+
+use std::time::Duration;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{
+    Api, Client,
+    api::{ApiResource, DynamicObject},
+    core::GroupVersionKind,
+    runtime::watcher::{Config, Event},
+};
+use sluice_crds::gateway_api::{self, BackendTlsPolicy, Gateway};
+use sluice_process::Shutdown;
+use sluice_translate::{Change, Kind, Object, Undecodable, world::HpaFacts};
+use tokio::time::sleep;
+
+use super::{
+    decode,
+    follower::{Follower, Reader, id_of},
+};
+
+/// How often a definition is looked for: it may be installed later.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// The same after an error.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A kind that somebody else defines, and how its objects are read.
+pub struct Foreign {
+    group: &'static str,
+    version: &'static str,
+    plural: &'static str,
+    kind: Kind,
+    read: fn(&DynamicObject) -> Change,
+}
+
+/// KEDA's ScaledObjects: what else scales a workload.
+pub const SCALED_OBJECTS: Foreign = Foreign {
+    group: "keda.sh",
+    version: "v1alpha1",
+    plural: "scaledobjects",
+    kind: Kind::ScaledObject,
+    read: scaled_object,
+};
+
+/// Gateways.
+pub const GATEWAYS: Foreign = Foreign {
+    group: gateway_api::GROUP,
+    version: gateway_api::VERSION,
+    plural: "gateways",
+    kind: Kind::Gateway,
+    read: |object| decoded(Kind::Gateway, object, decode::<Gateway>),
+};
+
+/// BackendTLSPolicies.
+pub const BACKEND_TLS_POLICIES: Foreign = Foreign {
+    group: gateway_api::GROUP,
+    version: gateway_api::VERSION,
+    plural: "backendtlspolicies",
+    kind: Kind::BackendTlsPolicy,
+    read: |object| decoded(Kind::BackendTlsPolicy, object, decode::<BackendTlsPolicy>),
+};
+
+/// One that names no workload scales none.
+fn scaled_object(object: &DynamicObject) -> Change {
+    match HpaFacts::of_scaled_object(&object.metadata, &object.data) {
+        Some(facts) => Change::Upsert(Object::ScaledObject(facts.into())),
+        None => Change::Delete(id_of(Kind::ScaledObject, object)),
+    }
+}
+
+fn decoded(
+    kind: Kind,
+    object: &DynamicObject,
+    decode: fn(&DynamicObject) -> Result<Object, String>,
+) -> Change {
+    decode(object).map_or_else(
+        |message| {
+            Change::Undecodable(Undecodable {
+                id: id_of(kind, object),
+                meta: (&object.metadata).into(),
+                message,
+                raw: Some(object.data.clone()),
+            })
+        },
+        Change::Upsert,
+    )
+}
+
+/// Reads the objects of one kind.
+struct Read {
+    foreign: Foreign,
+    definitions: Api<CustomResourceDefinition>,
+}
+
+impl Read {
+    /// The name of the definition.
+    fn definition(&self) -> String {
+        format!("{}.{}", self.foreign.plural, self.foreign.group)
+    }
+
+    /// Whether the version we read is served: of another one the API server would know no list.
+    async fn is_defined(&self) -> kube::Result<bool> {
+        let found = self.definitions.get_opt(&self.definition()).await?;
+        Ok(found.is_some_and(|definition| {
+            let mut versions = definition.spec.versions.iter();
+            versions.any(|version| version.name == self.foreign.version && version.served)
+        }))
+    }
+}
+
+impl Reader<DynamicObject> for Read {
+    fn read(&self, object: &DynamicObject) -> Change {
+        (self.foreign.read)(object)
+    }
+
+    async fn not_installed(&self) -> bool {
+        match self.is_defined().await {
+            Ok(defined) => !defined,
+            Err(error) => {
+                tracing::warn!(definition = self.definition(), %error, "cannot look for the definition");
+                false
+            }
+        }
+    }
+}
+
+/// Follows objects of a kind from the moment that it is there, until shutdown.
+pub async fn follow(
+    foreign: Foreign,
+    client: Client,
+    mut follower: Follower,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    let kind = GroupVersionKind::gvk(foreign.group, foreign.version, foreign.kind.as_str());
+    let resource = ApiResource::from_gvk_with_plural(&kind, foreign.plural);
+    let reader = Read {
+        foreign,
+        definitions: Api::all(client.clone()),
+    };
+    loop {
+        let defined = tokio::select! {
+            () = shutdown.begun() => return Ok(()),
+            defined = reader.is_defined() => defined,
+        };
+        let wait = match defined {
+            Ok(true) => break,
+            Ok(false) => {
+                let none = Event::<DynamicObject>::InitDone;
+                if follower.take(none, &reader).await.is_err() {
+                    shutdown.begun().await;
+                    return Ok(());
+                }
+                INTERVAL
+            }
+            Err(error) => {
+                tracing::warn!(definition = reader.definition(), %error, "cannot look for the definition");
+                RETRY
+            }
+        };
+        tokio::select! {
+            () = shutdown.begun() => return Ok(()),
+            () = sleep(wait) => {}
+        }
+    }
+    let api = Api::all_with(client, &resource);
+    follower.run(api, Config::default(), reader, shutdown).await
+}

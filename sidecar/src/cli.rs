@@ -7,10 +7,11 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     str::FromStr,
+    sync::OnceLock,
     time::Duration,
 };
 
-use clap::{Arg, Args, Command, FromArgMatches, ValueEnum};
+use clap::{Arg, Args, Command, FromArgMatches, ValueEnum, builder::ArgPredicate};
 use clap_complete::Shell;
 
 use crate::capture::{CAPTURE_PORT, step};
@@ -27,6 +28,10 @@ Examples:
   Without a cluster, beside `sluice-operator --manifests DIR --state-dir STATE`:
     sluice-sidecar --inbound 127.0.0.1:8080=127.0.0.1:18080 --operator 127.0.0.1:8443 \\
       --token-file STATE/join/shop.orders-0.token --roots STATE/roots.pem --state-dir /tmp/orders-0
+
+  The edge of a Gateway, without a cluster:
+    sluice-sidecar --edge 192.0.2.1 --operator 127.0.0.1:8443 \\
+      --token-file STATE/join/edge.gateway.public.token --roots STATE/roots.pem --state-dir /tmp/public
 
   In a pod, as process 1, restarting itself, until the application is gone:
     sluice-sidecar supervise --capture '[::]:15006' --operator ... --token-file ... --state-dir ...
@@ -147,12 +152,17 @@ pub struct ServeArgs {
     #[arg(long, value_name = "IP,...", env = "POD_IPS", value_delimiter = ',', value_parser = pod_ip)]
     pub pod_ips: Vec<IpAddr>,
 
+    /// Be an edge: open the ports of the Gateway's listeners at this address, as they come and go. The token says which
+    /// Gateway.
+    #[arg(long, value_name = "IP", conflicts_with_all = ["inbound", "capture"])]
+    pub edge: Option<IpAddr>,
+
     /// The stream to the operator.
     #[command(flatten)]
     pub control: ControlArgs,
 
-    /// Threads that serve requests; each has its own listener and upstream connections.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    /// Threads that serve requests; each has its own listener and upstream connections. With --edge one for each core.
+    #[arg(long, value_name = "N", default_value_t = 1, default_value_if("edge", ArgPredicate::IsPresent, cores()), value_parser = clap::value_parser!(u16).range(1..=256))]
     pub data_threads: u16,
 
     /// Debug endpoint: /config, /version, /readyz, POST /drain. Loopback only.
@@ -185,10 +195,24 @@ pub struct ServeArgs {
     pub access_log: AccessLog,
 }
 
+/// The number of cores, as a default of the command line.
+fn cores() -> &'static str {
+    static CORES: OnceLock<String> = OnceLock::new();
+    CORES.get_or_init(|| {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        cores.min(256).to_string()
+    })
+}
+
 impl ServeArgs {
+    /// Whether the end waits for an application. An edge has none.
+    pub fn waits_for_app(&self) -> bool {
+        self.wait_for_app && self.edge.is_none()
+    }
+
     /// How long ending may take.
     pub fn drain_timeout(&self) -> Duration {
-        let default = if self.wait_for_app {
+        let default = if self.waits_for_app() {
             Duration::from_secs(3600)
         } else {
             Duration::from_secs(25)
@@ -426,6 +450,15 @@ mod tests {
             "sluice-operator.sluice-system.svc"
         );
         assert_eq!(serve.data_threads, 1);
+        let edge = LEAST
+            .iter()
+            .filter(|word| !word.contains("inbound") && !word.contains('='))
+            .chain(&["--edge", "192.0.2.1"]);
+        let Ok(Cli::Serve(edge)) = Cli::read(edge) else {
+            panic!("parses")
+        };
+        assert_eq!(edge.data_threads.to_string(), cores());
+        assert!(Cli::read(LEAST.iter().chain(&["--edge", "192.0.2.1"])).is_err());
     }
 
     #[test]

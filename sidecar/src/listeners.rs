@@ -133,6 +133,11 @@ impl Listeners {
     }
 }
 
+/// Binds a socket that each data thread has one of.
+pub fn bind_shared(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    bind(address, true)
+}
+
 /// Binds the sockets of data threads. Port 0 is chosen by the system for the first thread; the others share it.
 pub fn bind_threads(
     inbound: &[SocketAddr],

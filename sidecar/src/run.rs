@@ -172,7 +172,7 @@ async fn run(
     drop(plan);
     listening.met();
     tracing::info!(listening = ?threads.listening, capture = ?args.capture, build = build::describe(), "serving");
-    if args.inbound.is_empty() && args.capture.is_none() {
+    if args.inbound.is_empty() && args.capture.is_none() && args.edge.is_none() {
         tracing::warn!("no --inbound is given: configuration is held, but no traffic passes here");
     }
     let (announced, says) = (shutdown.announced(), listening.clone());
@@ -220,7 +220,7 @@ async fn run(
 /// SIGTERM is the end, or, beside an application, the announcement of it: the end is then that nobody needs this sidecar.
 fn shutdown(args: &ServeArgs, shared: &Arc<Shared>) -> anyhow::Result<Shutdown> {
     let asked = CancellationToken::new();
-    let (wait, ask) = (args.wait_for_app, asked.clone());
+    let (wait, ask) = (args.waits_for_app(), asked.clone());
     let first = move |shutdown: &Shutdown, signal: &str| {
         if wait {
             shutdown.drain(signal);
@@ -246,7 +246,7 @@ fn shutdown(args: &ServeArgs, shared: &Arc<Shared>) -> anyhow::Result<Shutdown> 
 
 fn plan(args: &ServeArgs, log: AccessLog, shutdown: Shutdown) -> Plan {
     // Beside an application that is gone there is nothing to wait for, and the time was spent before.
-    let (quiet, drain_timeout) = if args.wait_for_app {
+    let (quiet, drain_timeout) = if args.waits_for_app() {
         (Duration::ZERO, Duration::from_millis(100))
     } else {
         (QUIET, args.drain_timeout())
@@ -265,6 +265,7 @@ fn plan(args: &ServeArgs, log: AccessLog, shutdown: Shutdown) -> Plan {
         inbound: args.inbound.clone(),
         pod_ips: args.pod_ips.clone(),
         capture: args.capture.map(|_| origins()),
+        edge: args.edge,
         limits: connection_limits(args),
         quiet,
         drain_timeout,

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 use http::HeaderValue;
-use sluice_pipeline::{Program, UnitSet, dispatch::VIA_FORWARD};
+use sluice_pipeline::{
+    Program, UnitSet,
+    dispatch::{VIA_EDGE, VIA_FORWARD},
+};
 use sluice_process::{Clock, Condition, Readiness};
 use sluice_snapshot::{Hash, UnitKind, stream};
 use tokio::sync::{mpsc, watch};
@@ -15,6 +18,7 @@ use crate::{
     cache::CacheStore,
     control,
     data::OpenConnections,
+    data::tls::server::Terminators,
     drain::Apps,
     limits::Limits,
     metrics::{Metrics, Told},
@@ -158,6 +162,8 @@ pub struct InForce {
     pub units: Arc<UnitSet>,
     /// What a forward of this group says in `Via`.
     pub via_forward: HeaderValue,
+    /// What the listeners of an edge show to clients.
+    pub terminators: Terminators,
 }
 
 /// The way to what is in force, and news of its changes.
@@ -167,14 +173,17 @@ pub struct Live {
 }
 
 impl InForce {
-    fn new(program: Program, units: UnitSet) -> Self {
+    fn new(program: Program, units: UnitSet, former: &Terminators) -> Self {
         let group = units
             .units
             .keys()
             .find(|name| name.kind() == UnitKind::Inbound);
         let hash = Hash::of(group.map_or("", |name| name.as_str()).as_bytes());
-        let via = format!("1.1 {VIA_FORWARD}{}", &hash.as_str()[..16]);
+        let is_edge = group.is_some_and(|name| name.rest().starts_with("gateway/"));
+        let role = if is_edge { VIA_EDGE } else { VIA_FORWARD };
+        let via = format!("1.1 {role}{}", &hash.as_str()[..16]);
         Self {
+            terminators: Terminators::new(&program, former),
             program: Arc::new(program),
             units: Arc::new(units),
             via_forward: HeaderValue::from_str(&via)
@@ -185,7 +194,8 @@ impl InForce {
 
 impl Live {
     fn new() -> Self {
-        let nothing = InForce::new(Program::empty(), UnitSet::default());
+        let none = Terminators::default();
+        let nothing = InForce::new(Program::empty(), UnitSet::default(), &none);
         Self {
             current: ArcSwap::from_pointee(nothing),
             changes: watch::Sender::new(0),
@@ -213,8 +223,8 @@ impl Live {
     }
 
     fn replace(&self, program: Program, units: &UnitSet) {
-        self.current
-            .store(Arc::new(InForce::new(program, units.clone())));
+        let force = InForce::new(program, units.clone(), &self.peek().terminators);
+        self.current.store(Arc::new(force));
     }
 
     fn wake(&self) {

@@ -157,6 +157,7 @@ fn sidecar(app: SocketAddr) -> (SocketAddr, Shutdown) {
         inbound: vec![cli::Inbound { listen, app }],
         pod_ips: Vec::new(),
         capture: None,
+        edge: None,
         limits: ConnectionLimits::default(),
         quiet: Duration::ZERO,
         drain_timeout: Duration::from_secs(1),
@@ -208,6 +209,7 @@ fn units(port: u16) -> UnitSet {
         broken: None,
     };
     let inbound = Inbound {
+        listeners: Vec::new(),
         namespace: "shop".into(),
         services: vec!["orders".into()],
         trust_domain: "shop.example".into(),

@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
@@ -127,6 +128,15 @@ impl Connection {
             .with_context(|| format!("connecting to {address}: no answer"))?
             .with_context(|| format!("connecting to {address}"))?;
         stream.set_nodelay(true)?;
+        Self::over(stream, protocol, &address.to_string()).await
+    }
+
+    /// Over a stream that is connected. Requests without a `Host` get `authority`.
+    pub async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        protocol: Protocol,
+        authority: &str,
+    ) -> Result<Self> {
         let io = TokioIo::new(stream);
         // The tasks end with the connection, which ends with its sender; their errors are those of the requests.
         let sender = match protocol {
@@ -143,7 +153,7 @@ impl Connection {
         };
         Ok(Self {
             sender,
-            authority: address.to_string(),
+            authority: authority.to_owned(),
         })
     }
 

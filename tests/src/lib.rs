@@ -27,6 +27,7 @@ pub mod process;
 pub mod product;
 pub mod redis;
 pub mod signature;
+pub mod tls;
 pub mod wait;
 pub mod world;
 

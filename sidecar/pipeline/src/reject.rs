@@ -126,7 +126,7 @@ pub struct Description {
 
 impl RejectReason {
     /// Every reason that is not of configuration; those are [`ConfigReason::ALL`].
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::BadRequest,
         Self::BadTarget,
         Self::TargetTooLong,

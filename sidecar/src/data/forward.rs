@@ -16,7 +16,7 @@ use sluice_pipeline::{
     program::{Backend, Rule},
     target::Target,
 };
-use sluice_snapshot::unit::backend::BackendProtocol;
+use sluice_snapshot::{ConfigReason, unit::backend::BackendProtocol};
 
 use super::{
     body::{Body, Meter, Passing, RequestBody},
@@ -29,8 +29,9 @@ use super::{
     placement::{OnShard, Place},
     record::{Settle, Upstream},
     request::is_http2,
+    thread::Thread,
     upgrade::{self, Ends},
-    upstream::{Answered, UpstreamError, set_version},
+    upstream::{Answered, Pool, UpstreamError, set_version},
 };
 use crate::metrics::UpstreamFailure;
 
@@ -184,6 +185,27 @@ impl Towards {
             Self::Backend(backend, _) => backend.protocol,
         }
     }
+
+    fn scheme(&self) -> Scheme {
+        match self {
+            Self::Backend(backend, _) if backend.tls.is_some() => Scheme::HTTPS,
+            Self::App(..) | Self::Backend(..) => Scheme::HTTP,
+        }
+    }
+
+    /// The connections that may be used. Those of a policy are made as it asks, or not at all.
+    fn pool(&self, thread: &Thread) -> Result<Pool, UpstreamError> {
+        match self {
+            Self::Backend(backend, _) => match &backend.tls {
+                Some(tls) => {
+                    let pools = &thread.tls_pools;
+                    pools.of(tls, backend.protocol, thread.clock(), &thread.ticker)
+                }
+                None => Ok(thread.pool.clone()),
+            },
+            Self::App(..) => Ok(thread.pool.clone()),
+        }
+    }
 }
 
 /// Makes of the client's head one that this hop sends: what belonged to the client's connection goes, what is said of the
@@ -230,7 +252,7 @@ fn prepare(
     };
     headers::add_via(&mut parts.headers, via);
     settle.trace = Some(headers::trace(&mut parts.headers, &settle.thread.dice));
-    set_target(&mut parts, target, authority, towards.protocol())?;
+    set_target(&mut parts, target, authority, towards)?;
     set_version(&mut parts, towards.protocol());
     *request = Some(Request::from_parts(parts, body));
     Ok(())
@@ -258,8 +280,9 @@ fn set_target(
     parts: &mut Parts,
     target: &Target,
     authority: Option<String>,
-    protocol: BackendProtocol,
+    towards: &Towards,
 ) -> Result<(), Reject> {
+    let protocol = towards.protocol();
     let bad = || {
         Reject::new(RejectReason::BadTarget).detail("the target cannot be written for the upstream")
     };
@@ -280,7 +303,7 @@ fn set_target(
             }
         }
         BackendProtocol::H2c => {
-            uri.scheme = Some(Scheme::HTTP);
+            uri.scheme = Some(towards.scheme());
             let authority = authority.unwrap_or_default();
             uri.authority = Some(Authority::try_from(authority).map_err(|_| bad())?);
             parts.headers.remove(HOST);
@@ -299,6 +322,7 @@ async fn send(
     deadline_ms: u64,
 ) -> Result<Answered, UpstreamError> {
     let thread = Rc::clone(&settle.thread);
+    let pool = towards.pool(&thread)?;
     let mut tries = 1;
     let mut knock = Knock::until(deadline_ms);
     let mut address = match towards {
@@ -313,8 +337,7 @@ async fn send(
             },
             shard: shard.as_ref().map(|shard| shard.seen.clone()),
         });
-        let error = match thread
-            .pool
+        let error = match pool
             .send(address, towards.protocol(), request, deadline_ms)
             .await
         {
@@ -376,6 +399,7 @@ fn refusal(settle: &Settle, error: &UpstreamError, meter: &Meter, decider: Decid
             tally.upstream(UpstreamFailure::Reset);
             RejectReason::UpstreamReset
         }
+        UpstreamError::Policy { .. } => RejectReason::Config(ConfigReason::Invalid),
         UpstreamError::Timeout(_) if meter.is_waited_for() => RejectReason::RequestTimeout,
         UpstreamError::Timeout(_) => {
             tally.upstream(UpstreamFailure::Timeout);

@@ -84,6 +84,7 @@ mod tests {
             inbound: Vec::new(),
             pod_ips: Vec::new(),
             capture: None,
+            edge: None,
             limits: ConnectionLimits::default(),
             quiet: Duration::ZERO,
             drain_timeout: Duration::ZERO,

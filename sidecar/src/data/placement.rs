@@ -12,7 +12,9 @@ use sluice_pipeline::{
 };
 use sluice_snapshot::unit::backend::BackendProtocol;
 
-use super::{record::ShardSeen, thread::Thread};
+use sluice_snapshot::ConfigReason;
+
+use super::{edge::Arrival, record::ShardSeen, thread::Thread};
 use crate::{cli::Inbound, shards::Flight, shared::InForce};
 
 /// Requests of one data thread that may wait for a move at a time.
@@ -65,6 +67,8 @@ pub struct Asked<'r, F> {
     pub identity: Option<&'r Identity>,
     /// The port it arrived for.
     pub port: u16,
+    /// How it came through the door of an edge; none: this is a pod.
+    pub arrival: Option<&'r Arrival>,
 }
 
 /// Chooses by the program the request keeps; a request whose slot moves chooses again by the program that ends the move.
@@ -139,6 +143,12 @@ fn step<F: Facts>(
     } = asked;
     Ok(
         match dispatch::choose(&matched, *facts, target, *identity, random)? {
+            // Translation makes no such rule; an edge has nobody to give the request to.
+            Dispatch::App if asked.arrival.is_some() => {
+                return Err(matched
+                    .reject(RejectReason::Config(ConfigReason::Invalid))
+                    .detail("an edge has no application of its own"));
+            }
             Dispatch::App => Step::Placed(Place::App {
                 inbound: None,
                 protocol: force.program.app_protocol(asked.port),
@@ -232,7 +242,10 @@ fn again<'p, F: Facts>(
             .by(rule.decider())
             .retry_after(1)
     };
-    let table = force.program.table(asked.port).ok_or_else(moved)?;
+    let table = match asked.arrival {
+        Some(arrival) => arrival.table(force, asked.port, asked.facts)?,
+        None => force.program.table(asked.port).ok_or_else(moved)?,
+    };
     let matched = route::find(table, asked.facts, asked.target)?;
     if matched.rule.object == rule.object && matched.rule.name == rule.name {
         Ok(matched)

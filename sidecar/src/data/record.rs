@@ -114,7 +114,7 @@ impl Settle {
         let began_us = thread.clock().now_us();
         thread.touch(began_us);
         let force = thread.shared.live.load();
-        let peer = Client::peer(connection.peer.ip(), "http");
+        let peer = Client::peer(connection.peer.ip(), connection.scheme());
         let client = match force.program.settings().forwarded_for {
             0 => peer,
             trusted => Client::behind(peer, parts, trusted),

@@ -102,15 +102,21 @@ async fn phases(
     let shared = &thread.shared;
     let port = settle.connection.inbound.listen.port();
 
-    let Some(table) = force.program.table(port) else {
+    let table = force.program.table(port);
+    if table.is_none() && settle.connection.arrival.get().is_none() {
         // The port had a route when the connection was accepted. What is on its way passes as it is.
         return Box::pin(forward::unrouted(settle, parts, body)).await;
-    };
+    }
 
     thread.limits.admit(&parts)?;
     let client = settle.client;
     let facts = RequestFacts::new(&parts, &client);
     admit::admit(&facts)?;
+    let table = match (settle.connection.arrival.get(), table) {
+        (None, Some(table)) => table,
+        (Some(arrival), _) => arrival.table(&force, port, &facts)?,
+        (None, None) => return Err(Reject::new(RejectReason::NoRoute)),
+    };
 
     settle.enter(Phase::Target);
     let target = target::normalise(&facts)?;
@@ -181,6 +187,7 @@ async fn phases(
         target: &target,
         identity: settle.identity.as_ref(),
         port,
+        arrival: settle.connection.arrival.get(),
     };
     let place = match placement::place(&thread, &force, matched, &asking).await? {
         Place::Redirect { status, location } => return Ok(answer::redirect(status, &location)),
@@ -379,6 +386,7 @@ mod tests {
             inbound: Vec::new(),
             pod_ips: Vec::new(),
             capture: None,
+            edge: None,
             limits: ConnectionLimits::default(),
             quiet: std::time::Duration::ZERO,
             drain_timeout: std::time::Duration::ZERO,

@@ -29,9 +29,11 @@ use tokio::{
 use super::{
     body::Body,
     connection::{
-        ConnectionLimits, ConnectionPlace, last_words,
+        ConnectionLimits, ConnectionPlace,
+        last_words::{self, ClientStream},
         traffic::{Returned, Watched},
     },
+    edge::{self, Door},
     passthrough,
     proxy_protocol::{self, Introduced},
     request,
@@ -76,6 +78,8 @@ pub enum Entrance {
     Port(Inbound),
     /// Whatever the packet filter redirected.
     Capture(Origins),
+    /// A port of a Gateway's listeners.
+    Edge(Arc<Door>),
 }
 
 impl Entrance {
@@ -84,6 +88,7 @@ impl Entrance {
         match self {
             Self::Port(inbound) => Ok(*inbound),
             Self::Capture(origins) => origins.of(stream, peer.ip()),
+            Self::Edge(_) => Ok(edge::inbound(stream)),
         }
     }
 }
@@ -115,7 +120,18 @@ pub async fn accept(thread: Rc<Thread>, listener: TcpListener, entrance: Entranc
         }
         match (led, thread.connection_place()) {
             (Ok(inbound), Some(place)) => {
-                spawn_local(serve(Rc::clone(&thread), stream, peer, inbound, place));
+                let served = match &entrance {
+                    Entrance::Edge(door) => Some(Arc::clone(door)),
+                    Entrance::Port(_) | Entrance::Capture(_) => None,
+                };
+                spawn_local(serve(
+                    Rc::clone(&thread),
+                    stream,
+                    peer,
+                    inbound,
+                    place,
+                    served,
+                ));
             }
             (Ok(inbound), None) => {
                 thread.tally.closings.count(Closing::TooMany);
@@ -123,9 +139,10 @@ pub async fn accept(thread: Rc<Thread>, listener: TcpListener, entrance: Entranc
                     tracing::warn!(%peer, unsaid, "a connection is refused: --max-connections is reached");
                 }
                 // Bytes that only pass have no word for it.
+                let is_edge = matches!(entrance, Entrance::Edge(_));
                 let place = thread
                     .refusing_place()
-                    .filter(|_| speaks_http(&thread, inbound));
+                    .filter(|_| !is_edge && speaks_http(&thread, inbound));
                 if let Some(place) = place {
                     let refused = last_words::refuse(Rc::clone(&thread), stream, peer, inbound);
                     spawn_local(async move {
@@ -174,11 +191,12 @@ async fn serve(
     peer: SocketAddr,
     inbound: Inbound,
     place: ConnectionPlace,
+    door: Option<Arc<Door>>,
 ) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    if !speaks_http(&thread, inbound) {
+    if door.is_none() && !speaks_http(&thread, inbound) {
         let connection = thread.connect(peer, inbound, place);
         return passthrough::pass(thread, connection, stream).await;
     }
@@ -186,7 +204,10 @@ async fn serve(
         return;
     };
     let connection = thread.connect(peer, inbound, place);
-    serve_http(thread, connection, stream, rest).await;
+    match door {
+        None => serve_http(thread, connection, stream, rest).await,
+        Some(door) => edge::serve(thread, connection, &door, stream, rest).await,
+    }
 }
 
 /// Whom the connection is from; none: it does not say so as it must, and ends.
@@ -244,6 +265,12 @@ async fn answer(
 /// of HTTP/1.1 hears it with its next answer and is closed only at the end: closed while it is idle, it would meet the
 /// request that its client sends this moment.
 async fn told(thread: &Thread, connection: &Connection, ending: bool) {
+    let gone = async {
+        match connection.arrival.get() {
+            Some(arrival) => arrival.door.gone.cancelled().await,
+            None => std::future::pending().await,
+        }
+    };
     let goaway = async {
         thread.shutdown.announced().await;
         connection.http2.notified().await;
@@ -252,13 +279,16 @@ async fn told(thread: &Thread, connection: &Connection, ending: bool) {
         biased;
         () = thread.shutdown.begun(), if !ending => {}
         () = goaway => {}
+        // An idle one is closed, a busy one after its answer: nothing is served there any more.
+        () = gone => {}
     }
 }
 
-async fn serve_http(
+/// Serves HTTP on a stream of which `first` was read already.
+pub async fn serve_http<S: ClientStream + Send>(
     thread: Rc<Thread>,
     connection: Rc<Connection>,
-    stream: TcpStream,
+    stream: S,
     first: Bytes,
 ) {
     let returned = Returned::default();
@@ -276,10 +306,10 @@ async fn serve_http(
 }
 
 /// Has the engine serve the connection to its end; with why, where it did not end by itself.
-async fn drive(
+async fn drive<S: ClientStream + Send>(
     thread: &Rc<Thread>,
     connection: &Rc<Connection>,
-    wire: Wire<Watched<TcpStream>>,
+    wire: Wire<Watched<S>>,
 ) -> Option<Closing> {
     let service = service_fn({
         let (thread, connection) = (Rc::clone(thread), Rc::clone(connection));

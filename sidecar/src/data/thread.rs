@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use sluice_process::{Clock, Shutdown};
+use sluice_process::{Clock, Condition, Shutdown};
 use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc, task::LocalSet};
 
 use super::{
@@ -20,7 +20,9 @@ use super::{
     },
     deadline::Ticker,
     dice::Dice,
+    edge,
     serve::{self, Entrance},
+    tls::client::Pools,
     upstream,
 };
 use crate::{
@@ -45,6 +47,8 @@ pub struct Plan {
     pub pod_ips: Vec<IpAddr>,
     /// Whom redirected connections are for, where they are taken.
     pub capture: Option<Origins>,
+    /// Where the listeners of a Gateway are opened, of an edge.
+    pub edge: Option<IpAddr>,
     /// The bounds of connections.
     pub limits: ConnectionLimits,
     /// At the end: how long no request may have come before a thread ends. New connections are still accepted, for those
@@ -108,8 +112,10 @@ pub struct Thread {
     pub ticker: Ticker,
     /// Randomness.
     pub dice: Dice,
-    /// Upstream connections.
+    /// Upstream connections in the clear.
     pub pool: upstream::Pool,
+    /// Upstream connections over TLS.
+    pub tls_pools: Pools,
     /// Tokens that verified lately.
     pub tokens: RefCell<Tokens>,
     /// Where lines go.
@@ -160,6 +166,7 @@ impl Thread {
         let ticker = Ticker::new(shared.clock);
         Rc::new(Self {
             pool: upstream::Pool::new(shared.clock, ticker.clone()),
+            tls_pools: Pools::default(),
             ticker,
             dice: Dice::new(),
             tokens: RefCell::default(),
@@ -253,6 +260,8 @@ impl Thread {
         tokio::task::spawn_local(self.log.clone().run());
         tokio::task::spawn_local(upstream::keep_tidy(self.pool.clone()));
         let thread = Rc::clone(self);
+        tokio::task::spawn_local(async move { thread.tls_pools.keep_tidy().await });
+        let thread = Rc::clone(self);
         tokio::task::spawn_local(async move {
             thread.sweep.run(thread.clock(), &thread.limits).await;
         });
@@ -317,14 +326,18 @@ pub fn start(
         .into_iter()
         .map(|listeners| Equipped::new(&plan, listeners))
         .collect::<Result<_, _>>()?;
+    let listening = plan
+        .edge
+        .map(|_| shared.readiness.condition("edge listeners"));
     let (farewell, ended) = mpsc::unbounded_channel();
     let mut threads = Vec::new();
     for (index, equipped) in equipped.into_iter().enumerate() {
         let (shared, plan) = (Arc::clone(shared), plan.clone());
         let farewell = Farewell(farewell.clone());
+        let listening = listening.clone();
         let body = move || {
             let _farewell = farewell;
-            run(&shared, &plan, equipped)
+            run(&shared, &plan, equipped, listening)
         };
         let builder = std::thread::Builder::new().name(format!("data-{index}"));
         threads.push(builder.spawn(body).map_err(StartError::Thread)?);
@@ -409,7 +422,13 @@ impl Running {
     }
 }
 
-fn run(shared: &Arc<Shared>, plan: &Plan, equipped: Equipped) -> Drained {
+/// `listening`: whether every listener of an edge is open.
+fn run(
+    shared: &Arc<Shared>,
+    plan: &Plan,
+    equipped: Equipped,
+    listening: Option<Condition>,
+) -> Drained {
     let Equipped { runtime, listeners } = equipped;
     let tasks = LocalSet::new();
     tasks.block_on(&runtime, async {
@@ -417,6 +436,9 @@ fn run(shared: &Arc<Shared>, plan: &Plan, equipped: Equipped) -> Drained {
         thread.start_tasks();
         for (listener, entrance) in listeners {
             tokio::task::spawn_local(serve::accept(Rc::clone(&thread), listener, entrance));
+        }
+        if let (Some(ip), Some(listening)) = (plan.edge, listening) {
+            tokio::task::spawn_local(edge::keep(Rc::clone(&thread), ip, listening));
         }
         plan.shutdown.begun().await;
         let drained = tokio::time::timeout(plan.drain_timeout, thread.drained(plan.quiet)).await;
@@ -445,6 +467,7 @@ mod tests {
         let plan = Plan {
             inbound: vec![moved],
             capture: Some(Origins::new(pod_ips.clone(), [15_100])),
+            edge: None,
             pod_ips,
             limits: ConnectionLimits::default(),
             quiet: Duration::ZERO,
@@ -468,6 +491,7 @@ mod tests {
         let no_socket = std::net::TcpListener::from(OwnedFd::from(file));
         let listen = UNKNOWN;
         let plan = Plan {
+            edge: None,
             inbound: vec![Inbound {
                 listen,
                 app: SocketAddr::from(([127, 0, 0, 1], 9)),

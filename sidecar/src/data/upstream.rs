@@ -15,11 +15,14 @@ use hyper_util::rt::TokioIo;
 use sluice_process::Clock;
 use sluice_snapshot::unit::backend::BackendProtocol;
 use tokio::{net::TcpStream, task::spawn_local};
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 
 use super::{
     body::RequestBody,
     deadline::Ticker,
     serve::LocalExecutor,
+    tls::{TlsError, client::Client},
     wire::{Guard, Wire},
 };
 
@@ -51,10 +54,21 @@ pub enum UpstreamError {
     /// It did not answer in time.
     #[error("{0} did not answer in time")]
     Timeout(SocketAddr),
+    /// Connections cannot be made as a BackendTLSPolicy asks.
+    #[error("{policy} cannot be honoured: {cause}")]
+    Policy {
+        /// The policy.
+        policy: String,
+        /// Why.
+        cause: TlsError,
+    },
     /// The request was sent before: a fault of the caller.
     #[error("the request to {0} was sent before")]
     Taken(SocketAddr),
 }
+
+/// A connection to an upstream, in the clear or over TLS.
+type UpstreamStream = Either<TcpStream, TlsStream<TcpStream>>;
 
 /// The connections of one data thread. Cheap to clone.
 #[derive(Clone)]
@@ -63,6 +77,8 @@ pub struct Pool(Rc<Inner>);
 struct Inner {
     clock: Clock,
     ticker: Ticker,
+    /// Speaks TLS on each connection; none: they are in the clear.
+    tls: Option<Rc<Client>>,
     idle: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
     multiplexed: RefCell<HashMap<SocketAddr, http2::SendRequest<RequestBody>>>,
 }
@@ -93,10 +109,20 @@ pub struct Answered {
 impl Pool {
     /// No connections yet.
     pub fn new(clock: Clock, ticker: Ticker) -> Self {
+        Self::of(clock, ticker, None)
+    }
+
+    /// No connections yet; each will speak TLS as `client` does.
+    pub fn over_tls(clock: Clock, ticker: Ticker, client: Rc<Client>) -> Self {
+        Self::of(clock, ticker, Some(client))
+    }
+
+    fn of(clock: Clock, ticker: Ticker, tls: Option<Rc<Client>>) -> Self {
         let (idle, multiplexed) = (RefCell::default(), RefCell::default());
         Self(Rc::new(Inner {
             clock,
             ticker,
+            tls,
             idle,
             multiplexed,
         }))
@@ -215,7 +241,7 @@ impl Pool {
         &self,
         address: SocketAddr,
         deadline_ms: u64,
-    ) -> Result<TcpStream, UpstreamError> {
+    ) -> Result<UpstreamStream, UpstreamError> {
         let deadline_ms = deadline_ms.min(self.0.clock.now_ms() + CONNECT_TIMEOUT_MS);
         let stream = match self
             .0
@@ -229,7 +255,15 @@ impl Pool {
         stream
             .set_nodelay(true)
             .map_err(|error| UpstreamError::Connect(address, error))?;
-        Ok(stream)
+        let Some(client) = &self.0.tls else {
+            return Ok(Either::Left(stream));
+        };
+        let secured = Box::pin(client.connect(stream));
+        match self.0.ticker.within(deadline_ms, secured).await {
+            Ok(Ok(stream)) => Ok(Either::Right(stream)),
+            Ok(Err(error)) => Err(UpstreamError::Connect(address, error)),
+            Err(_) => Err(UpstreamError::ConnectTimeout(address)),
+        }
     }
 
     async fn connect_http1(

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::Value;
 
 use super::app::PORT as APP_PORT;
@@ -32,6 +32,7 @@ pub struct SidecarOptions {
     data_threads: usize,
     admin: SocketAddr,
     supervised: bool,
+    edge: bool,
     before: Vec<String>,
     extra: Vec<String>,
     env: Vec<(String, String)>,
@@ -68,6 +69,7 @@ impl Sidecar {
             data_threads: 2,
             admin: (Ipv4Addr::LOCALHOST, world.port()).into(),
             supervised: false,
+            edge: false,
             before: Vec::new(),
             extra: Vec::new(),
             env: Vec::new(),
@@ -155,6 +157,15 @@ impl SidecarOptions {
         self
     }
 
+    /// The edge of a Gateway, whose token it has: its listeners' ports are opened at its address.
+    pub fn edge(self) -> Self {
+        let ip = self.ip.to_string();
+        Self {
+            edge: true,
+            ..self.no_inbound().arg("--edge").arg(ip)
+        }
+    }
+
     /// Another state folder.
     pub fn state_dir(mut self, dir: &Path) -> Self {
         self.state_dir = dir.into();
@@ -207,6 +218,7 @@ impl SidecarOptions {
             data_threads,
             admin,
             supervised,
+            edge,
             before,
             extra,
             env,
@@ -252,10 +264,11 @@ impl SidecarOptions {
         command
             .args(extra)
             .envs(env.iter().map(|(name, value)| (name, value)));
-        let address = inbound
-            .first()
-            .context("a sidecar needs an inbound address")?
-            .0;
+        let address = match inbound.first() {
+            Some((listen, _)) => *listen,
+            None if *edge => (*ip, 0).into(),
+            None => anyhow::bail!("a sidecar needs an inbound address"),
+        };
         let process = Running::start(world, name, command)?;
         Ok(Sidecar {
             process,

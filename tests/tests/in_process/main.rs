@@ -1,12 +1,14 @@
 //! The tier without a cluster: the product's programs on addresses of their own, fed from files. One module per
 //! concern; this file lists them.
 
+mod backend_tls;
 mod broken;
 mod capture;
 mod changes;
 mod clients;
 mod connections;
 mod drain;
+mod edge;
 mod global_limit;
 mod house;
 mod identities;

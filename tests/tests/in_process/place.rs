@@ -186,6 +186,25 @@ impl Place<'_> {
         self.manifests.join(format!("{name}.yaml"))
     }
 
+    /// Starts the edge of a Gateway of the namespace `shop`. It is not waited for.
+    pub async fn edge(&self, gateway: &str) -> Result<Sidecar> {
+        let file_mode = "an operator with manifests has a state folder";
+        let pod = format!("gateway.{gateway}");
+        let token = self.operator.join_token("shop", &pod).context(file_mode)?;
+        let roots = self.operator.roots().context(file_mode)?;
+        eventually("a join token", seconds(PATIENCE), async || {
+            ensure!(token.exists(), "{} is missing", token.display());
+            Ok(())
+        })
+        .await?;
+        Sidecar::options(self.world, &format!("edge-{gateway}"), self.world.address())?
+            .operator(self.operator.stream)
+            .token_file(&token)
+            .roots(&roots)
+            .edge()
+            .start(self.world)
+    }
+
     /// The status that the operator keeps for an object of the namespace `shop`.
     pub fn status(&self, kind: &str, name: &str) -> Result<Value> {
         let file = self.status_file(kind, name);

@@ -211,6 +211,7 @@ fn way(reason: RejectReason) -> Way {
             requests: vec![case.get()],
             by: None,
         },
+        R::Misdirected => Way::Apart,
         R::Unauthenticated => case.asked(&keys_of("api-key"), case.get()),
         R::BadCredentials => {
             let request = case

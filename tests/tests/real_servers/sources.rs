@@ -10,9 +10,9 @@ use super::install::{self, condition, until};
 async fn one_more_kind(cluster: &Cluster, known: bool) -> Result<()> {
     let path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/parentRefs/items/properties/kind/enum";
     let kinds = if known {
-        json!(["Service", "Moon"])
+        json!(["Service", "Gateway", "Moon"])
     } else {
-        json!(["Service"])
+        json!(["Service", "Gateway"])
     };
     let patch = json!([{"op": "replace", "path": path, "value": kinds}]).to_string();
     let crd = [

@@ -143,7 +143,9 @@ impl Program {
 
     /// What the app speaks on a port.
     pub fn app_protocol(&self, port: u16) -> BackendProtocol {
-        self.table(port).map(|table| table.protocol).unwrap_or_default()
+        self.table(port)
+            .map(|table| table.protocol)
+            .unwrap_or_default()
     }
 
     /// Where an edge listens. None: this is no edge.

@@ -22,7 +22,7 @@ pub use limits::ConnectionLimits;
 pub use places::{ConnectionPlace, OpenConnections};
 use traffic::Traffic;
 
-use super::{forwarded, wire::Guard};
+use super::{edge::Arrival, forwarded, wire::Guard};
 use crate::{cli::Inbound, metrics::Closing};
 
 /// Control frames of HTTP/2 that one answer explains: what a client says about its stream.
@@ -45,6 +45,8 @@ pub struct Connection {
     pub traffic: Arc<Traffic>,
     /// The client as `X-Forwarded-For` names it, once a request needed it.
     named: OnceCell<HeaderValue>,
+    /// How it came through the door of an edge; none: it is a pod's.
+    pub arrival: OnceCell<Arrival>,
     /// Requests that run.
     busy: Cell<u32>,
     /// Whether there ever was one.
@@ -84,6 +86,7 @@ impl Connection {
             http2: Notify::new(),
             traffic: Arc::default(),
             named: OnceCell::new(),
+            arrival: OnceCell::new(),
             busy: Cell::new(0),
             used: Cell::new(false),
             idle_since_ms: Cell::new(now_ms),
@@ -102,6 +105,11 @@ impl Connection {
     /// The client as `X-Forwarded-For` names it.
     pub fn named(&self) -> &HeaderValue {
         self.named.get_or_init(|| forwarded::named(self.peer.ip()))
+    }
+
+    /// `http` or `https`, as the client sees it.
+    pub fn scheme(&self) -> &'static str {
+        self.arrival.get().map_or("http", Arrival::scheme)
     }
 
     /// A request begins.

@@ -79,6 +79,7 @@ impl Rig {
             }],
             pod_ips: Vec::new(),
             capture: None,
+            edge: None,
             limits: ConnectionLimits::default(),
             quiet: Duration::from_millis(500),
             drain_timeout: Duration::from_secs(10),

@@ -17,7 +17,9 @@ use super::{Case, PLAIN, check, line};
 use crate::place::{Plan, documents, policy, route};
 
 /// What this module shows, in the order of the list.
-pub const SHOWN: [RejectReason; 3] = [
+pub const SHOWN: [RejectReason; 4] = [
+    // By the tests of the edge: a pod has one table for a port.
+    RejectReason::Misdirected,
     RejectReason::ShardMoving,
     RejectReason::Config(ConfigReason::PolicyUnavailable),
     RejectReason::Config(ConfigReason::SidecarTooOld),

@@ -1,0 +1,327 @@
+//! The doors of an edge: one for each port of its Gateway's listeners, opened and closed as they come and go. A door of
+//! HTTPS listeners speaks TLS first; which listener a request belongs to, the routing phase says.
+
+use std::{
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use sluice_pipeline::{
+    Facts, Reject, RejectReason,
+    program::{EdgePort, Table},
+    route,
+};
+use sluice_process::Condition;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    task::{JoinHandle, spawn_local},
+};
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    connection::{Connection, last_words::ClientStream},
+    serve::{self, Entrance},
+    thread::Thread,
+    tls::server::{self, Greeting},
+};
+use crate::{cli::Inbound, listeners, metrics::Closing, shared::InForce};
+
+/// How long a port that could not be had waits for the next try.
+const RETRY: Duration = Duration::from_secs(1);
+/// Handshakes of one data thread that may be under way: each costs a signature.
+const MAX_HANDSHAKES: usize = 512;
+
+/// What the connections of one door share.
+#[derive(Debug, Default)]
+pub struct Door {
+    /// Its port has no listener any more.
+    pub gone: CancellationToken,
+    handshakes: Arc<AtomicUsize>,
+}
+
+/// A handshake under way.
+#[derive(Debug)]
+pub struct Handshake(Arc<AtomicUsize>);
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Door {
+    /// A place for one more handshake; none: too many are under way.
+    pub fn handshake(&self) -> Option<Handshake> {
+        // The doors of one data thread share the count: nothing comes between these two.
+        (self.handshakes.load(Ordering::Relaxed) < MAX_HANDSHAKES).then(|| {
+            self.handshakes.fetch_add(1, Ordering::Relaxed);
+            Handshake(Arc::clone(&self.handshakes))
+        })
+    }
+}
+
+/// How a connection came through a door.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The door.
+    pub door: Arc<Door>,
+    /// What the client asked for, where it speaks TLS.
+    pub greeting: OnceCell<Greeting>,
+}
+
+impl Arrival {
+    /// Through this door.
+    pub fn through(door: &Arc<Door>) -> Self {
+        Self {
+            door: Arc::clone(door),
+            greeting: OnceCell::new(),
+        }
+    }
+
+    /// `http` or `https`, as the client sees the connection.
+    pub fn scheme(&self) -> &'static str {
+        match self.greeting.get() {
+            Some(_) => "https",
+            None => "http",
+        }
+    }
+
+    /// What the listener of a request serves.
+    pub fn table<'p>(
+        &self,
+        force: &'p InForce,
+        port: u16,
+        facts: &impl Facts,
+    ) -> Result<&'p Table, Reject> {
+        if has_passed(force, facts) {
+            return Err(Reject::new(RejectReason::Loop));
+        }
+        let edge = force.program.edge();
+        let port = edge
+            .and_then(|edge| edge.port(port))
+            .ok_or_else(|| Reject::new(RejectReason::NoRoute).detail("the listener is gone"))?;
+        let greeting = self.greeting.get();
+        // A port changes its protocol with its listeners, a connection does not.
+        if port.is_tls() != greeting.is_some() {
+            return Err(Reject::new(RejectReason::Misdirected));
+        }
+        route::at_edge(
+            port,
+            greeting.and_then(|greeting| greeting.server_name.as_deref()),
+            facts,
+        )
+    }
+}
+
+/// Whether this edge has forwarded the request before.
+fn has_passed(force: &InForce, facts: &impl Facts) -> bool {
+    let own = force.via_forward.as_bytes();
+    let member = |line: &[u8]| {
+        let mut members = line.split(|byte| *byte == b',');
+        members.any(|member| member.trim_ascii().eq_ignore_ascii_case(own))
+    };
+    facts.header("via").any(member)
+}
+
+/// A port that is listened on.
+struct Open {
+    door: Arc<Door>,
+    accepting: JoinHandle<()>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.door.gone.cancel();
+    }
+}
+
+/// Keeps the doors of one data thread at what the program says, for as long as the thread lives. `listening` holds while
+/// every one of them is open.
+pub async fn keep(thread: Rc<Thread>, ip: IpAddr, listening: Condition) {
+    let handshakes = Arc::<AtomicUsize>::default();
+    let mut changes = thread.shared.live.subscribe();
+    let mut doors: BTreeMap<u16, Open> = BTreeMap::new();
+    loop {
+        changes.mark_unchanged();
+        let force = thread.shared.live.load();
+        let edge = force.program.edge();
+        let wanted: BTreeSet<u16> = edge.into_iter().flat_map(|edge| edge.ports()).collect();
+        doors.retain(|port, _| wanted.contains(port));
+        let mut failed = None;
+        for port in wanted {
+            if doors.contains_key(&port) {
+                continue;
+            }
+            match open(&thread, SocketAddr::new(ip, port), &handshakes) {
+                Ok(door) => drop(doors.insert(port, door)),
+                Err(error) => failed = Some(error.to_string()),
+            }
+        }
+        match (&failed, edge.is_some()) {
+            (Some(error), _) => {
+                tracing::warn!(error, "a listener's port cannot be had; it is tried again");
+                listening.unmet(error.clone());
+            }
+            (None, false) => {
+                listening.unmet("its Gateway has no listeners: is it of class sluice?")
+            }
+            (None, true) => listening.met(),
+        }
+        drop(force);
+        tokio::select! {
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    // Nothing can change any more: the process is ending.
+                    std::future::pending::<()>().await;
+                }
+            }
+            () = tokio::time::sleep(RETRY), if failed.is_some() => {}
+        }
+    }
+}
+
+fn open(
+    thread: &Rc<Thread>,
+    address: SocketAddr,
+    handshakes: &Arc<AtomicUsize>,
+) -> io::Result<Open> {
+    let socket = listeners::bind_shared(address).map_err(io::Error::other)?;
+    let listener = TcpListener::from_std(socket)?;
+    let door = Arc::new(Door {
+        gone: CancellationToken::new(),
+        handshakes: Arc::clone(handshakes),
+    });
+    let entrance = Entrance::Edge(Arc::clone(&door));
+    tracing::info!(%address, "a listener's port is open");
+    Ok(Open {
+        accepting: spawn_local(serve::accept(Rc::clone(thread), listener, entrance)),
+        door,
+    })
+}
+
+/// The place of a connection of an edge. Behind it is no application: nobody can be dialled there.
+pub fn inbound(stream: &TcpStream) -> Inbound {
+    let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+    Inbound {
+        listen: stream.local_addr().unwrap_or(nowhere),
+        app: nowhere,
+    }
+}
+
+/// Serves a connection, over TLS where the listeners of its port want it. `first` was read of it already.
+pub async fn serve(
+    thread: Rc<Thread>,
+    connection: Rc<Connection>,
+    door: &Arc<Door>,
+    stream: TcpStream,
+    first: Bytes,
+) {
+    let arrival = connection.arrival.get_or_init(|| Arrival::through(door));
+    let port = connection.inbound.listen.port();
+    let is_tls = {
+        let force = thread.shared.live.peek();
+        let listeners = force.program.edge().and_then(|edge| edge.port(port));
+        listeners.map(EdgePort::is_tls)
+    };
+    match is_tls {
+        // Its listeners went in this moment.
+        None => {}
+        Some(false) => serve::serve_http(thread, connection, stream, first).await,
+        Some(true) => {
+            let stream = Preceded { first, stream };
+            let Some((stream, greeting)) = secured(&thread, &connection, door, stream).await else {
+                return;
+            };
+            let _ = arrival.greeting.set(greeting);
+            serve::serve_http(thread, connection, stream, Bytes::new()).await;
+        }
+    }
+}
+
+/// The stream once the handshake is done; none: it came to nothing.
+async fn secured(
+    thread: &Rc<Thread>,
+    connection: &Connection,
+    door: &Door,
+    stream: Preceded,
+) -> Option<(TlsStream<Preceded>, Greeting)> {
+    let _place = door.handshake()?;
+    let port = connection.inbound.listen.port();
+    let terms = |server_name: Option<&str>| {
+        let force = thread.shared.live.peek();
+        force.terminators.terms(&force.program, port, server_name)
+    };
+    let deadline_ms = thread.clock().now_ms() + thread.limits.head_ms;
+    let accepted = Box::pin(server::accept(stream, terms));
+    match thread.ticker.within(deadline_ms, accepted).await {
+        Ok(Ok(secured)) => Some(secured),
+        Ok(Err(error)) => {
+            tracing::debug!(peer = %connection.peer, port, %error, "a handshake came to nothing");
+            None
+        }
+        Err(_) => {
+            thread.tally.closings.count(Closing::HeadTimeout);
+            None
+        }
+    }
+}
+
+/// A stream of which something was read already.
+#[derive(Debug)]
+pub struct Preceded {
+    first: Bytes,
+    stream: TcpStream,
+}
+
+impl AsyncRead for Preceded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.first.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        }
+        let bytes = self.first.len().min(buffer.remaining());
+        buffer.put_slice(&self.first.split_to(bytes));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Preceded {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl ClientStream for TlsStream<Preceded> {
+    fn tcp(&self) -> &TcpStream {
+        &self.get_ref().0.stream
+    }
+}

@@ -295,9 +295,9 @@ fn way(reason: RejectReason) -> Way {
                 by: case.own("signed"),
             }
         }
-        R::TooManyConnections => {
-            Way::Unreachable("it is of a connection and no request: tests/in_process/connections.rs")
-        }
+        R::TooManyConnections => Way::Unreachable(
+            "it is of a connection and no request: tests/in_process/connections.rs",
+        ),
         R::Internal => Way::Unreachable("only a panic of the sidecar itself gives it"),
         R::Config(reason) => misconfigured(reason, &case),
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use aws_lc_rs::hmac;
-use sluice_crds::manifest::{ManifestObject, Parsed, parse};
+use sluice_crds::manifest::{Parsed, parse};
 use sluice_translate::{Change, Engine, GroupId, Pods, Settings, manifests::object_of};
 
 fn root() -> PathBuf {

@@ -68,7 +68,7 @@ pub async fn handshake(
 }
 
 /// Accepts [`MAX_CONNECTIONS`] at a time until shutdown, and does with each what `connection` says; those that stand then
-/// have [`DRAIN`] to end.
+/// have 5 s to end.
 pub async fn serve<F>(
     listener: TcpListener,
     name: &'static str,

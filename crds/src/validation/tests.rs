@@ -85,6 +85,13 @@ fn cases() -> Vec<Case> {
         ),
         case(
             ApiRoute,
+            "/spec/parentRefs/0",
+            json!({"kind": "Service", "name": "a"}),
+            json!({"kind": "Service", "name": "a", "sectionName": "other"}),
+            "a Service is of the route's own namespace and has no sections: leave namespace and sectionName out",
+        ),
+        case(
+            ApiRoute,
             "/spec/rules/2/filters",
             json!([{"type": "RequestRedirect", "requestRedirect": {"port": 1}}]),
             json!([{"type": "RequestRedirect", "requestRedirect": {"port": 1}}, {"type": "RequestRedirect", "requestRedirect": {"port": 2}}]),

@@ -104,7 +104,7 @@ impl ApiRouteSpec {
 #[x_kube(
     validation = Rule::new("self.kind != 'Service' || !has(self.group) || self.group == ''").message("a Service is of the core group: leave group out or empty"),
     validation = Rule::new("self.kind != 'Gateway' || (has(self.group) && self.group == 'gateway.networking.k8s.io')").message("a Gateway is of group gateway.networking.k8s.io"),
-    validation = Rule::new("self.kind != 'Service' || (!has(self.namespace) && !has(self.sectionName))").message("a Service is of the route's own namespace and has no sections: leave namespace and sectionName out")
+    validation = Rule::new("self.kind != 'Service' || (!has(self.__namespace__) && !has(self.sectionName))").message("a Service is of the route's own namespace and has no sections: leave namespace and sectionName out")
 )]
 pub struct ParentRef {
     /// API group of the parent: empty for a Service, gateway.networking.k8s.io for a Gateway.

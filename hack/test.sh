@@ -42,7 +42,8 @@ step "cargo doc" docs
 step "cargo build" cargo build --quiet --locked --workspace --all-targets
 # Beside the current sidecar, one that lacks a feature, as a former version does.
 step "cargo build, the older sidecar" cargo build --quiet --locked --workspace --features sluice-sidecar/without-cache --bin sluice-sidecar-without-cache
-step "unit tests" cargo test --locked --workspace --lib --bins
+# The fuzz targets are binaries that never end.
+step "unit tests" cargo test --locked --workspace --exclude sluice-fuzz --lib --bins
 [ ${#beside[@]} = 0 ] || step "tests beside the crates" cargo test --locked --workspace "${beside[@]}"
 step "documentation tests" cargo test --quiet --locked --workspace --doc
 step "fuzzing, a sample" hack/fuzz.sh 16

@@ -86,10 +86,11 @@ impl ConnectionLimits {
         Ok(())
     }
 
-    /// How often connections are looked at, in milliseconds: what is due is seen at most this much later.
+    /// How often connections are looked at, in milliseconds. What stands still is noticed at one look and ended at a later one:
+    /// twice this is the most that is added to a bound.
     pub fn look_every_ms(&self) -> u64 {
         let shortest = self.head_ms.min(self.answer_stall_ms).min(self.idle_ms);
-        (shortest / 4).clamp(50, 500)
+        (shortest / 8).clamp(50, 500)
     }
 }
 

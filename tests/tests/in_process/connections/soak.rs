@@ -93,10 +93,8 @@ fn nothing_is_left_behind() {
             "{report}\n{changes} changes; RSS {mean:.0} KiB, {:+.2} % over the last half",
             grown * 100.0
         );
-        // A page here or there is much in a sample of seconds.
-        let most = if told.is_some() { 0.01 } else { 0.03 };
         ensure!(
-            grown <= most,
+            grown <= 0.01,
             "memory grows by {:.2} %: {memory:?}",
             grown * 100.0
         );

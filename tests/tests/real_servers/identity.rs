@@ -207,19 +207,26 @@ async fn two_groups(world: &World, shop: &Shop<'_>) -> Result<[[StandInPod; 2]; 
             pod(&*format!("{service}-1")).await?,
         ]);
     }
-    for pod in groups.iter().flatten() {
-        known(shop, pod).await?;
+    for (service, pods) in ["alpha", "beta"].into_iter().zip(&groups) {
+        for pod in pods {
+            known(shop, pod, service).await?;
+        }
     }
     groups.try_into().ok().context("two groups")
 }
 
-/// Waits until the operator has seen a pod.
-async fn known(shop: &Shop<'_>, pod: &StandInPod) -> Result<()> {
+/// Waits until the operator has seen a pod, and the route of its Service.
+async fn known(shop: &Shop<'_>, pod: &StandInPod, service: &str) -> Result<()> {
     let token = pod.token(AUDIENCE).await?;
     eventually(
         &format!("the operator knows {}", pod.name),
         seconds(20),
-        async || units(shop, Proof::Token(&token)).await.map(drop),
+        async || {
+            let units = units(shop, Proof::Token(&token)).await?;
+            let route = format!("route/{NAMESPACE}/{service}");
+            ensure!(units.contains(&route), "{units:?}");
+            Ok(())
+        },
     )
     .await
 }
@@ -360,7 +367,7 @@ fn a_deleted_pod_is_refused_at_once() {
         // A pod of the same name is another pod.
         let labels = json!({"app": "alpha"});
         let heir = StandInPod::create(world, &shop.cluster, NAMESPACE, &pod.name, labels).await?;
-        known(&shop, &heir).await?;
+        known(&shop, &heir, "alpha").await?;
         let status = refusal(&shop, Proof::Certificate(&certificate)).await?;
         ensure!(
             status.message().contains("another of the same name"),
@@ -418,7 +425,7 @@ fn one_service_account_in_two_deployments_is_two_groups() {
                     .await?;
             for pod in &pods {
                 ensure!(pod.service_account == "workers");
-                known(&shop, pod).await?;
+                known(&shop, pod, name).await?;
             }
             groups.push(pods);
         }

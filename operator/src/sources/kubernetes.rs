@@ -137,7 +137,16 @@ fn follow_kind(
             follower,
             shutdown,
         ),
-        Kind::Config | Kind::Fleet | Kind::File => {
+        Kind::GatewayClass
+        | Kind::ListenerSet
+        | Kind::HttpRoute
+        | Kind::GrpcRoute
+        | Kind::TlsRoute
+        | Kind::TcpRoute
+        | Kind::ReferenceGrant
+        | Kind::Config
+        | Kind::Fleet
+        | Kind::File => {
             Box::pin(async move { anyhow::bail!("{} is not of the API server", kind.as_str()) })
         }
     }

@@ -14,6 +14,7 @@ use crate::{
     groups::{self, GroupId, PodRef},
     resolve::{self, Resolved},
     scaling::HpaIntent,
+    standing::Standing,
     view::View,
     world::{Change, Kind, Meta, Object, ObjectId, PodKey, Read, Settings, World},
 };
@@ -33,6 +34,7 @@ struct Memo {
     units: BTreeSet<UnitName>,
     findings: Vec<Finding>,
     hpa: Option<HpaIntent>,
+    standing: Option<Standing>,
 }
 
 /// A unit as sessions send it.
@@ -63,6 +65,8 @@ pub struct Delta {
     pub pods_changed: BTreeSet<PodKey>,
     /// Objects with other findings.
     pub findings_changed: BTreeSet<ObjectId>,
+    /// Objects of the Gateway API that stand otherwise now, or are gone.
+    pub standings_changed: BTreeSet<ObjectId>,
     /// Namespace and name of HorizontalPodAutoscalers that should be otherwise, or not be.
     pub children_changed: BTreeSet<(String, String)>,
 }
@@ -212,7 +216,7 @@ impl Engine {
                 Resolved {
                     units: BTreeMap::from([(group.inbound(), Unit::Inbound(inbound))]),
                     findings,
-                    hpa: None,
+                    ..Resolved::default()
                 }
             }
         };
@@ -224,6 +228,7 @@ impl Engine {
             units,
             mut findings,
             hpa,
+            standing,
         } = resolved;
         let object = match &node {
             Node::Object(id) => Some(id.clone()),
@@ -261,6 +266,7 @@ impl Engine {
             units: made,
             findings,
             hpa,
+            standing,
         };
         let old = self.memos.get(&node);
         let gone: Vec<UnitName> = old
@@ -271,10 +277,15 @@ impl Engine {
             .unwrap_or_default();
         self.drop_units(gone, delta);
         self.unread(&node, &unread);
-        let (old_findings, old_hpa) = match self.memos.remove(&node) {
-            Some(old) => (old.findings, old.hpa),
-            None => (Vec::new(), None),
+        let (old_findings, old_hpa, old_standing) = match self.memos.remove(&node) {
+            Some(old) => (old.findings, old.hpa, old.standing),
+            None => (Vec::new(), None, None),
         };
+        if let Some(id) = object
+            && old_standing != memo.standing
+        {
+            delta.standings_changed.insert(id);
+        }
         self.file(&node, &old_findings, &memo.findings, delta);
         self.raise(old_hpa, memo.hpa.clone(), delta);
         self.memos.insert(node, memo);
@@ -286,10 +297,14 @@ impl Engine {
             units,
             findings,
             hpa,
+            standing,
         }) = self.memos.remove(node)
         else {
             return;
         };
+        if let (Node::Object(id), Some(_)) = (node, standing) {
+            delta.standings_changed.insert(id.clone());
+        }
         self.drop_units(units, delta);
         let reads: Vec<Read> = reads.into_iter().collect();
         self.unread(node, &reads);
@@ -434,6 +449,10 @@ impl Engine {
         if let Some((namespace, name)) = first_difference(&self.children, &full.children) {
             return differs(format!("the HorizontalPodAutoscaler {namespace}/{name}"));
         }
+        let (ours, theirs) = (self.all_standings(), full.all_standings());
+        if let Some(id) = first_difference(&ours, &theirs) {
+            return differs(format!("how {id} stands"));
+        }
         match self.world.groups().eq(full.world.groups()) {
             true => Ok(()),
             false => differs("the groups".into()),
@@ -499,6 +518,23 @@ impl Engine {
         found
             .chain(self.notes.get(id).into_iter().flatten())
             .collect()
+    }
+
+    /// How an object of the Gateway API stands; `None`: it is of no such kind, not there, or none of ours.
+    pub fn standing(&self, id: &ObjectId) -> Option<&Standing> {
+        self.memos.get(&Node::Object(id.clone()))?.standing.as_ref()
+    }
+
+    /// Every object of the Gateway API that is ours, in no order.
+    pub fn standings(&self) -> impl Iterator<Item = (&ObjectId, &Standing)> {
+        self.memos.iter().filter_map(|(node, memo)| match node {
+            Node::Object(id) => Some((id, memo.standing.as_ref()?)),
+            Node::Group(_) => None,
+        })
+    }
+
+    fn all_standings(&self) -> BTreeMap<&ObjectId, &Standing> {
+        self.standings().collect()
     }
 
     /// Every object that has findings.

@@ -14,6 +14,7 @@ pub mod groups;
 pub mod manifests;
 pub mod resolve;
 pub mod scaling;
+pub mod standing;
 pub mod view;
 pub mod world;
 
@@ -22,5 +23,6 @@ pub use finding::{Condition, Finding, FindingReason};
 pub use groups::{GroupId, PodRef};
 pub use resolve::{Resolved, resolve};
 pub use scaling::HpaIntent;
+pub use standing::Standing;
 pub use view::View;
 pub use world::{Change, Kind, Object, ObjectId, PodKey, Pods, Settings, Undecodable, World};

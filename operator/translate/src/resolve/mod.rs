@@ -21,6 +21,7 @@ use sluice_snapshot::{Unit, UnitName};
 use crate::{
     finding::Finding,
     scaling::HpaIntent,
+    standing::Standing,
     view::View,
     world::{Kind, ObjectId},
 };
@@ -34,6 +35,8 @@ pub struct Resolved {
     pub findings: Vec<Finding>,
     /// The HorizontalPodAutoscaler it stands for.
     pub hpa: Option<HpaIntent>,
+    /// How it stands, where it is of the Gateway API and ours.
+    pub standing: Option<Standing>,
 }
 
 /// Resolves one object. An object that is not there amounts to nothing.
@@ -72,6 +75,13 @@ pub fn resolve(view: &View<'_>, id: &ObjectId) -> Resolved {
         | Kind::HorizontalPodAutoscaler
         | Kind::ScaledObject
         | Kind::ConfigMap
+        | Kind::GatewayClass
+        | Kind::ListenerSet
+        | Kind::HttpRoute
+        | Kind::GrpcRoute
+        | Kind::TlsRoute
+        | Kind::TcpRoute
+        | Kind::ReferenceGrant
         | Kind::Namespace
         | Kind::Fleet
         | Kind::File => None,
@@ -96,6 +106,13 @@ pub(crate) fn amounts_to_something(kind: Kind) -> bool {
         | Kind::HorizontalPodAutoscaler
         | Kind::ScaledObject
         | Kind::ConfigMap
+        | Kind::GatewayClass
+        | Kind::ListenerSet
+        | Kind::HttpRoute
+        | Kind::GrpcRoute
+        | Kind::TlsRoute
+        | Kind::TcpRoute
+        | Kind::ReferenceGrant
         | Kind::Namespace
         | Kind::Fleet
         | Kind::File => false,
@@ -119,6 +136,13 @@ pub fn unit_of(id: &ObjectId) -> Option<UnitName> {
         | Kind::ConfigMap
         | Kind::Gateway
         | Kind::BackendTlsPolicy
+        | Kind::GatewayClass
+        | Kind::ListenerSet
+        | Kind::HttpRoute
+        | Kind::GrpcRoute
+        | Kind::TlsRoute
+        | Kind::TcpRoute
+        | Kind::ReferenceGrant
         | Kind::Namespace
         | Kind::Config
         | Kind::Fleet

@@ -43,7 +43,7 @@ pub(super) fn resolve(view: &View<'_>, facts: &ShardSetFacts) -> Resolved {
     Resolved {
         units: BTreeMap::from([(name, unit)]),
         findings: report.into_findings(),
-        hpa: None,
+        ..Resolved::default()
     }
 }
 

@@ -34,6 +34,20 @@ pub enum Kind {
     Gateway,
     /// `gateway.networking.k8s.io/v1`, where it is installed.
     BackendTlsPolicy,
+    /// `gateway.networking.k8s.io/v1`, where it is installed; of no namespace itself.
+    GatewayClass,
+    /// `gateway.networking.k8s.io/v1`, where it is installed.
+    ListenerSet,
+    /// `gateway.networking.k8s.io/v1`, where it is installed.
+    HttpRoute,
+    /// `gateway.networking.k8s.io/v1`, where it is installed.
+    GrpcRoute,
+    /// `gateway.networking.k8s.io/v1`, where it is installed.
+    TlsRoute,
+    /// `gateway.networking.k8s.io/v1`, where it is installed.
+    TcpRoute,
+    /// `gateway.networking.k8s.io/v1`, or `v1beta1`, where it is installed.
+    ReferenceGrant,
     /// Core; of no namespace itself.
     Namespace,
     /// SluiceConfig: at most one, of no namespace.
@@ -46,7 +60,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 24] = [
         Self::ApiRoute,
         Self::RateLimitPolicy,
         Self::ShardSet,
@@ -60,6 +74,13 @@ impl Kind {
         Self::ConfigMap,
         Self::Gateway,
         Self::BackendTlsPolicy,
+        Self::GatewayClass,
+        Self::ListenerSet,
+        Self::HttpRoute,
+        Self::GrpcRoute,
+        Self::TlsRoute,
+        Self::TcpRoute,
+        Self::ReferenceGrant,
         Self::Namespace,
         Self::Config,
         Self::Fleet,
@@ -82,6 +103,13 @@ impl Kind {
             Self::ConfigMap => "ConfigMap",
             Self::Gateway => "Gateway",
             Self::BackendTlsPolicy => "BackendTLSPolicy",
+            Self::GatewayClass => "GatewayClass",
+            Self::ListenerSet => "ListenerSet",
+            Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
+            Self::TlsRoute => "TLSRoute",
+            Self::TcpRoute => "TCPRoute",
+            Self::ReferenceGrant => "ReferenceGrant",
             Self::Namespace => "Namespace",
             Self::Config => "SluiceConfig",
             Self::Fleet => "Fleet",

@@ -193,6 +193,13 @@ impl World {
             | Kind::TlsSecret
             | Kind::ConfigMap
             | Kind::BackendTlsPolicy
+            | Kind::GatewayClass
+            | Kind::ListenerSet
+            | Kind::HttpRoute
+            | Kind::GrpcRoute
+            | Kind::TlsRoute
+            | Kind::TcpRoute
+            | Kind::ReferenceGrant
             | Kind::Config
             | Kind::Fleet
             | Kind::File => BTreeSet::new(),

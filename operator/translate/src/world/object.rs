@@ -225,6 +225,13 @@ impl Undecodable {
             | Kind::ScaledObject
             | Kind::TlsSecret
             | Kind::ConfigMap
+            | Kind::GatewayClass
+            | Kind::ListenerSet
+            | Kind::HttpRoute
+            | Kind::GrpcRoute
+            | Kind::TlsRoute
+            | Kind::TcpRoute
+            | Kind::ReferenceGrant
             | Kind::Namespace
             | Kind::Config
             | Kind::Fleet

@@ -338,7 +338,13 @@ async fn send(
             shard: shard.as_ref().map(|shard| shard.seen.clone()),
         });
         let error = match pool
-            .send(address, towards.protocol(), request, deadline_ms)
+            .send(
+                address,
+                towards.protocol(),
+                request,
+                deadline_ms,
+                settle.interims(),
+            )
             .await
         {
             Ok(answered) => {

@@ -14,6 +14,7 @@ mod forwarded;
 mod grpc;
 mod grpc_web;
 mod headers;
+mod interim;
 mod knock;
 mod pace;
 mod passthrough;

@@ -21,6 +21,7 @@ use super::{
     forwarded::Client,
     grpc,
     headers::{self, TraceId},
+    interim::Interims,
     serve::Connection,
     thread::Thread,
 };
@@ -191,6 +192,12 @@ impl Drop for Settle {
 }
 
 impl Exchange {
+    /// Where interim answers wait for this client; one of HTTP/1.0 must not be sent any (RFC 9110 section 15.2), and one of
+    /// HTTP/2 cannot.
+    pub fn interims(&self) -> Option<&Arc<Interims>> {
+        (self.version == Version::HTTP_11).then_some(&self.connection.guard.interims)
+    }
+
     /// Enters a phase.
     pub fn enter(&mut self, phase: Phase) {
         self.progress.enter(phase);

@@ -248,6 +248,7 @@ async fn answer(
     let answer = request::handle(Rc::clone(&thread), Rc::clone(&connection), request);
     let mut answer = answer.await?;
     let guard = &connection.guard;
+    guard.interims.close();
     if asks_for_another {
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             guard.opaque();

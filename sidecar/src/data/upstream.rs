@@ -21,6 +21,7 @@ use tokio_util::either::Either;
 use super::{
     body::RequestBody,
     deadline::Ticker,
+    interim::{Hearer, Interims},
     serve::LocalExecutor,
     tls::{TlsError, client::Client},
     wire::{Guard, Wire},
@@ -129,17 +130,22 @@ impl Pool {
     }
 
     /// Sends a request and waits for the head of its answer, until `deadline_ms` on the monotonic clock. The request is
-    /// still in its place after a failure in which not a byte of it was sent.
+    /// still in its place after a failure in which not a byte of it was sent. `interims`: where the upstream's interim answers
+    /// go.
     pub async fn send(
         &self,
         address: SocketAddr,
         protocol: BackendProtocol,
         request: &mut Option<Request<RequestBody>>,
         deadline_ms: u64,
+        interims: Option<&Arc<Interims>>,
     ) -> Result<Answered, UpstreamError> {
         let exchange = pin!(async {
             match protocol {
-                BackendProtocol::Http1 => self.send_http1(address, request, deadline_ms).await,
+                BackendProtocol::Http1 => {
+                    self.send_http1(address, request, deadline_ms, interims)
+                        .await
+                }
                 BackendProtocol::H2c => {
                     Box::pin(self.send_http2(address, request, deadline_ms)).await
                 }
@@ -157,6 +163,7 @@ impl Pool {
         address: SocketAddr,
         request: &mut Option<Request<RequestBody>>,
         deadline_ms: u64,
+        interims: Option<&Arc<Interims>>,
     ) -> Result<Answered, UpstreamError> {
         while let Some(Idle {
             sender,
@@ -186,7 +193,7 @@ impl Pool {
                 sender,
                 guard,
             };
-            match (lease.send(request).await, spare) {
+            match (lease.send(request, interims).await, spare) {
                 (Ok(answered), _) => return Ok(answered),
                 // It closed in between, and nothing was sent.
                 (Err(_), _) if request.is_some() => {}
@@ -201,7 +208,7 @@ impl Pool {
             }
         }
         let lease = Box::pin(self.connect_http1(address, deadline_ms)).await?;
-        lease.send(request).await
+        lease.send(request, interims).await
     }
 
     async fn send_http2(
@@ -344,11 +351,16 @@ impl Lease {
     async fn send(
         mut self,
         request: &mut Option<Request<RequestBody>>,
+        interims: Option<&Arc<Interims>>,
     ) -> Result<Answered, UpstreamError> {
         let Some(taken) = request.take() else {
             return Err(UpstreamError::Taken(self.address));
         };
-        self.guard.expect(taken.method() == Method::HEAD);
+        let hearer = match interims {
+            Some(interims) => Some(Hearer::of_this_task(interims).await),
+            None => None,
+        };
+        self.guard.expect(taken.method() == Method::HEAD, hearer);
         match self.sender.try_send_request(taken).await {
             Ok(response) => Ok(Answered {
                 response,

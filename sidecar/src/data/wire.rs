@@ -1,6 +1,7 @@
 //! The stream under hyper: what arrives is shown to the [`Scanner`] first, and hyper gets only what is understood. A client's
 //! message that is refused is replaced by a stand-in, a request that no client can send, so that the refusal is answered in
-//! its turn, logged and counted like any other. An upstream's answer that is refused is an error of its connection.
+//! its turn, logged and counted like any other. An upstream's answer that is refused is an error of its connection; its
+//! interim answers go from its wire to the client's.
 //!
 //! Bytes are looked at where they were read to; only a head or a trailer line that came in parts is kept until it is whole.
 
@@ -8,13 +9,14 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU8, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use bytes::{Buf, Bytes};
 use futures::task::AtomicWaker;
 use http::{header::HOST, request::Parts};
 use sluice_pipeline::framing::{self, Fault, Refused, Scanner, Side};
@@ -22,6 +24,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Sleep,
 };
+
+use super::interim::{Hearer, Interims};
 
 /// What a stand-in asks for, where the refused message says nothing that could be shown: no client can, the scanner lets an
 /// asterisk pass with OPTIONS only.
@@ -47,6 +51,10 @@ pub struct Guard {
     /// One of the constants below, until the wire has heard it.
     told: AtomicU8,
     waker: AtomicWaker,
+    /// What a client is told before its answer.
+    pub interims: Arc<Interims>,
+    /// Whom an upstream's interim answers are for.
+    hearer: Mutex<Option<Hearer>>,
 }
 
 const STAY: u8 = 1;
@@ -65,8 +73,10 @@ impl Guard {
         self.tell(STAY);
     }
 
-    /// A request is about to be sent, and an answer may come. `bodiless`: the request is HEAD.
-    pub fn expect(&self, bodiless: bool) {
+    /// A request is about to be sent, and an answer may come. `bodiless`: the request is HEAD; `hearer`: its interim answers
+    /// are for this client.
+    pub fn expect(&self, bodiless: bool, hearer: Option<Hearer>) {
+        *self.hearer.lock().unwrap_or_else(PoisonError::into_inner) = hearer;
         // Heard at the next read: the connection's task is woken by the request.
         self.told.store(
             if bodiless { EXPECT_BODILESS } else { EXPECT },
@@ -97,6 +107,13 @@ impl Guard {
         self.refused.get().is_some()
     }
 
+    /// An upstream's interim answer.
+    fn interim(&self, head: &[u8]) {
+        if let Some(hearer) = &*self.hearer.lock().unwrap_or_else(PoisonError::into_inner) {
+            hearer.hear(head);
+        }
+    }
+
     fn tell(&self, what: u8) {
         self.told.store(what, Ordering::Release);
         self.waker.wake();
@@ -117,6 +134,10 @@ pub struct Wire<S> {
     /// The end of a connection that lingers, and the bytes it has forgotten.
     linger: Option<Pin<Box<Sleep>>>,
     forgotten: usize,
+    /// hyper has nothing left to write: what it writes next begins an answer, or a part of one under way.
+    at_rest: bool,
+    /// What is left of interim answers that a client could not take at once.
+    interim: Bytes,
 }
 
 /// What comes after the sound bytes.
@@ -152,6 +173,8 @@ impl<S> Wire<S> {
             after: After::More,
             linger: None,
             forgotten: 0,
+            at_rest: true,
+            interim: Bytes::new(),
         }
     }
 
@@ -173,7 +196,12 @@ impl<S> Wire<S> {
 
     /// Shows the scanner what is held and not yet sound.
     fn judge_held(&mut self) {
-        match self.scanner.advance(&self.held[self.sound..]) {
+        let guard = &self.guard;
+        let shown = &self.held[self.sound..];
+        match self
+            .scanner
+            .advance_telling(shown, |head| guard.interim(head))
+        {
             Ok(understood) => self.sound += understood,
             Err(refused) => {
                 self.sound += refused.sound;
@@ -230,7 +258,11 @@ impl<S: AsyncRead + Unpin> Wire<S> {
         if new.is_empty() {
             return Poll::Ready(Ok(true));
         }
-        let sound = match self.scanner.advance(new) {
+        let guard = &self.guard;
+        let sound = match self
+            .scanner
+            .advance_telling(new, |head| guard.interim(head))
+        {
             Ok(understood) => {
                 if understood < new.len() {
                     self.held.extend_from_slice(&new[understood..]);
@@ -328,17 +360,45 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
     }
 }
 
+impl<S: AsyncWrite + Unpin> Wire<S> {
+    /// Writes interim answers that wait. Only while hyper is at rest: else they would stand within an answer. None comes
+    /// once its request is answered, so what hyper writes next is that answer, or a 100 before it.
+    fn poll_interims(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(waiting) = self.guard.interims.take()
+            && self.at_rest
+        {
+            self.interim = waiting.into();
+        }
+        while !self.interim.is_empty() {
+            let io = Pin::new(&mut self.io);
+            let written = ready!(io.poll_write(context, &self.interim))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.interim.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(context, bytes)
+        let this = self.get_mut();
+        ready!(this.poll_interims(context))?;
+        this.at_rest = false;
+        Pin::new(&mut this.io).poll_write(context, bytes)
     }
 
+    /// hyper flushes once it has written all it had.
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(context)
+        let this = self.get_mut();
+        this.at_rest = true;
+        ready!(this.poll_interims(context))?;
+        Pin::new(&mut this.io).poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -355,7 +415,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(context, slices)
+        let this = self.get_mut();
+        ready!(this.poll_interims(context))?;
+        this.at_rest = false;
+        Pin::new(&mut this.io).poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -449,7 +512,7 @@ mod tests {
         let (mut origin, client) = duplex(1 << 10);
         let guard = Arc::<Guard>::default();
         let mut wire = Wire::upstream(client, Arc::clone(&guard));
-        guard.expect(false);
+        guard.expect(false, None);
         let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
         origin.write_all(answer).await.expect("room");
         origin.write_all(b"more").await.expect("room");

@@ -125,6 +125,16 @@ impl Scanner {
 
     /// Looks at `bytes`, which begin where the last call stopped understanding, and says how many are understood now.
     pub fn advance(&mut self, bytes: &[u8]) -> Result<usize, Refused> {
+        self.advance_telling(bytes, |_| {})
+    }
+
+    /// The same; `interim` is told the head of each interim answer among them (RFC 9110 section 15.2): whoever passes those on
+    /// has no other way to find them.
+    pub fn advance_telling(
+        &mut self,
+        bytes: &[u8],
+        mut interim: impl FnMut(&[u8]),
+    ) -> Result<usize, Refused> {
         let mut at = 0;
         // Where the message under way begins in `bytes`; none: before them.
         let mut begins = None;
@@ -134,7 +144,13 @@ impl Scanner {
             }
             match self.step(&bytes[at..]) {
                 Ok(0) => break,
-                Ok(understood) => at += understood,
+                Ok(understood) => {
+                    // Behind any other answer nothing is expected.
+                    if self.side == Side::Response && matches!(self.place, Place::Head(_)) {
+                        interim(&bytes[at..at + understood]);
+                    }
+                    at += understood;
+                }
                 Err(fault) => {
                     // A fault is for ever: nothing after it is known to begin a message.
                     return Err(Refused {

@@ -5,6 +5,7 @@ mod cache;
 mod client;
 mod forwarding;
 mod grpc;
+mod interim;
 mod lifecycle;
 mod origin;
 mod own_app;

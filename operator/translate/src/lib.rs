@@ -8,6 +8,7 @@
 //! keeps all of it up to date by recomputing only what changed.
 
 pub mod assemble;
+pub mod edge;
 pub mod engine;
 pub mod finding;
 pub mod groups;
@@ -18,6 +19,7 @@ pub mod standing;
 pub mod view;
 pub mod world;
 
+pub use edge::EdgeIntent;
 pub use engine::{Delta, Encoded, Engine};
 pub use finding::{Condition, Finding, FindingReason};
 pub use groups::{GroupId, PodRef};

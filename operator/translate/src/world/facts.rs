@@ -139,24 +139,28 @@ impl From<&BackendTlsPolicy> for BackendTlsFacts {
     }
 }
 
-/// Authorities: a ConfigMap with `ca.crt`.
+/// What is kept of a ConfigMap: authorities, and parameters of an edge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthoritiesFacts {
     /// Its name.
     pub id: ObjectId,
-    /// Certificates as PEM; none where it has no such entry.
+    /// Certificates as PEM, its entry `ca.crt`; none where it has no such entry.
     pub pem: Option<String>,
+    /// Its entries that are about an edge.
+    pub edge: BTreeMap<String, String>,
 }
 
 impl From<&ConfigMap> for AuthoritiesFacts {
     fn from(map: &ConfigMap) -> Self {
-        let entry = map
-            .data
-            .as_ref()
-            .and_then(|data| data.get(AUTHORITIES_ENTRY));
+        let entry = |name: &str| map.data.as_ref().and_then(|data| data.get(name)).cloned();
+        let edge = edge::ENTRIES
+            .into_iter()
+            .filter_map(|name| Some((name.to_owned(), entry(name)?)))
+            .collect();
         Self {
             id: id_of(Kind::ConfigMap, &map.metadata),
-            pem: entry.cloned(),
+            pem: entry(AUTHORITIES_ENTRY),
+            edge,
         }
     }
 }

@@ -17,7 +17,7 @@ use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    children::Scalers,
+    children::{Scalers, edge::Edges},
     cli::{self, Args, Command},
     engine,
     identity::{
@@ -304,11 +304,16 @@ async fn start_files(args: &Args, process: Process) -> anyhow::Result<()> {
     let shutdown = tasks.shutdown().clone();
     let core = prepared.start(tokens, ca_files, || true, None)?;
     tasks.spawn_critical("directory", source.run(shutdown));
-    let statuses = FileStatuses::new(state.clone(), StatusFiles::new(state, written));
+    let statuses = || {
+        let sink = StatusFiles::new(state.clone(), written.clone());
+        Arc::new(FileStatuses::new(state.clone(), sink))
+    };
     let leader = LeaderWork {
-        statuses: Arc::new(statuses),
+        statuses: statuses(),
+        gateway_statuses: statuses(),
         announcer: Arc::new(LoggedEvents),
         scalers: Arc::new(Scalers::of_files()),
+        edges: Arc::new(Edges::of_files()),
         leadership: Leadership::alone(),
     };
     leader.start(&core)
@@ -317,8 +322,11 @@ async fn start_files(args: &Args, process: Process) -> anyhow::Result<()> {
 /// What only the leader does, in both modes; in file mode there is no other.
 struct LeaderWork {
     statuses: Arc<dyn Statuses>,
+    /// Those of the Gateway API's kinds.
+    gateway_statuses: Arc<dyn Statuses>,
     announcer: Arc<dyn Announcer>,
     scalers: Arc<Scalers>,
+    edges: Arc<Edges>,
     leadership: Leadership,
 }
 
@@ -327,8 +335,10 @@ impl LeaderWork {
     fn start(self, core: &Core) -> anyhow::Result<()> {
         let Self {
             statuses,
+            gateway_statuses,
             announcer,
             scalers,
+            edges,
             leadership,
         } = self;
         let shutdown = core.tasks.shutdown().clone();
@@ -341,6 +351,17 @@ impl LeaderWork {
         );
         core.tasks
             .spawn_critical("moves", driver.run(shutdown.clone()));
+        let status_metrics = status::Metrics::register(&core.registry)?;
+        let keeper = status::gateway_api::Keeper::new(status::gateway_api::Wiring {
+            engine: core.engine.clone(),
+            table: core.table.clone(),
+            statuses: gateway_statuses,
+            edges,
+            leadership: leadership.clone(),
+            metrics: status_metrics.clone(),
+        });
+        core.tasks
+            .spawn_critical("status of the Gateway API", keeper.run(shutdown.clone()));
         let keeper = status::Keeper::new(status::keeper::Wiring {
             engine: core.engine.clone(),
             table: core.table.clone(),
@@ -348,7 +369,7 @@ impl LeaderWork {
             announcer,
             scalers,
             leadership,
-            metrics: status::Metrics::register(&core.registry)?,
+            metrics: status_metrics,
         });
         core.tasks.spawn_critical("status", keeper.run(shutdown));
         Ok(())

@@ -4,8 +4,9 @@ use std::{path::PathBuf, sync::Arc};
 
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
-use sluice_crds::{GROUP, VERSION};
+use sluice_crds::{GROUP, VERSION, gateway_api};
 use sluice_snapshot::unit::ObjectRef;
+use sluice_translate::Kind;
 use tokio::sync::Notify;
 
 use crate::state_dir::{StateDir, StateDirError};
@@ -53,7 +54,7 @@ impl StatusFiles {
     fn put(&self, object: &ObjectRef, status: &Value) -> anyhow::Result<()> {
         let file: PathBuf = StateDir::status_file(object)?;
         let whole = json!({
-            "apiVersion": format!("{GROUP}/{VERSION}"),
+            "apiVersion": api_version(&object.kind),
             "kind": object.kind,
             "metadata": {"namespace": object.namespace, "name": object.name},
             "status": status,
@@ -62,6 +63,15 @@ impl StatusFiles {
             .write(&file, serde_saphyr::to_string(&whole)?.as_bytes())?;
         self.written.notify_one();
         Ok(())
+    }
+}
+
+/// `apiVersion` of a kind that has a status.
+fn api_version(kind: &str) -> String {
+    let ours = [Kind::ApiRoute, Kind::RateLimitPolicy, Kind::ShardSet];
+    match ours.iter().any(|ours| ours.as_str() == kind) {
+        true => format!("{GROUP}/{VERSION}"),
+        false => format!("{}/{}", gateway_api::GROUP, gateway_api::VERSION),
     }
 }
 

@@ -58,8 +58,8 @@ pub enum Cli {
     Serve(Box<ServeArgs>),
     /// Holding the sockets and restarting a worker that serves.
     Supervise(Box<Supervise>),
-    /// Telling the sidecar at this debug endpoint to drain.
-    Drain(SocketAddr),
+    /// Telling a sidecar to drain.
+    Drain(DrainArgs),
     /// The init step: redirecting the pod's inbound connections.
     Capture(step::Settings),
 }
@@ -96,9 +96,7 @@ impl Cli {
                 let line = line.into_iter().skip(2).collect();
                 Ok(Self::Supervise(Supervise { args, line }.into()))
             }
-            Some(("drain", matches)) => {
-                DrainArgs::from_arg_matches(matches).map(|args| Self::Drain(args.admin))
-            }
+            Some(("drain", matches)) => DrainArgs::from_arg_matches(matches).map(Self::Drain),
             Some(("capture", matches)) => {
                 CaptureArgs::from_arg_matches(matches).map(|args| Self::Capture(args.into()))
             }
@@ -223,10 +221,15 @@ impl ServeArgs {
 
 /// Whom to tell.
 #[derive(Debug, Args)]
-struct DrainArgs {
+pub struct DrainArgs {
     /// The sidecar's debug endpoint.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15000", value_parser = loopback)]
-    admin: SocketAddr,
+    pub admin: SocketAddr,
+
+    /// How long to stay after it was told: the kubelet sends SIGTERM when this program has ended. An edge's, whose clients
+    /// come until every node knows that it goes.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub wait: Duration,
 }
 
 /// What to redirect.
@@ -524,7 +527,9 @@ mod tests {
             "they are needed"
         );
         let drain = |more: &[&str]| Cli::read([&[LEAST[0], "drain"], more].concat());
-        assert!(matches!(drain(&[]), Ok(Cli::Drain(admin)) if admin.port() == 15000));
+        assert!(
+            matches!(drain(&[]), Ok(Cli::Drain(args)) if args.admin.port() == 15000 && args.wait.is_zero())
+        );
         assert!(drain(&["--admin", "10.1.2.3:15000"]).is_err());
     }
 

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin,
     capture::{origin::Origins, step},
-    cli::{self, AccessLog as LogTo, Cli, ControlArgs, LogFormat, ServeArgs},
+    cli::{self, AccessLog as LogTo, Cli, ControlArgs, DrainArgs, LogFormat, ServeArgs},
     control::{self, RootsSource, Settings},
     data::{self, ConnectionLimits, Drained, Plan},
     drain,
@@ -54,8 +54,11 @@ pub fn main() -> ExitCode {
         }
         Cli::Serve(args) => logged(args.log_format, || serve(&args)),
         Cli::Supervise(line) => logged(line.args.log_format, || parent::supervise(&line)),
-        Cli::Drain(admin) => match drain::ask(admin) {
-            Ok(()) => ExitCode::SUCCESS,
+        Cli::Drain(DrainArgs { admin, wait }) => match drain::ask(admin) {
+            Ok(()) => {
+                std::thread::sleep(wait);
+                ExitCode::SUCCESS
+            }
             Err(error) => {
                 eprintln!("sluice-sidecar: {error}");
                 ExitCode::FAILURE

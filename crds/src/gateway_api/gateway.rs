@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ObjectReference;
+use super::{Infrastructure, ObjectReference};
 
 /// An edge: addresses and ports where traffic comes in.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -31,9 +31,9 @@ pub struct GatewaySpec {
     /// Not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addresses: Option<Value>,
-    /// Not read.
+    /// What is said of the objects that are made for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub infrastructure: Option<Value>,
+    pub infrastructure: Option<Infrastructure>,
     /// Not read: there are no ListenerSets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_listeners: Option<Value>,

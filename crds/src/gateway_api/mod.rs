@@ -6,6 +6,7 @@
 
 mod backend_tls_policy;
 mod gateway;
+mod infrastructure;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,7 @@ pub use gateway::{
     AllowedRoutes, ClientValidation, Frontend, FrontendConfig, FrontendPort, Gateway, GatewaySpec,
     GatewayTls, Listener, ListenerTls, RouteKind, RouteNamespaces,
 };
+pub use infrastructure::{Infrastructure, ParametersReference};
 
 /// The API group.
 pub const GROUP: &str = "gateway.networking.k8s.io";

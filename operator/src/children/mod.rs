@@ -1,7 +1,8 @@
-//! Objects that the operator itself makes: HorizontalPodAutoscalers, and the Secret of the certificate authority. Each
-//! carries the operator's field manager; nothing here writes what a user wrote.
+//! Objects that the operator itself makes: HorizontalPodAutoscalers, the edges of Gateways, and the Secret of the
+//! certificate authority. Each carries the operator's field manager; nothing here writes what a user wrote.
 
 pub mod ca_secret;
+pub mod edge;
 pub mod hpa;
 
 use std::{

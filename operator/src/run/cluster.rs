@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Core, LeaderWork, Prepared, Process, bind, scaling};
 use crate::{
-    children::{Scalers, ca_secret::CaSecret, hpa},
+    children::{Scalers, ca_secret::CaSecret, edge, hpa},
     cli::Args,
     identity::{
         CaMaterial,
@@ -60,9 +60,13 @@ pub(super) async fn start(args: &Args, process: Process) -> anyhow::Result<()> {
     let material = authority_material(ca.as_ref(), &leadership, process.clock).await;
     let prepared = Prepared::new(args, process, material, Pods::FromPods).await?;
     let core = prepared.core();
-    let known = Arc::new(Known::default());
+    let (known, gateway_known) = (Arc::new(Known::default()), Arc::new(Known::default()));
     let metrics = kubernetes::Metrics::register(&core.registry)?;
-    let source = Kubernetes::new(client.clone(), &core.engine, known.clone(), metrics);
+    let statuses = kubernetes::Statuses {
+        ours: known.clone(),
+        gateway_api: gateway_known.clone(),
+    };
+    let source = Kubernetes::new(client.clone(), &core.engine, statuses, metrics);
     let config = config_source(args, core)?;
     let settings = prepared.settings().clone();
     let tokens = Arc::new(TokenReviews::new(client.clone()));
@@ -115,11 +119,30 @@ pub(super) async fn start(args: &Args, process: Process) -> anyhow::Result<()> {
         clock: core.clock,
     };
     let hpas = hpa::Keeper::new(wiring, &core.registry)?;
-    tasks.spawn_critical("HorizontalPodAutoscalers", hpas.run(shutdown));
+    tasks.spawn_critical("HorizontalPodAutoscalers", hpas.run(shutdown.clone()));
+    let edges = Arc::new(edge::Edges::of_cluster());
+    let wiring = edge::Wiring {
+        client: client.clone(),
+        engine: core.engine.clone(),
+        leadership: leadership.clone(),
+        edges: edges.clone(),
+        sidecar: sidecar(args),
+        roots: core.authority.roots(),
+    };
+    let keeper = edge::Keeper::new(wiring, &core.registry)?;
+    tasks.spawn_critical("edges", keeper.run(shutdown.clone()));
+    let follow = edge::follow(client.clone(), edges.clone(), shutdown);
+    tasks.spawn_critical("addresses of edges", follow);
     let leader = LeaderWork {
         statuses: Arc::new(ApiStatuses::new(client.clone(), known, leadership.clone())),
+        gateway_statuses: Arc::new(ApiStatuses::new(
+            client.clone(),
+            gateway_known,
+            leadership.clone(),
+        )),
         announcer: Arc::new(ApiEvents::new(client, &identity, leadership.clone())),
         scalers,
+        edges,
         leadership,
     };
     leader.start(&core)

@@ -51,22 +51,31 @@ const KINDS: [Kind; 14] = [
     Kind::BackendTlsPolicy,
 ];
 
+/// Where statuses go that are seen.
+#[derive(Debug, Clone)]
+pub struct Statuses {
+    /// Those of our own kinds.
+    pub ours: Arc<Known>,
+    /// Those of the Gateway API's.
+    pub gateway_api: Arc<Known>,
+}
+
 /// The source, with its ways into an engine that does not run yet.
 pub struct Kubernetes {
     client: Client,
     inlets: BTreeMap<Kind, Inlet>,
-    known: Arc<Known>,
+    statuses: Statuses,
     metrics: Metrics,
 }
 
 impl Kubernetes {
-    /// Watches through `client` and fills `engine`; statuses of our kinds go into `known`.
-    pub fn new(client: Client, engine: &Handle, known: Arc<Known>, metrics: Metrics) -> Self {
+    /// Watches through `client` and fills `engine` and `statuses`.
+    pub fn new(client: Client, engine: &Handle, statuses: Statuses, metrics: Metrics) -> Self {
         let inlets = KINDS.map(|kind| (kind, engine.inlet(kind.as_str())));
         Self {
             client,
             inlets: inlets.into(),
-            known,
+            statuses,
             metrics,
         }
     }
@@ -76,7 +85,7 @@ impl Kubernetes {
         let Self {
             client,
             inlets,
-            known,
+            statuses,
             metrics,
         } = self;
         for (kind, inlet) in inlets {
@@ -84,7 +93,7 @@ impl Kubernetes {
             let shutdown = tasks.shutdown().clone();
             tasks.spawn_critical(
                 kind.as_str(),
-                follow_kind(kind, client.clone(), known.clone(), follower, shutdown),
+                follow_kind(kind, client.clone(), statuses.clone(), follower, shutdown),
             );
         }
     }
@@ -93,7 +102,7 @@ impl Kubernetes {
 fn follow_kind(
     kind: Kind,
     client: Client,
-    known: Arc<Known>,
+    statuses: Statuses,
     follower: Follower,
     shutdown: Shutdown,
 ) -> BoxFuture<'static, anyhow::Result<()>> {
@@ -111,6 +120,13 @@ fn follow_kind(
         Box::pin(follower.run(Api::<K>::all(client), config, Foreign(read), shutdown))
     }
     let any = Config::default();
+    let Statuses {
+        ours: known,
+        gateway_api,
+    } = statuses;
+    let later = |foreign, client, follower, shutdown| {
+        later(foreign, client, gateway_api, follower, shutdown)
+    };
     match kind {
         Kind::ApiRoute => ours::<ApiRoute>(kind, client, known, follower, shutdown),
         Kind::RateLimitPolicy => ours::<RateLimitPolicy>(kind, client, known, follower, shutdown),
@@ -155,10 +171,13 @@ fn follow_kind(
 fn later(
     foreign: installed_later::Foreign,
     client: Client,
+    known: Arc<Known>,
     follower: Follower,
     shutdown: Shutdown,
 ) -> BoxFuture<'static, anyhow::Result<()>> {
-    Box::pin(installed_later::follow(foreign, client, follower, shutdown))
+    Box::pin(installed_later::follow(
+        foreign, client, known, follower, shutdown,
+    ))
 }
 
 fn ours<K>(

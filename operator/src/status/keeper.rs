@@ -13,7 +13,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use sluice_process::Shutdown;
 use sluice_translate::ObjectId;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, error::Elapsed, sleep, sleep_until, timeout};
 
 use super::{
     conditions::Kind,
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Between two writes of one object.
-const WRITE_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// Changes are collected for as long before a look, except for the first.
 const PAUSE: Duration = Duration::from_millis(100);
 /// When to look again where time itself changes something.
@@ -38,9 +38,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// When to look again though nothing happened.
 const IDLE: Duration = Duration::from_secs(300);
 /// How long a write may take.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Writes at a time.
-const WRITES: usize = 16;
+pub(super) const WRITES: usize = 16;
 
 /// The writer's metrics.
 #[derive(Debug, Clone)]
@@ -66,6 +66,11 @@ impl Metrics {
         registry.register(Box::new(metrics.writes.clone()))?;
         registry.register(Box::new(metrics.looks.clone()))?;
         Ok(metrics)
+    }
+
+    /// Counts a write.
+    pub(super) fn count(&self, outcome: &str) {
+        self.writes.with_label_values(&[outcome]).inc();
     }
 }
 
@@ -244,10 +249,22 @@ impl Keeper {
 }
 
 /// Whether a pod may have a session with a former operator.
-fn may_return(live: &Live) -> bool {
+pub(super) fn may_return(live: &Live) -> bool {
     live.missing
         .iter()
         .any(|missing| matches!(missing.why, Why::NotConnected(None) | Why::Pending))
+}
+
+/// How a write ended, as metrics have it.
+pub(super) fn outcome(result: &Result<Result<(), WriteError>, Elapsed>) -> &'static str {
+    match result {
+        Ok(Ok(())) => "written",
+        Ok(Err(WriteError::Stale)) => "stale",
+        Ok(Err(WriteError::Gone)) => "gone",
+        Ok(Err(WriteError::NotLeader(_))) => "not-leader",
+        Ok(Err(WriteError::Other(_))) => "failed",
+        Err(_) => "timeout",
+    }
 }
 
 /// Writes and tells; whether it is done with.
@@ -262,15 +279,7 @@ async fn write(wiring: &Wiring, due: Due) -> bool {
         wiring.statuses.write(&object, &basis, &status),
     )
     .await;
-    let outcome = match &result {
-        Ok(Ok(())) => "written",
-        Ok(Err(WriteError::Stale)) => "stale",
-        Ok(Err(WriteError::Gone)) => "gone",
-        Ok(Err(WriteError::NotLeader(_))) => "not-leader",
-        Ok(Err(WriteError::Other(_))) => "failed",
-        Err(_) => "timeout",
-    };
-    wiring.metrics.writes.with_label_values(&[outcome]).inc();
+    wiring.metrics.count(outcome(&result));
     match result {
         Ok(Ok(())) => {
             for condition in turned {

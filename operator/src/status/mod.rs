@@ -4,6 +4,7 @@
 pub mod conditions;
 pub mod events;
 pub mod fleet;
+pub mod gateway_api;
 pub mod gather;
 pub mod keeper;
 pub mod render;

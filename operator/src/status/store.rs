@@ -10,11 +10,12 @@ use futures::future::BoxFuture;
 use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject, Patch, PatchParams},
+    core::GroupVersionKind,
 };
 use serde_json::{Value, json};
-use sluice_crds::{ApiRoute, GROUP, RateLimitPolicy, ShardSet, VERSION};
+use sluice_crds::{ApiRoute, GROUP, RateLimitPolicy, ShardSet, VERSION, gateway_api};
 use sluice_translate::{Kind, ObjectId};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::{
     leader::{Leadership, NotLeader},
@@ -24,6 +25,9 @@ use crate::{
 
 /// The field manager of everything that this operator applies.
 pub const FIELD_MANAGER: &str = "sluice-operator";
+
+/// Changes that a slow follower may be behind before it has to look at everything anew.
+const NEWS: usize = 4096;
 
 /// An object's status, and what identifies that version of it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -68,13 +72,27 @@ pub trait Statuses: Send + Sync + 'static {
 
     /// Ticks when a status, a uid or a version is seen to be another.
     fn changes(&self) -> watch::Receiver<u64>;
+
+    /// The objects about which [`Self::changes`] ticks. A follower that lags must look at everything anew.
+    fn news(&self) -> broadcast::Receiver<ObjectId>;
 }
 
 /// Statuses that were seen. The Kubernetes source and writers fill it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Known {
     objects: RwLock<HashMap<ObjectId, Stored>>,
     changes: watch::Sender<u64>,
+    news: broadcast::Sender<ObjectId>,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self {
+            objects: RwLock::default(),
+            changes: watch::Sender::default(),
+            news: broadcast::Sender::new(NEWS),
+        }
+    }
 }
 
 impl Known {
@@ -87,9 +105,9 @@ impl Known {
         {
             return;
         }
-        objects.insert(object, stored);
+        objects.insert(object.clone(), stored);
         drop(objects);
-        self.tick();
+        self.tick(object);
     }
 
     /// An object is gone.
@@ -100,7 +118,7 @@ impl Known {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(object);
         if removed.is_some() {
-            self.tick();
+            self.tick(object.clone());
         }
     }
 
@@ -114,12 +132,19 @@ impl Known {
         self.changes.subscribe()
     }
 
+    /// What changes.
+    pub fn news(&self) -> broadcast::Receiver<ObjectId> {
+        self.news.subscribe()
+    }
+
     fn lock(&self) -> RwLockReadGuard<'_, HashMap<ObjectId, Stored>> {
         self.objects.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tick(&self) {
+    fn tick(&self, object: ObjectId) {
         self.changes.send_modify(|count| *count += 1);
+        // Nobody may be following.
+        let _ = self.news.send(object);
     }
 }
 
@@ -160,19 +185,23 @@ impl ApiStatuses {
     ) -> Result<(), WriteError> {
         let resource = resource(object.kind)
             .ok_or_else(|| WriteError::Other(anyhow::anyhow!("{object} has no status")))?;
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), &object.namespace, &resource);
-        let patch = json!({
+        let mut patch = json!({
             "apiVersion": resource.api_version,
             "kind": resource.kind,
             "metadata": {
                 "name": &*object.name,
-                "namespace": &*object.namespace,
                 "uid": basis.uid,
                 "resourceVersion": basis.resource_version,
             },
             "status": status,
         });
+        let api: Api<DynamicObject> = match object.namespace.is_empty() {
+            true => Api::all_with(self.client.clone(), &resource),
+            false => {
+                patch["metadata"]["namespace"] = (*object.namespace).into();
+                Api::namespaced_with(self.client.clone(), &object.namespace, &resource)
+            }
+        };
         let params = PatchParams::apply(FIELD_MANAGER).force();
         // Nothing waits between this look and the request.
         self.leadership.check()?;
@@ -208,9 +237,13 @@ impl Statuses for ApiStatuses {
     fn changes(&self) -> watch::Receiver<u64> {
         self.known.changes()
     }
+
+    fn news(&self) -> broadcast::Receiver<ObjectId> {
+        self.known.news()
+    }
 }
 
-/// What is kept of an object of ours.
+/// What is kept of an object.
 pub fn stored(object: &DynamicObject) -> Stored {
     Stored {
         uid: object.metadata.uid.clone().unwrap_or_default(),
@@ -219,9 +252,21 @@ pub fn stored(object: &DynamicObject) -> Stored {
     }
 }
 
-/// The API resource of one of our kinds.
+/// The API resource of a kind whose status is ours to write.
 pub fn resource(kind: Kind) -> Option<ApiResource> {
+    let gateway_api = |plural: &str| {
+        let kind = GroupVersionKind::gvk(gateway_api::GROUP, gateway_api::VERSION, kind.as_str());
+        Some(ApiResource::from_gvk_with_plural(&kind, plural))
+    };
     match kind {
+        Kind::GatewayClass => gateway_api("gatewayclasses"),
+        Kind::Gateway => gateway_api("gateways"),
+        Kind::ListenerSet => gateway_api("listenersets"),
+        Kind::HttpRoute => gateway_api("httproutes"),
+        Kind::GrpcRoute => gateway_api("grpcroutes"),
+        Kind::TlsRoute => gateway_api("tlsroutes"),
+        Kind::TcpRoute => gateway_api("tcproutes"),
+        Kind::BackendTlsPolicy => gateway_api("backendtlspolicies"),
         Kind::ApiRoute => Some(ApiResource::erase::<ApiRoute>(&())),
         Kind::RateLimitPolicy => Some(ApiResource::erase::<RateLimitPolicy>(&())),
         Kind::ShardSet => Some(ApiResource::erase::<ShardSet>(&())),
@@ -296,6 +341,10 @@ impl Statuses for FileStatuses {
 
     fn changes(&self) -> watch::Receiver<u64> {
         self.known.changes()
+    }
+
+    fn news(&self) -> broadcast::Receiver<ObjectId> {
+        self.known.news()
     }
 }
 

@@ -57,7 +57,7 @@ impl Metrics {
 }
 
 /// What of an injected container is given by flags.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sidecar {
     /// The image.
     pub image: String,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 use sluice_crds::{
     common::Quantity,
-    gateway_api::{GROUP, GatewaySpec, Infrastructure},
+    gateway_api::{GatewaySpec, Infrastructure},
 };
 
 use crate::{
@@ -86,7 +86,7 @@ impl Default for EdgeParameters {
 pub enum ParametersError {
     /// Not a ConfigMap.
     #[error(
-        "infrastructure.parametersRef names a {group}/{kind}: name a ConfigMap of the Gateway's namespace, group \"\""
+        "infrastructure.parametersRef names {group:?}/{kind}: name a ConfigMap of the Gateway's namespace, group \"\""
     )]
     Kind {
         /// The group.
@@ -118,7 +118,7 @@ pub fn intent(
     facts: &GatewayFacts,
 ) -> Option<Result<EdgeIntent, ParametersError>> {
     let spec = facts.spec.as_ref()?;
-    if !gateway::is_ours(view, spec) {
+    if !gateway::is_ours(spec) {
         return None;
     }
     let (namespace, name) = (&facts.id.namespace, &facts.id.name);
@@ -128,15 +128,17 @@ pub fn intent(
         annotations,
         parameters_ref: _,
     } = spec.infrastructure.clone().unwrap_or_default();
-    Some(parameters(view, namespace, spec).map(|parameters| EdgeIntent {
-        gateway: facts.id.clone(),
-        uid: facts.meta.uid.clone(),
-        labels,
-        annotations,
-        ports: served
-            .map(|served| served.listeners.iter().map(|found| found.port).collect())
-            .unwrap_or_default(),
-        parameters,
+    Some(parameters(view, namespace, spec).map(|parameters| {
+        EdgeIntent {
+            gateway: facts.id.clone(),
+            uid: facts.meta.uid.clone(),
+            labels,
+            annotations,
+            ports: served
+                .map(|served| served.listeners.iter().map(|found| found.port).collect())
+                .unwrap_or_default(),
+            parameters,
+        }
     }))
 }
 
@@ -152,10 +154,7 @@ pub fn parameters(
     };
     if !matches!(reference.group.as_str(), "" | "core") || reference.kind != "ConfigMap" {
         return Err(ParametersError::Kind {
-            group: match reference.group.as_str() {
-                "" => GROUP.to_owned(),
-                group => group.to_owned(),
-            },
+            group: reference.group.clone(),
             kind: reference.kind.clone(),
         });
     }

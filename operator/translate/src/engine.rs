@@ -10,13 +10,14 @@ use sluice_snapshot::{Feature, Hash, MAX_UNIT_BYTES, Unit, UnitName, Version, fe
 
 use crate::{
     assemble::assemble,
+    edge::{self, EdgeIntent, ParametersError},
     finding::{Finding, FindingReason},
     groups::{self, GroupId, PodRef},
     resolve::{self, Resolved},
     scaling::HpaIntent,
     standing::Standing,
     view::View,
-    world::{Change, Kind, Meta, Object, ObjectId, PodKey, Read, Settings, World},
+    world::{Change, GatewayFacts, Kind, Meta, Object, ObjectId, PodKey, Read, Settings, World},
 };
 
 /// Something that is computed.
@@ -65,7 +66,7 @@ pub struct Delta {
     pub pods_changed: BTreeSet<PodKey>,
     /// Objects with other findings.
     pub findings_changed: BTreeSet<ObjectId>,
-    /// Objects of the Gateway API that stand otherwise now, or are gone.
+    /// Objects of the Gateway API that stand otherwise now, are another generation, or are gone.
     pub standings_changed: BTreeSet<ObjectId>,
     /// Namespace and name of HorizontalPodAutoscalers that should be otherwise, or not be.
     pub children_changed: BTreeSet<(String, String)>,
@@ -151,7 +152,7 @@ impl Engine {
     /// Takes changes in, all at once, and computes again what they make stale.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> Delta {
         let mut delta = Delta::default();
-        let mut stale = BTreeSet::new();
+        let (mut stale, mut changed) = (BTreeSet::new(), BTreeSet::new());
         for change in changes {
             let touched = self.world.apply(change);
             for read in &touched.reads {
@@ -160,12 +161,16 @@ impl Engine {
                     && resolve::amounts_to_something(id.kind)
                 {
                     stale.insert(Node::Object(id.clone()));
+                    changed.insert(id.clone());
                 }
             }
             stale.extend(touched.groups.into_iter().map(Node::Group));
             delta.pods_changed.extend(touched.pods);
         }
         self.recompute(stale, &mut delta);
+        // One that stands as it did has another generation now, which its status names.
+        changed.retain(|id| self.standing(id).is_some());
+        delta.standings_changed.append(&mut changed);
         delta
     }
 
@@ -555,6 +560,16 @@ impl Engine {
     /// The HorizontalPodAutoscalers that should exist, by namespace and name.
     pub fn children(&self) -> &BTreeMap<(String, String), HpaIntent> {
         &self.children
+    }
+
+    /// The edges that should run, by the Gateway's namespace and name; an error where what runs should stay as it is.
+    pub fn edges(&self) -> BTreeMap<(String, String), Result<EdgeIntent, ParametersError>> {
+        let view = View::new(&self.world);
+        let edge = |facts: &GatewayFacts| {
+            let name = (facts.id.namespace.to_string(), facts.id.name.to_string());
+            Some((name, edge::intent(&view, facts)?))
+        };
+        self.world.gateways().filter_map(edge).collect()
     }
 
     /// The groups whose pods hold a resource. A Conflicted route is held by none.

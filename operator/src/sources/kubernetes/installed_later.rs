@@ -1,7 +1,7 @@
 //! Kinds of others that may not be installed: KEDA's and the Gateway API's. Without a definition that serves the version we
 //! read there are none, and nothing is watched; it is looked for again now and then.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
@@ -12,13 +12,14 @@ use kube::{
 };
 use sluice_crds::gateway_api::{self, BackendTlsPolicy, Gateway};
 use sluice_process::Shutdown;
-use sluice_translate::{Change, Kind, Object, Undecodable, world::HpaFacts};
+use sluice_translate::{Change, Kind, Object, ObjectId, Undecodable, world::HpaFacts};
 use tokio::time::sleep;
 
 use super::{
     decode,
     follower::{Follower, Reader, id_of},
 };
+use crate::status::{Known, store};
 
 /// How often a definition is looked for: it may be installed later.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -91,6 +92,8 @@ fn decoded(
 struct Read {
     foreign: Foreign,
     definitions: Api<CustomResourceDefinition>,
+    /// Where statuses go.
+    known: Arc<Known>,
 }
 
 impl Read {
@@ -111,7 +114,15 @@ impl Read {
 
 impl Reader<DynamicObject> for Read {
     fn read(&self, object: &DynamicObject) -> Change {
+        let kind = self.foreign.kind;
+        if store::resource(kind).is_some() {
+            self.known.put(id_of(kind, object), store::stored(object));
+        }
         (self.foreign.read)(object)
+    }
+
+    fn forget(&self, object: &ObjectId) {
+        self.known.remove(object);
     }
 
     async fn not_installed(&self) -> bool {
@@ -129,6 +140,7 @@ impl Reader<DynamicObject> for Read {
 pub async fn follow(
     foreign: Foreign,
     client: Client,
+    known: Arc<Known>,
     mut follower: Follower,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
@@ -137,6 +149,7 @@ pub async fn follow(
     let reader = Read {
         foreign,
         definitions: Api::all(client.clone()),
+        known,
     };
     loop {
         let defined = tokio::select! {

@@ -10,22 +10,19 @@ use serde_json::{Map, Value, json};
 use sluice_crds::{common::Quantity, sluice_config::CaptureMode};
 
 use super::{
-    CAPTURE_CONTAINER, CONTAINER, InjectError, Injection, annotations::Wishes, json,
-    named_ports::Moved, ports, probes, volumes,
+    CAPTURE_CONTAINER, CONTAINER, InjectError, Injection,
+    annotations::Wishes,
+    json,
+    named_ports::Moved,
+    pod,
+    pod::{PAGES_NAME, PROGRAM, STATE_DIRECTORY, TOKEN_DIRECTORY, USER},
+    ports, probes, volumes,
 };
 
-const TOKEN_DIRECTORY: &str = "/var/run/secrets/sluice.dev";
-const STATE_DIRECTORY: &str = "/var/run/sluice";
 /// Where the API server's own plugin would mount the app's token; something mounted here already keeps it away.
 const ACCOUNT_DIRECTORY: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// The image's only program.
-const PROGRAM: &str = "/sluice-sidecar";
 const PROBES_VARIABLE: &str = "SLUICE_PROBES";
 const DATA_THREADS: &str = "--data-threads=";
-/// Metrics and readiness, for whoever looks for a port by its name.
-const PAGES_NAME: &str = "sluice-pages";
-/// The user of `sluice`: nobody's.
-const USER: u32 = 65_532;
 /// As many seconds does a Pod wait for the operator before kubelet restarts the sidecar, after which it waits longer.
 const START_ATTEMPTS: u32 = 100_000;
 /// Thousandths of a core from which on a Pod gets a second thread.
@@ -224,6 +221,7 @@ fn sluice(injection: &Injection, wishes: &Wishes, state: &State) -> Value {
         .map(|moved| port(&moved.name, moved.listen))
         .collect();
     declared.push(port(PAGES_NAME, ports::PAGES));
+    let [token, state] = pod::mounts();
     let mut container = json!({
         "name": CONTAINER,
         "restartPolicy": "Always",
@@ -248,9 +246,7 @@ fn sluice(injection: &Injection, wishes: &Wishes, state: &State) -> Value {
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "volumeMounts": [
-            {"name": volumes::TOKEN, "mountPath": TOKEN_DIRECTORY, "readOnly": true},
-            {"name": volumes::STATE, "mountPath": STATE_DIRECTORY},
-            no_account(),
+            token, state, no_account(),
         ],
     });
     with_image(&mut container, injection, wishes);

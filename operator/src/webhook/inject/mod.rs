@@ -7,6 +7,7 @@
 //! | `annotations` | what a Pod may say about its sidecar, validated |
 //! | `containers` | the two containers, and which containers of those names are ours |
 //! | `probes` | probes and hooks that would be captured, led around through the sidecar |
+//! | `pod` | what every container of ours needs of its Pod, an edge's too |
 //! | `named_ports` | the mode without privilege: names of ports that move to the sidecar |
 //! | `stop` | the delay before the app is told to stop |
 //! | `volumes` | token, state, and the emptiness that keeps the app's token away |
@@ -18,6 +19,7 @@ mod annotations;
 mod containers;
 mod json;
 mod named_ports;
+pub(crate) mod pod;
 mod ports;
 mod probes;
 mod stop;

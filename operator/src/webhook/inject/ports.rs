@@ -8,7 +8,7 @@ use super::{InjectError, json};
 /// Where redirected connections arrive.
 pub(super) const CAPTURE: u16 = 15_006;
 /// Metrics, readiness, probes.
-pub(super) const PAGES: u16 = 15_020;
+pub(crate) const PAGES: u16 = 15_020;
 /// Ports that are never redirected: the debug endpoint on loopback, the capture itself, hops from other sidecars, pages.
 pub(super) const OURS: [u16; 4] = [15_000, CAPTURE, 15_008, PAGES];
 /// The first port that a moved name may get.

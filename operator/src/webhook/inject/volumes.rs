@@ -2,16 +2,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{InjectError, json};
+use super::{InjectError, json, pod};
 
-/// The token that proves the Pod to the operator.
-pub(super) const TOKEN: &str = "sluice-token";
-/// The last-known-good configuration.
-pub(super) const STATE: &str = "sluice-state";
 /// Nothing.
 pub(super) const NO_ACCOUNT: &str = "sluice-no-account";
-/// How long a token lasts; kubelet renews it before.
-const TOKEN_SECONDS: u32 = 3600;
+/// Most that the last-known-good takes.
+const STATE_LIMIT: &str = "16Mi";
 
 /// Adds what is missing.
 pub(super) fn put(spec: &mut Map<String, Value>) -> Result<(), InjectError> {
@@ -27,21 +23,9 @@ pub(super) fn put(spec: &mut Map<String, Value>) -> Result<(), InjectError> {
 }
 
 fn volumes() -> [(&'static str, Value); 3] {
-    let token = json!({"serviceAccountToken": {
-        "path": "token",
-        "audience": sluice_snapshot::TOKEN_AUDIENCE,
-        "expirationSeconds": TOKEN_SECONDS,
-    }});
     [
-        (
-            TOKEN,
-            json!({"name": TOKEN, "projected": {"sources": [token]}}),
-        ),
-        // The last-known-good holds secret units: never on a disk.
-        (
-            STATE,
-            json!({"name": STATE, "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}),
-        ),
+        (pod::TOKEN, pod::token_volume()),
+        (pod::STATE, pod::state_volume(STATE_LIMIT)),
         (NO_ACCOUNT, json!({"name": NO_ACCOUNT, "emptyDir": {}})),
     ]
 }

@@ -64,7 +64,7 @@ pub(crate) fn served(view: &View<'_>, namespace: &str, name: &str) -> Result<Ser
     })
 }
 
-fn is_ours(spec: &GatewaySpec) -> bool {
+pub(crate) fn is_ours(spec: &GatewaySpec) -> bool {
     spec.gateway_class_name == gateway_api::CLASS
 }
 

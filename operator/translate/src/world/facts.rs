@@ -22,6 +22,7 @@ use sluice_crds::{
 use sluice_snapshot::SecretBytes;
 
 use super::id::{Age, Kind, Meta, ObjectId, id_of};
+use crate::edge;
 
 /// The label of a Secret that says what it may be used for.
 pub const USE_LABEL: &str = "sluice.dev/use";

@@ -388,6 +388,18 @@ impl World {
         })
     }
 
+    /// Every Gateway, of whatever class.
+    pub fn gateways(&self) -> impl Iterator<Item = &GatewayFacts> {
+        let first = ObjectId::new(Kind::Gateway, "", "");
+        self.objects
+            .range(first..)
+            .take_while(|(id, _)| id.kind == Kind::Gateway)
+            .filter_map(|(_, object)| match object {
+                Object::Gateway(facts) => Some(&**facts),
+                _ => None,
+            })
+    }
+
     /// Uid, age and generation of one of our resources.
     pub fn meta(&self, id: &ObjectId) -> Option<&Meta> {
         self.objects.get(id).and_then(Object::meta)

@@ -95,12 +95,14 @@ impl Object {
         }
     }
 
-    /// Uid, age and generation, of our own resources.
+    /// Uid, age and generation, of what has a status that is ours to write.
     pub fn meta(&self) -> Option<&Meta> {
         match self {
             Self::ApiRoute(facts) => Some(&facts.meta),
             Self::RateLimitPolicy(facts) => Some(&facts.meta),
             Self::ShardSet(facts) => Some(&facts.custom.meta),
+            Self::Gateway(facts) => Some(&facts.meta),
+            Self::BackendTlsPolicy(facts) => Some(&facts.meta),
             _ => None,
         }
     }

@@ -7,7 +7,7 @@ use sluice_snapshot::{ConfigError, ConfigReason, UnitName, unit::shard_map::KeyS
 
 use crate::{
     Decider, Facts, Identity, Reject, RejectReason,
-    program::{Action, Backend, Target as Destination, WeightedTarget},
+    program::{Action, Backend, Target as Destination, TargetEdits, WeightedTarget},
     redirect,
     route::{Matched, misconfigured},
     shard::{self, CompiledShardMap, pick},
@@ -20,11 +20,16 @@ pub use crate::shard::Role;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Dispatch<'p> {
     /// This pod's own app.
-    App,
+    App {
+        /// Edits of what goes there and comes from there.
+        edits: Option<&'p Arc<TargetEdits>>,
+    },
     /// Another Service.
     Forward {
         /// Which.
         backend: &'p Arc<Backend>,
+        /// Edits of what goes there and comes from there.
+        edits: Option<&'p Arc<TargetEdits>>,
     },
     /// A shard.
     Shard(ShardChoice<'p>),
@@ -77,10 +82,11 @@ pub fn choose<'p>(
                     .reject(RejectReason::NoEndpoint)
                     .detail("every weight is zero")
             })?;
-            match chosen {
+            let edits = chosen.edits.as_ref();
+            match &chosen.target {
                 Err(error) => Err(misconfigured(error, matched.decider())),
-                Ok(Destination::App) => Ok(Dispatch::App),
-                Ok(Destination::Backend(backend)) => Ok(Dispatch::Forward { backend }),
+                Ok(Destination::App) => Ok(Dispatch::App { edits }),
+                Ok(Destination::Backend(backend)) => Ok(Dispatch::Forward { backend, edits }),
                 Ok(Destination::Shards(map)) => {
                     let key = shard_key(map, matched, facts, target, identity);
                     choose_shard(map, key.as_deref(), facts.method(), spread(random))
@@ -129,15 +135,16 @@ fn was_forwarded(facts: &impl Facts) -> bool {
         .any(|line| line.split(|byte| *byte == b',').any(received_by))
 }
 
-fn weighted(
+/// One of the targets by weight; none: every weight is zero.
+pub(crate) fn weighted(
     targets: &[WeightedTarget],
     total: u64,
     random: u32,
-) -> Option<&Result<Destination, ConfigError>> {
+) -> Option<&WeightedTarget> {
     // Multiply and shift: as even as a remainder, and total 0 needs no case of its own.
     let mut point = (u128::from(random) * u128::from(total)) >> 32;
-    for WeightedTarget { weight, target } in targets {
-        match point.checked_sub(u128::from(*weight)) {
+    for target in targets {
+        match point.checked_sub(u128::from(target.weight)) {
             Some(left) => point = left,
             None => return Some(target),
         }

@@ -125,6 +125,9 @@ pub(crate) fn rule(name: &str, spec: Match, action: Action) -> Rule {
         cache: None,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
+        rewrite: None,
+        mirrors: Vec::new(),
+        cors: None,
         timeouts: Timeouts::default(),
         action,
         broken: None,
@@ -132,10 +135,8 @@ pub(crate) fn rule(name: &str, spec: Match, action: Action) -> Rule {
 }
 
 pub(crate) fn to(targets: &[(u32, Target)]) -> Action {
-    let weighted = |(weight, target): &(u32, Target)| WeightedTarget {
-        weight: *weight,
-        target: target.clone(),
-    };
+    let weighted =
+        |(weight, target): &(u32, Target)| WeightedTarget::plain(*weight, target.clone());
     Action::Backends(targets.iter().map(weighted).collect())
 }
 

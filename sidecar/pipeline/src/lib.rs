@@ -7,6 +7,7 @@
 pub mod admit;
 pub mod auth;
 pub mod cache;
+pub mod cors;
 pub mod dispatch;
 pub mod facts;
 #[cfg(test)]

@@ -5,7 +5,7 @@ use crate::unit::{
     Unit,
     auth::Method,
     policy::Scope,
-    route::{Action, Target},
+    route::{Action, Route, Rule, Target},
     secret::Purpose,
 };
 
@@ -38,11 +38,25 @@ pub enum Feature {
     EdgeClientCertificate,
     /// TLS to backends.
     BackendTls,
+    /// HTTPRoutes and GRPCRoutes: configuration that is broken is 500 and not 503.
+    GatewayRoutes,
+    /// Hosts and paths that upstreams see otherwise.
+    RouteRewrite,
+    /// Copies of requests.
+    RouteMirror,
+    /// Cross-origin requests.
+    RouteCors,
+    /// Header edits of one target.
+    TargetHeaders,
+    /// Requests without a deadline.
+    TimeoutNone,
+    /// TLSRoutes and TCPRoutes, and the listeners that they are of.
+    StreamRoute,
 }
 
 impl Feature {
     /// Every feature of this build.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 20] = [
         Self::Core,
         Self::AuthApiKey,
         Self::AuthSignature,
@@ -56,6 +70,13 @@ impl Feature {
         Self::EdgeListener,
         Self::EdgeClientCertificate,
         Self::BackendTls,
+        Self::GatewayRoutes,
+        Self::RouteRewrite,
+        Self::RouteMirror,
+        Self::RouteCors,
+        Self::TargetHeaders,
+        Self::TimeoutNone,
+        Self::StreamRoute,
     ];
 
     /// The name on the wire.
@@ -74,6 +95,13 @@ impl Feature {
             Self::EdgeListener => "edge-listener",
             Self::EdgeClientCertificate => "edge-client-certificate",
             Self::BackendTls => "backend-tls",
+            Self::GatewayRoutes => "gateway-routes",
+            Self::RouteRewrite => "route-rewrite",
+            Self::RouteMirror => "route-mirror",
+            Self::RouteCors => "route-cors",
+            Self::TargetHeaders => "target-headers",
+            Self::TimeoutNone => "timeout-none",
+            Self::StreamRoute => "stream-route",
         }
     }
 }
@@ -82,31 +110,8 @@ impl Feature {
 pub fn needed(unit: &Unit) -> Vec<Feature> {
     let mut needs = vec![Feature::Core];
     match unit {
-        Unit::Route(route) => {
-            needs.extend(
-                route
-                    .providers
-                    .iter()
-                    .filter_map(|provider| match &provider.method {
-                        Method::ApiKey(_) => Some(Feature::AuthApiKey),
-                        Method::Signature(_) => Some(Feature::AuthSignature),
-                        Method::Jwt(_) => Some(Feature::AuthJwt),
-                        Method::Broken(_) => None,
-                    }),
-            );
-            for rule in &route.rules {
-                if rule.cache.is_some() {
-                    needs.push(Feature::Cache);
-                }
-                if let Action::Backends(targets) = &rule.action
-                    && targets
-                        .iter()
-                        .any(|weighted| matches!(weighted.target, Target::Shards(_)))
-                {
-                    needs.push(Feature::ShardHttp);
-                }
-            }
-        }
+        Unit::Route(route) => of_route(route, &mut needs),
+        Unit::StreamRoute(_) => needs.push(Feature::StreamRoute),
         Unit::Policy(policy) => needs.extend(policy.limits.iter().map(|limit| match limit.scope {
             Scope::Local => Feature::LimitLocal,
             Scope::Global(_) => Feature::LimitGlobal,
@@ -125,6 +130,9 @@ pub fn needed(unit: &Unit) -> Vec<Feature> {
         Unit::Settings(_) => needs.push(Feature::TrustedHops),
         Unit::Listener(listener) => {
             needs.push(Feature::EdgeListener);
+            if listener.protocol.is_stream() {
+                needs.push(Feature::StreamRoute);
+            }
             let tls = listener.tls.as_ref();
             if tls.is_some_and(|tls| tls.client_authorities.is_some()) {
                 needs.push(Feature::EdgeClientCertificate);
@@ -141,4 +149,47 @@ pub fn needed(unit: &Unit) -> Vec<Feature> {
     needs.sort_unstable();
     needs.dedup();
     needs
+}
+
+fn of_route(route: &Route, needs: &mut Vec<Feature>) {
+    if route.object.is_gateway_route() {
+        needs.push(Feature::GatewayRoutes);
+    }
+    let providers = route.providers.iter();
+    needs.extend(providers.filter_map(|provider| match &provider.method {
+        Method::ApiKey(_) => Some(Feature::AuthApiKey),
+        Method::Signature(_) => Some(Feature::AuthSignature),
+        Method::Jwt(_) => Some(Feature::AuthJwt),
+        Method::Broken(_) => None,
+    }));
+    for rule in &route.rules {
+        of_rule(rule, needs);
+    }
+}
+
+fn of_rule(rule: &Rule, needs: &mut Vec<Feature>) {
+    let targets = match &rule.action {
+        Action::Backends(targets) => targets.as_slice(),
+        Action::Redirect(_) => &[],
+    };
+    let edited = targets.iter().any(|weighted| {
+        !weighted.request_headers.is_empty() || !weighted.response_headers.is_empty()
+    });
+    let sharded = targets
+        .iter()
+        .any(|weighted| matches!(weighted.target, Target::Shards(_)));
+    let endless = rule.timeouts.request_ms == 0 || rule.timeouts.backend_request_ms == 0;
+    let used = [
+        (rule.cache.is_some(), Feature::Cache),
+        (sharded, Feature::ShardHttp),
+        (rule.rewrite.is_some(), Feature::RouteRewrite),
+        (!rule.mirrors.is_empty(), Feature::RouteMirror),
+        (rule.cors.is_some(), Feature::RouteCors),
+        (edited, Feature::TargetHeaders),
+        (endless, Feature::TimeoutNone),
+    ];
+    needs.extend(
+        used.into_iter()
+            .filter_map(|(is_used, feature)| is_used.then_some(feature)),
+    );
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub enum UnitKind {
     /// What a group's inbound ports serve: the root from which everything else is reached.
     Inbound,
-    /// An ApiRoute, resolved.
+    /// An ApiRoute, HTTPRoute or GRPCRoute, resolved.
     Route,
     /// A RateLimitPolicy, resolved.
     Policy,
@@ -31,11 +31,22 @@ pub enum UnitKind {
     Settings,
     /// A listener of a Gateway.
     Listener,
+    /// A TLSRoute or TCPRoute, resolved.
+    StreamRoute,
 }
+
+/// How the names of routes of the Gateway API begin after the namespace, by kind. An ApiRoute's has none: the name of an
+/// object holds no slash.
+const ROUTE_KINDS: [(&str, &str); 4] = [
+    ("HTTPRoute", "httproute/"),
+    ("GRPCRoute", "grpcroute/"),
+    ("TLSRoute", "tlsroute/"),
+    ("TCPRoute", "tcproute/"),
+];
 
 impl UnitKind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Inbound,
         Self::Route,
         Self::Policy,
@@ -48,6 +59,7 @@ impl UnitKind {
         Self::Fleet,
         Self::Settings,
         Self::Listener,
+        Self::StreamRoute,
     ];
 
     /// The first segment of the name.
@@ -65,6 +77,7 @@ impl UnitKind {
             Self::Fleet => "fleet",
             Self::Settings => "settings",
             Self::Listener => "listener",
+            Self::StreamRoute => "streamroute",
         }
     }
 
@@ -79,7 +92,8 @@ impl UnitKind {
             | Self::ShardMap
             | Self::Store
             | Self::Settings
-            | Self::Listener => true,
+            | Self::Listener
+            | Self::StreamRoute => true,
             Self::Endpoints | Self::Keys | Self::Secret | Self::Fleet => false,
         }
     }
@@ -104,6 +118,34 @@ impl UnitName {
     /// An ApiRoute.
     pub fn route(namespace: &str, name: &str) -> Self {
         Self::new(UnitKind::Route, namespace, name)
+    }
+
+    /// An HTTPRoute: `route/<namespace>/httproute/<name>`.
+    pub fn http_route(namespace: &str, name: &str) -> Self {
+        Self::new(UnitKind::Route, namespace, &format!("httproute/{name}"))
+    }
+
+    /// A GRPCRoute: `route/<namespace>/grpcroute/<name>`.
+    pub fn grpc_route(namespace: &str, name: &str) -> Self {
+        Self::new(UnitKind::Route, namespace, &format!("grpcroute/{name}"))
+    }
+
+    /// A TLSRoute: `streamroute/<namespace>/tlsroute/<name>`.
+    pub fn tls_route(namespace: &str, name: &str) -> Self {
+        Self::new(
+            UnitKind::StreamRoute,
+            namespace,
+            &format!("tlsroute/{name}"),
+        )
+    }
+
+    /// A TCPRoute: `streamroute/<namespace>/tcproute/<name>`.
+    pub fn tcp_route(namespace: &str, name: &str) -> Self {
+        Self::new(
+            UnitKind::StreamRoute,
+            namespace,
+            &format!("tcproute/{name}"),
+        )
     }
 
     /// A RateLimitPolicy.
@@ -184,6 +226,15 @@ impl UnitName {
         self.0.splitn(3, '/').nth(2).unwrap_or_default()
     }
 
+    /// Kind and name of the resource that a unit of routes is of.
+    pub fn route_parts(&self) -> (&'static str, &str) {
+        let rest = self.rest();
+        let known = ROUTE_KINDS
+            .iter()
+            .find_map(|(kind, prefix)| Some((*kind, rest.strip_prefix(prefix)?)));
+        known.unwrap_or(("ApiRoute", rest))
+    }
+
     /// The whole name.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -247,10 +298,27 @@ mod tests {
             UnitName::fleet("shop", "plans"),
             UnitName::settings(),
             UnitName::listener("shop", "public", "https"),
+            UnitName::tls_route("shop", "orders"),
         ];
         for (name, kind) in names.iter().zip(UnitKind::ALL) {
             assert_eq!(name.kind(), kind);
             assert_eq!(name.as_str().parse::<UnitName>().as_ref(), Ok(name));
+        }
+    }
+
+    #[test]
+    fn routes_of_every_kind_have_names_of_their_own() {
+        let names = [
+            ("ApiRoute", UnitName::route("shop", "orders")),
+            ("HTTPRoute", UnitName::http_route("shop", "orders")),
+            ("GRPCRoute", UnitName::grpc_route("shop", "orders")),
+            ("TLSRoute", UnitName::tls_route("shop", "orders")),
+            ("TCPRoute", UnitName::tcp_route("shop", "orders")),
+        ];
+        for (index, (kind, name)) in names.iter().enumerate() {
+            assert_eq!(name.route_parts(), (*kind, "orders"));
+            assert_eq!(name.as_str().parse::<UnitName>().as_ref(), Ok(name));
+            assert!(!names[..index].iter().any(|(_, other)| other == name));
         }
     }
 

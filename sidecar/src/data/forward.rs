@@ -79,6 +79,7 @@ pub async fn ask(
             inbound,
             protocol,
             shard,
+            edits: _, // made before
         } => {
             let app = inbound.map_or(settle.connection.inbound.app, |inbound| inbound.app);
             (Towards::App(app, protocol), shard)
@@ -87,6 +88,7 @@ pub async fn ask(
             backend,
             endpoint,
             shard,
+            edits: _,
         } => (Towards::Backend(backend, endpoint), shard),
         Place::Redirect { .. } => {
             return Err(Reject::new(RejectReason::Internal).detail("a redirect has no upstream"));

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, rc::Rc, sync::Arc};
 use sluice_pipeline::{
     Facts, Identity, Reject, RejectReason,
     dispatch::{self, Dispatch, ShardChoice},
-    program::{Backend, Rule},
+    program::{Backend, Rule, TargetEdits},
     route::{self, Matched},
     target::Target,
 };
@@ -30,6 +30,8 @@ pub enum Place {
         protocol: BackendProtocol,
         /// Why it is on this shard, where a ShardSet chose.
         shard: Option<OnShard>,
+        /// Edits of what goes there and comes from there.
+        edits: Option<Arc<TargetEdits>>,
     },
     /// Another pod.
     Forward {
@@ -39,6 +41,8 @@ pub enum Place {
         endpoint: SocketAddr,
         /// The shard, where a ShardSet chose.
         shard: Option<OnShard>,
+        /// Edits of what goes there and comes from there.
+        edits: Option<Arc<TargetEdits>>,
     },
     /// Back to the client.
     Redirect {
@@ -47,6 +51,24 @@ pub enum Place {
         /// Value of `Location`.
         location: String,
     },
+}
+
+impl Place {
+    /// Edits of what goes there and comes from there.
+    pub fn edits(&self) -> Option<&Arc<TargetEdits>> {
+        match self {
+            Self::App { edits, .. } | Self::Forward { edits, .. } => edits.as_ref(),
+            Self::Redirect { .. } => None,
+        }
+    }
+
+    /// The same place with the edits of the target that led there.
+    fn edited(mut self, of_target: Option<&Arc<TargetEdits>>) -> Self {
+        if let Self::App { edits, .. } | Self::Forward { edits, .. } = &mut self {
+            *edits = of_target.cloned();
+        }
+        self
+    }
 }
 
 /// A request's place on a shard.
@@ -144,21 +166,23 @@ fn step<F: Facts>(
     Ok(
         match dispatch::choose(&matched, *facts, target, *identity, random)? {
             // Translation makes no such rule; an edge has nobody to give the request to.
-            Dispatch::App if asked.arrival.is_some() => {
+            Dispatch::App { .. } if asked.arrival.is_some() => {
                 return Err(matched
                     .reject(RejectReason::Config(ConfigReason::Invalid))
                     .detail("an edge has no application of its own"));
             }
-            Dispatch::App => Step::Placed(Place::App {
+            Dispatch::App { edits } => Step::Placed(Place::App {
                 inbound: None,
                 protocol: force.program.app_protocol(asked.port),
                 shard: None,
+                edits: edits.cloned(),
             }),
             Dispatch::Redirect { status, location } => {
                 Step::Placed(Place::Redirect { status, location })
             }
-            Dispatch::Forward { backend } => {
-                Step::Placed(towards(thread, matched, *facts, backend, None)?)
+            Dispatch::Forward { backend, edits } => {
+                let place = towards(thread, matched, *facts, backend, None)?;
+                Step::Placed(place.edited(edits))
             }
             Dispatch::Shard(choice) if choice.held => Step::Wait(Hold::new(force, &choice)),
             Dispatch::Shard(choice) => {
@@ -220,6 +244,7 @@ fn towards(
             inbound: Some(inbound),
             protocol: backend.protocol,
             shard,
+            edits: None,
         });
     }
     dispatch::may_forward(&matched, facts)?;
@@ -227,6 +252,7 @@ fn towards(
         backend: Arc::clone(backend),
         endpoint,
         shard,
+        edits: None,
     })
 }
 

@@ -97,11 +97,14 @@ fn units(limits: Vec<unit::Limit>, mode: Mode) -> UnitSet {
             cache: None,
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
+            rewrite: None,
+            mirrors: Vec::new(),
+            cors: None,
             timeouts: Timeouts::default(),
-            action: Action::Backends(vec![WeightedTarget {
-                weight: 1,
-                target: sluice_snapshot::unit::route::Target::App,
-            }]),
+            action: Action::Backends(vec![WeightedTarget::plain(
+                1,
+                sluice_snapshot::unit::route::Target::App,
+            )]),
             broken: None,
         }],
         broken: None,

@@ -185,7 +185,7 @@ fn listener_unit(
     report: &mut Report,
 ) -> unit::Listener {
     let made = match listener.protocol {
-        Protocol::Http => Ok(None),
+        Protocol::Http | Protocol::Tls | Protocol::Tcp => Ok(None),
         Protocol::Https => {
             let tls = spec.listeners.get(listener.index);
             let tls = tls.and_then(|listener| listener.tls.as_ref());

@@ -131,11 +131,11 @@ pub(super) fn plain_rule() -> Rule {
         cache: None,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
+        rewrite: None,
+        mirrors: Vec::new(),
+        cors: None,
         timeouts: Timeouts::default(),
-        action: Action::Backends(vec![WeightedTarget {
-            weight: 1,
-            target: Target::App,
-        }]),
+        action: Action::Backends(vec![WeightedTarget::plain(1, Target::App)]),
         broken: None,
     }
 }

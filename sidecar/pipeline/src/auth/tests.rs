@@ -33,6 +33,7 @@ pub(crate) fn rule(auth: Option<Requirement>) -> Rule {
         cache: None,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
+        extras: None,
         timeouts: Timeouts::default(),
         action: Action::Backends {
             targets: Vec::new(),

@@ -28,8 +28,8 @@ fn goes(
 ) -> Result<String, Reject> {
     let (matched, target) = find(program, APP, facts)?;
     Ok(match choose(&matched, facts, &target, identity, random)? {
-        Dispatch::App => "app".into(),
-        Dispatch::Forward { backend } => backend.service.clone(),
+        Dispatch::App { .. } => "app".into(),
+        Dispatch::Forward { backend, .. } => backend.service.clone(),
         Dispatch::Shard(choice) => {
             let ShardChoice {
                 map,
@@ -468,12 +468,12 @@ proptest! {
     #[test]
     fn a_chosen_target_has_a_weight(weights in prop::collection::vec(0u32..5, 1..6), random in any::<u32>()) {
         let targets: Vec<_> =
-            weights.iter().map(|weight| WeightedTarget { weight: *weight, target: Ok(Destination::App) }).collect();
+            weights.iter().map(|weight| WeightedTarget { weight: *weight, target: Ok(Destination::App), edits: None }).collect();
         let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
         let chosen = weighted(&targets, total, random);
         prop_assert_eq!(chosen.is_some(), total > 0);
         if let Some(chosen) = chosen {
-            prop_assert!(targets.iter().any(|target| std::ptr::eq(&target.target, chosen) && target.weight > 0));
+            prop_assert!(targets.iter().any(|target| std::ptr::eq(target, chosen) && target.weight > 0));
         }
     }
 }

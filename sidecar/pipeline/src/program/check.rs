@@ -9,10 +9,12 @@ use sluice_snapshot::{
     Unit, UnitKind, UnitName,
     unit::{
         Backend, Endpoints, Fleet, Inbound, Keys, LimitPolicy, Listener, Settings, ShardMap, Store,
+        StreamRoute,
         backend::{BackendTls, San},
         inbound::RouteUse,
         listener::{ListenerTls, Protocol},
         policy::{KeyPart, Scope},
+        route::Target,
         shard_map::{KeySource, SLOTS},
     },
 };
@@ -41,6 +43,7 @@ pub fn compile_unit(name: &UnitName, unit: &Unit) -> Result<(), CompileError> {
         Unit::Fleet(unit) => fleet(*unit),
         Unit::Settings(unit) => settings(*unit),
         Unit::Listener(unit) => listener(unit),
+        Unit::StreamRoute(unit) => stream_route(unit),
     };
     outcome.map_err(|reason| CompileError {
         unit: name.clone(),
@@ -106,7 +109,7 @@ fn inbound(unit: &Inbound) -> Result<(), String> {
         require(port.port != 0 && seen.insert(port.port), || {
             format!("port {} is zero or stands twice", port.port)
         })?;
-        routes(&port.routes)?;
+        routes(&port.routes, &[UnitKind::Route])?;
     }
     require(ports.is_empty() || listeners.is_empty(), || {
         "both ports of pods and listeners of a Gateway".into()
@@ -125,14 +128,17 @@ fn inbound(unit: &Inbound) -> Result<(), String> {
             },
         )?;
         host.map_or(Ok(()), |name| hostname(name, true))?;
-        routes(&listener.routes)?;
+        // Which of them it serves, its own unit says.
+        routes(&listener.routes, &[UnitKind::Route, UnitKind::StreamRoute])?;
     }
     Ok(())
 }
 
-fn routes(routes: &[RouteUse]) -> Result<(), String> {
+fn routes(routes: &[RouteUse], kinds: &[UnitKind]) -> Result<(), String> {
     for used in routes {
-        refers(&used.unit, UnitKind::Route)?;
+        require(kinds.contains(&used.unit.kind()), || {
+            format!("{} is no route that is served here", used.unit)
+        })?;
         used.hostnames
             .iter()
             .try_for_each(|name| hostname(name, true))?;
@@ -153,10 +159,14 @@ fn listener(unit: &Listener) -> Result<(), String> {
     require(*port != 0, || "port 0".into())?;
     host.as_deref()
         .map_or(Ok(()), |name| hostname(name, true))?;
-    require(
-        broken.is_some() || tls.is_some() == (*protocol == Protocol::Https),
-        || "an HTTPS listener has TLS and no other has".into(),
-    )?;
+    let fits = match protocol {
+        Protocol::Https => tls.is_some(),
+        Protocol::Http | Protocol::Tcp => tls.is_none(),
+        Protocol::Tls => true,
+    };
+    require(broken.is_some() || fits, || {
+        "an HTTPS listener has TLS, one of TLS may have, and no other has".into()
+    })?;
     if let Some(ListenerTls {
         certificates,
         client_authorities: _,
@@ -166,6 +176,29 @@ fn listener(unit: &Listener) -> Result<(), String> {
         certificates
             .iter()
             .try_for_each(|name| refers(name, UnitKind::Secret))?;
+    }
+    Ok(())
+}
+
+fn stream_route(unit: &StreamRoute) -> Result<(), String> {
+    let StreamRoute {
+        object: _,
+        targets,
+        broken,
+    } = unit;
+    require(!targets.is_empty() || broken.is_some(), || {
+        "no backend".into()
+    })?;
+    for weighted in targets {
+        match &weighted.target {
+            Target::Backend(name) => refers(name, UnitKind::Backend)?,
+            Target::Broken(_) => {}
+            Target::App | Target::Shards(_) => {
+                return Err("connections go to Services only".into());
+            }
+        }
+        let edited = !weighted.request_headers.is_empty() || !weighted.response_headers.is_empty();
+        require(!edited, || "bytes have no headers to edit".into())?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use sluice_snapshot::{
     },
 };
 
-use super::{Table, table::Denial};
+use super::{ServerNames, Table, table::Denial};
 use crate::reject::Decider;
 
 /// All listeners of an edge.
@@ -42,8 +42,12 @@ pub struct Listener {
     pub unit: UnitName,
     /// What it shows to clients; none: it speaks in the clear.
     pub tls: Option<Result<Certificates, ConfigError>>,
-    /// What it serves.
+    /// What it serves, where it speaks HTTP.
     pub table: Table,
+    /// Where its connections go, where it speaks none; none: it speaks HTTP.
+    pub streams: Option<ServerNames>,
+    /// TLS passes through it as it is.
+    passes_tls: bool,
     port: u16,
     hostname: Option<Box<str>>,
 }
@@ -106,9 +110,22 @@ impl EdgePort {
         self.listeners.get(index.or(self.any)?)
     }
 
-    /// Whether clients speak TLS here. The listeners of one port are of one protocol.
+    /// Whether clients speak TLS here: the listeners of one port speak it all or none.
     pub fn is_tls(&self) -> bool {
-        self.listeners.iter().any(|listener| listener.tls.is_some())
+        self.listeners
+            .iter()
+            .any(|listener| listener.tls.is_some() || listener.passes_tls)
+    }
+
+    /// Whether TLS of a client may pass here, so that its server name is to be seen before anything is answered.
+    pub fn may_pass_tls(&self) -> bool {
+        self.listeners.iter().any(|listener| listener.passes_tls)
+    }
+
+    /// The listener of a port that is not told by a name: one of protocol TCP.
+    pub fn tcp(&self) -> Option<&Listener> {
+        let mut listeners = self.listeners.iter();
+        listeners.find(|listener| listener.is_tcp())
     }
 }
 
@@ -117,27 +134,49 @@ impl Listener {
         used: &ListenerUse,
         unit: &unit::Listener,
         table: Table,
+        streams: ServerNames,
         secret: impl Fn(&UnitName) -> Result<Arc<Secret>, ConfigError>,
     ) -> Self {
-        if let (Some(error), Protocol::Http) = (&unit.broken, unit.protocol) {
-            return Self {
-                tls: None,
-                ..Self::broken(used, error.clone())
+        if let Some(error) = &unit.broken {
+            let broken = Self::broken(used, error.clone());
+            return match unit.protocol {
+                // What it refuses, it refuses in the clear.
+                Protocol::Http => Self {
+                    tls: None,
+                    ..broken
+                },
+                Protocol::Https | Protocol::Tls => broken,
+                Protocol::Tcp => Self {
+                    tls: None,
+                    streams: Some(ServerNames::default()),
+                    ..broken
+                },
             };
         }
-        let tls = match (unit.protocol, &unit.broken, &unit.tls) {
-            (Protocol::Http, ..) => None,
-            (Protocol::Https, Some(error), _) => Some(Err(error.clone())),
-            (Protocol::Https, None, Some(tls)) => Some(certificates(tls, secret)),
-            (Protocol::Https, None, None) => return Self::broken(used, nothing()),
+        let tls = match (unit.protocol, &unit.tls) {
+            (Protocol::Http | Protocol::Tcp, _) | (Protocol::Tls, None) => None,
+            (Protocol::Https | Protocol::Tls, Some(tls)) => Some(certificates(tls, secret)),
+            (Protocol::Https, None) => return Self::broken(used, nothing()),
         };
         Self {
             unit: used.unit.clone(),
+            passes_tls: unit.protocol == Protocol::Tls && tls.is_none(),
             tls,
             table,
+            streams: unit.protocol.is_stream().then_some(streams),
             port: used.port,
             hostname: used.hostname.as_deref().map(Into::into),
         }
+    }
+
+    /// Whether TLS passes through it as it is.
+    pub fn passes_tls(&self) -> bool {
+        self.passes_tls
+    }
+
+    /// Whether its connections are told apart by nothing.
+    pub fn is_tcp(&self) -> bool {
+        self.streams.is_some() && self.tls.is_none() && !self.passes_tls
     }
 
     /// One that refuses everything, handshakes too.
@@ -149,7 +188,9 @@ impl Listener {
         Self {
             unit: used.unit.clone(),
             tls: Some(Err(error)),
+            passes_tls: false,
             table,
+            streams: None,
             port: used.port,
             hostname: used.hostname.as_deref().map(Into::into),
         }

@@ -15,8 +15,8 @@ use sluice_snapshot::{
 };
 
 use super::{
-    Backend, CompileError, Content, Edge, Listener, Ports, Program, Route, Table, UnitSet,
-    compile_unit, stamp::Stamps, table::Denial,
+    Backend, CompileError, Content, Edge, Listener, Ports, Program, Route, ServerNames,
+    StreamRoute, Table, UnitSet, compile_unit, stamp::Stamps, table::Denial,
 };
 use crate::{auth::keyring::KeyRing, ratelimit::Policy, reject::Decider, shard::CompiledShardMap};
 
@@ -24,6 +24,7 @@ use crate::{auth::keyring::KeyRing, ratelimit::Policy, reject::Decider, shard::C
 #[derive(Debug, Default)]
 pub(super) struct Parts {
     pub routes: BTreeMap<UnitName, Arc<Route>>,
+    pub stream_routes: BTreeMap<UnitName, Arc<StreamRoute>>,
     pub policies: BTreeMap<UnitName, Result<Arc<Policy>, ConfigError>>,
     pub backends: BTreeMap<UnitName, Arc<Backend>>,
     pub shard_maps: BTreeMap<UnitName, Arc<CompiledShardMap>>,
@@ -55,6 +56,7 @@ pub(super) fn compile(set: &UnitSet, previous: Option<&Program>) -> Result<Progr
     linker.shard_maps();
     linker.policies();
     linker.routes();
+    linker.stream_routes();
     let Root {
         namespace,
         trust_domain,
@@ -345,6 +347,20 @@ impl<'a> Linker<'a> {
         }
     }
 
+    fn stream_routes(&mut self) {
+        for (name, unit) in self.units() {
+            let Unit::StreamRoute(route) = unit else {
+                continue;
+            };
+            let kept = self
+                .same(name)
+                .and_then(|previous| previous.parts.stream_routes.get(name))
+                .cloned();
+            let linked = kept.unwrap_or_else(|| Arc::new(self.build_stream_route(route)));
+            self.parts.stream_routes.insert(name.clone(), linked);
+        }
+    }
+
     /// What the inbound unit says; without one, and without the settings it needs, every port denies.
     fn root(&self) -> Root {
         let inbound = self.units().find_map(|(_, unit)| match unit {
@@ -395,13 +411,17 @@ impl<'a> Linker<'a> {
         })?;
         let listeners = inbound.listeners.iter();
         Some(Edge::new(listeners.map(|used| {
+            let streams = |used: &&RouteUse| used.unit.kind() == UnitKind::StreamRoute;
+            let (streams, routes) = used.routes.iter().partition::<Vec<_>, _>(streams);
             // It has no application of its own.
-            let table = self.table(BackendProtocol::default(), &used.routes);
+            let table = self.table(BackendProtocol::default(), routes);
+            let streams = self.server_names(&streams);
+            let secret = |certificate: &UnitName| {
+                let secret = self.parts.secrets.get(certificate).cloned();
+                secret.ok_or_else(|| self.missing(certificate, ConfigReason::SecretNotFound))
+            };
             match self.unit(&used.unit) {
-                Some(Unit::Listener(unit)) => Listener::link(used, unit, table, |certificate| {
-                    let secret = self.parts.secrets.get(certificate).cloned();
-                    secret.ok_or_else(|| self.missing(certificate, ConfigReason::SecretNotFound))
-                }),
+                Some(Unit::Listener(unit)) => Listener::link(used, unit, table, streams, secret),
                 _ => {
                     let error = self.missing(&used.unit, ConfigReason::PolicyUnavailable);
                     Listener::broken(used, error)
@@ -410,14 +430,35 @@ impl<'a> Linker<'a> {
         })))
     }
 
-    fn table(&self, protocol: BackendProtocol, routes: &[RouteUse]) -> Table {
+    /// Stream routes by server name. One that is missing closes the connections of its own names.
+    fn server_names(&self, routes: &[&RouteUse]) -> ServerNames {
+        let mut names = ServerNames::default();
+        for used in routes {
+            let known = self.parts.stream_routes.get(&used.unit).cloned();
+            let route = known.unwrap_or_else(|| {
+                Arc::new(StreamRoute {
+                    object: unit::ObjectRef::of_route(&used.unit),
+                    targets: Vec::new(),
+                    total: 0,
+                    broken: Some(self.missing(&used.unit, ConfigReason::PolicyUnavailable)),
+                })
+            });
+            names.add(&used.hostnames, &route);
+        }
+        names
+    }
+
+    fn table<'u>(
+        &self,
+        protocol: BackendProtocol,
+        routes: impl IntoIterator<Item = &'u RouteUse>,
+    ) -> Table {
         let mut table = Table::before(protocol);
-        for (age, used) in routes.iter().enumerate() {
+        for (age, used) in routes.into_iter().enumerate() {
             match self.parts.routes.get(&used.unit) {
                 Some(route) => table.add(&used.hostnames, age, route),
                 None => {
-                    let object =
-                        unit::ObjectRef::new("ApiRoute", used.unit.namespace(), used.unit.rest());
+                    let object = unit::ObjectRef::of_route(&used.unit);
                     let error = self.missing(&used.unit, ConfigReason::PolicyUnavailable);
                     let decider = Decider {
                         object: Some(object),

@@ -11,6 +11,7 @@ mod link;
 mod matcher;
 mod route;
 mod stamp;
+mod stream;
 mod table;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -26,7 +27,10 @@ pub use backend::{Backend, Tls};
 pub use check::compile_unit;
 pub use edge::{Certificates, Edge, EdgePort, Listener};
 pub use matcher::{Match, PathMatcher, Pattern, ValueMatcher};
-pub use route::{Action, Requirement, Route, Rule, Target, WeightedTarget};
+pub use route::{
+    Action, Extras, Mirror, Requirement, Route, Rule, Target, TargetEdits, WeightedTarget,
+};
+pub use stream::{ServerNames, StreamRoute};
 pub use table::{Candidate, Denial, HostRules, Table};
 
 /// What a sidecar holds: decoded units by name.

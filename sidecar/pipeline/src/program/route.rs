@@ -1,4 +1,4 @@
-//! An ApiRoute with everything it needs at hand. A rule that lacks something holds the [`ConfigError`] in its place.
+//! An ApiRoute, HTTPRoute or GRPCRoute with everything it needs at hand. A rule that lacks something holds the [`ConfigError`] in its place.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use sluice_snapshot::{
         ObjectRef,
         auth::Anonymous,
         cache::CacheRule,
-        route::{HeaderEdits, Redirect, RequestLimits, Timeouts},
+        route::{Cors, HeaderEdits, Redirect, RequestLimits, Rewrite, Timeouts},
     },
 };
 
@@ -18,7 +18,7 @@ use crate::{auth::Provider, ratelimit::Policy, reject::Decider, shard::CompiledS
 /// One route.
 #[derive(Debug)]
 pub struct Route {
-    /// The ApiRoute.
+    /// The resource.
     pub object: ObjectRef,
     /// Sizes beyond which a request is refused.
     pub limits: RequestLimits,
@@ -49,6 +49,8 @@ pub struct Rule {
     pub request_headers: HeaderEdits,
     /// Edits of the answer.
     pub response_headers: HeaderEdits,
+    /// What few rules ask for.
+    pub extras: Option<Box<Extras>>,
     /// Deadlines.
     pub timeouts: Timeouts,
     /// What happens to a request that passed every phase before.
@@ -62,6 +64,28 @@ impl Rule {
     pub fn decider(&self) -> Decider {
         Decider::new(&self.object, &self.name)
     }
+}
+
+/// What few rules ask for, apart so that the others pay one look for all of it.
+#[derive(Debug, Default)]
+pub struct Extras {
+    /// What the upstream sees in place of the request's host and path.
+    pub rewrite: Option<Rewrite>,
+    /// Who gets a copy of the request.
+    pub mirrors: Vec<Mirror>,
+    /// Whom a browser may let read the answers.
+    pub cors: Option<Cors>,
+}
+
+/// Who gets a copy of a share of the requests.
+#[derive(Debug)]
+pub struct Mirror {
+    /// Where to; one that cannot serve gets nothing, and the requests go on.
+    pub backend: Result<Arc<Backend>, ConfigError>,
+    /// Of `denominator` requests so many.
+    pub numerator: u32,
+    /// Never zero.
+    pub denominator: u32,
 }
 
 /// Who may call.
@@ -95,6 +119,17 @@ pub struct WeightedTarget {
     pub weight: u32,
     /// Where to; what cannot serve refuses its share.
     pub target: Result<Target, ConfigError>,
+    /// Edits of what goes there and comes from there.
+    pub edits: Option<Arc<TargetEdits>>,
+}
+
+/// Edits of one target.
+#[derive(Debug, PartialEq)]
+pub struct TargetEdits {
+    /// Of the requests, after those of the rule.
+    pub request: HeaderEdits,
+    /// Of the answers, before those of the rule.
+    pub response: HeaderEdits,
 }
 
 /// A place that answers.

@@ -37,7 +37,8 @@ pub struct ListenerUse {
     /// Its hostname; none is any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
-    /// Elder routes first, then by name.
+    /// Elder routes first, then by name. For a listener of protocol TLS or TCP they are stream routes: their hostnames are
+    /// server names, and for TCP only the first counts.
     pub routes: Vec<RouteUse>,
 }
 

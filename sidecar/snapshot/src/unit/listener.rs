@@ -21,7 +21,8 @@ pub struct Listener {
     /// The hostname it serves, in lower case, exact or with a `*.` prefix; none is any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
-    /// The TLS of an HTTPS listener; none where it is broken.
+    /// The TLS of an HTTPS listener, or of a TLS listener that ends it (`mode: Terminate`); none where it is broken, and where
+    /// TLS passes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ListenerTls>,
     /// Why it refuses everything.
@@ -36,6 +37,10 @@ pub enum Protocol {
     Http,
     /// The same over TLS, which ends here.
     Https,
+    /// Bytes in TLS: passed as they are to where the server name says, or, where the listener has TLS, what is in it.
+    Tls,
+    /// Bytes.
+    Tcp,
 }
 
 /// The TLS of a listener.
@@ -47,6 +52,13 @@ pub struct ListenerTls {
     /// Authorities as PEM, of one of which each client must have a certificate; none: none is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_authorities: Option<String>,
+}
+
+impl Protocol {
+    /// Whether its routes are of kind [`crate::UnitKind::StreamRoute`].
+    pub fn is_stream(self) -> bool {
+        matches!(self, Self::Tls | Self::Tcp)
+    }
 }
 
 impl Listener {

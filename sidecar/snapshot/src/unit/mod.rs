@@ -14,6 +14,7 @@ pub mod secret;
 pub mod settings;
 pub mod shard_map;
 pub mod store;
+pub mod stream_route;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -30,12 +31,13 @@ pub use secret::Secret;
 pub use settings::Settings;
 pub use shard_map::ShardMap;
 pub use store::Store;
+pub use stream_route::StreamRoute;
 
 /// The resource that a unit was made from: what status, access log and metrics name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ObjectRef {
-    /// `ApiRoute`, `RateLimitPolicy`, `ShardSet`, ...
+    /// `ApiRoute`, `HTTPRoute`, `RateLimitPolicy`, `ShardSet`, ...
     pub kind: String,
     /// Its namespace.
     pub namespace: String,
@@ -51,6 +53,18 @@ impl ObjectRef {
             namespace: namespace.into(),
             name: name.into(),
         }
+    }
+
+    /// The resource that a unit of routes is of, told by its name alone: for one that is missing or denied.
+    pub fn of_route(unit: &UnitName) -> Self {
+        let (kind, name) = unit.route_parts();
+        Self::new(kind, unit.namespace(), name)
+    }
+
+    /// Whether it is a route of the Gateway API, whose denials by configuration are 500 (HTTPRouteRule.backendRefs) and
+    /// not 503.
+    pub fn is_gateway_route(&self) -> bool {
+        matches!(self.kind.as_str(), "HTTPRoute" | "GRPCRoute")
     }
 }
 
@@ -70,6 +84,7 @@ pub enum Unit {
     Fleet(Fleet),
     Settings(Settings),
     Listener(Listener),
+    StreamRoute(StreamRoute),
 }
 
 /// A body that does not decode.
@@ -98,6 +113,7 @@ impl Unit {
             Self::Fleet(_) => UnitKind::Fleet,
             Self::Settings(_) => UnitKind::Settings,
             Self::Listener(_) => UnitKind::Listener,
+            Self::StreamRoute(_) => UnitKind::StreamRoute,
         }
     }
 
@@ -116,6 +132,7 @@ impl Unit {
             Self::Fleet(unit) => json(unit),
             Self::Settings(unit) => json(unit),
             Self::Listener(unit) => json(unit),
+            Self::StreamRoute(unit) => json(unit),
         }
     }
 
@@ -144,6 +161,7 @@ impl Unit {
             UnitKind::Fleet => Self::Fleet(read(name, body)?),
             UnitKind::Settings => Self::Settings(read(name, body)?),
             UnitKind::Listener => Self::Listener(read(name, body)?),
+            UnitKind::StreamRoute => Self::StreamRoute(read(name, body)?),
         })
     }
 
@@ -167,6 +185,7 @@ impl Unit {
             Self::Keys(unit) => unit.secrets.clone(),
             Self::Endpoints(_) | Self::Secret(_) | Self::Fleet(_) | Self::Settings(_) => Vec::new(),
             Self::Listener(unit) => unit.needs(),
+            Self::StreamRoute(unit) => unit.needs(),
         }
     }
 }

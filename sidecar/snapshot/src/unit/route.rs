@@ -1,4 +1,4 @@
-//! A resolved ApiRoute: its rules with everything looked up, so that the sidecar merges nothing.
+//! A resolved ApiRoute, HTTPRoute or GRPCRoute: its rules with everything looked up, so that the sidecar merges nothing.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,11 +9,11 @@ use super::{
 };
 use crate::{error::ConfigError, name::UnitName};
 
-/// One ApiRoute.
+/// One ApiRoute, HTTPRoute or GRPCRoute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Route {
-    /// The ApiRoute.
+    /// The resource: `ApiRoute`, `HTTPRoute` or `GRPCRoute`.
     pub object: ObjectRef,
     /// Sizes beyond which a request is refused.
     pub request_limits: RequestLimits,
@@ -72,6 +72,15 @@ pub struct Rule {
     /// Edits of the answer.
     #[serde(default, skip_serializing_if = "HeaderEdits::is_empty")]
     pub response_headers: HeaderEdits,
+    /// What the upstream sees in place of the request's host and path; none: those of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewrite: Option<Rewrite>,
+    /// Who gets a copy of the request. At most [`Rule::MAX_MIRRORS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<Mirror>,
+    /// Whom a browser may let read the answers; none: the answers' own headers say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
     /// Deadlines.
     pub timeouts: Timeouts,
     /// What happens to a request that passed every phase before.
@@ -79,6 +88,11 @@ pub struct Rule {
     /// The rule cannot serve: what it matches is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broken: Option<ConfigError>,
+}
+
+impl Rule {
+    /// The most mirrors of one rule.
+    pub const MAX_MIRRORS: usize = 8;
 }
 
 /// Conditions that must all hold.
@@ -159,9 +173,9 @@ impl HeaderEdits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Timeouts {
-    /// The whole request, until the last byte of the answer's head.
+    /// The whole request, until the last byte of the answer's head; zero: no bound (GEP-1742).
     pub request_ms: u64,
-    /// One try against an upstream.
+    /// One try against an upstream; zero: no bound of its own.
     pub backend_request_ms: u64,
 }
 
@@ -192,6 +206,24 @@ pub struct WeightedTarget {
     pub weight: u32,
     /// Where to.
     pub target: Target,
+    /// Edits of the requests that go there, after those of the rule.
+    #[serde(default, skip_serializing_if = "HeaderEdits::is_empty")]
+    pub request_headers: HeaderEdits,
+    /// Edits of the answers from there, before those of the rule.
+    #[serde(default, skip_serializing_if = "HeaderEdits::is_empty")]
+    pub response_headers: HeaderEdits,
+}
+
+impl WeightedTarget {
+    /// A target without edits.
+    pub fn plain(weight: u32, target: Target) -> Self {
+        Self {
+            weight,
+            target,
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+        }
+    }
 }
 
 /// A place that answers.
@@ -206,6 +238,55 @@ pub enum Target {
     Shards(UnitName),
     /// Its share of requests is refused.
     Broken(ConfigError),
+}
+
+/// URLRewrite of the Gateway API; what is absent is kept from the request, and so is the query.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rewrite {
+    /// `Host`, or `:authority` of HTTP/2, in lower case and without port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// The path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<RedirectPath>,
+}
+
+/// RequestMirror of the Gateway API: its answers are read by nobody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Mirror {
+    /// A backend, or why there is none; nothing else can be mirrored to. A broken one refuses nothing: the requests
+    /// themselves go on.
+    pub target: Target,
+    /// Of `denominator` requests so many are mirrored.
+    pub numerator: u32,
+    /// Never zero.
+    pub denominator: u32,
+}
+
+/// CORS of the Gateway API (GEP-1767). A list that holds `*` alone is any value: that the answers may then not be
+/// read with credentials, the Fetch standard says, and where credentials are allowed the value asked for is named instead.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cors {
+    /// `*`, or `scheme://host[:port]` in lower case, the host perhaps with `*.` before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_origins: Vec<String>,
+    /// `*`, or methods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_methods: Vec<String>,
+    /// `*`, or field names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_headers: Vec<String>,
+    /// `*`, or field names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expose_headers: Vec<String>,
+    /// Whether scripts may read answers to requests with credentials.
+    #[serde(default)]
+    pub allow_credentials: bool,
+    /// How long a preflight's answer holds, in seconds.
+    pub max_age_s: u32,
 }
 
 /// RequestRedirect of the Gateway API; what is absent is kept from the request.
@@ -228,7 +309,7 @@ pub struct Redirect {
     pub status: u16,
 }
 
-/// How a redirect rewrites the path.
+/// How a redirect or a rewrite changes the path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "value")]
 pub enum RedirectPath {
@@ -236,6 +317,16 @@ pub enum RedirectPath {
     ReplaceFullPath(String),
     /// The prefix that the rule matched.
     ReplacePrefixMatch(String),
+}
+
+impl Target {
+    /// The unit it leads to; none: it leads to none.
+    pub fn unit(&self) -> Option<&UnitName> {
+        match self {
+            Self::Backend(unit) | Self::Shards(unit) => Some(unit),
+            Self::App | Self::Broken(_) => None,
+        }
+    }
 }
 
 impl Route {
@@ -258,15 +349,11 @@ impl Route {
         }
         for rule in &self.rules {
             needs.extend(rule.policies.iter().cloned());
+            let mirrors = rule.mirrors.iter().map(|mirror| &mirror.target);
+            needs.extend(mirrors.filter_map(Target::unit).cloned());
             if let Action::Backends(targets) = &rule.action {
-                needs.extend(
-                    targets
-                        .iter()
-                        .filter_map(|weighted| match &weighted.target {
-                            Target::Backend(unit) | Target::Shards(unit) => Some(unit.clone()),
-                            Target::App | Target::Broken(_) => None,
-                        }),
-                );
+                let targets = targets.iter().map(|weighted| &weighted.target);
+                needs.extend(targets.filter_map(Target::unit).cloned());
             }
         }
         needs

@@ -222,17 +222,17 @@ pub fn rule(name: &str, prefix: &str) -> Rule {
             set: vec![("x-rule".into(), name.into())],
             ..HeaderEdits::default()
         },
+        rewrite: None,
+        mirrors: Vec::new(),
+        cors: None,
         timeouts: Timeouts::default(),
-        action: Action::Backends(vec![WeightedTarget {
-            weight: 1,
-            target: Target::App,
-        }]),
+        action: Action::Backends(vec![WeightedTarget::plain(1, Target::App)]),
         broken: None,
     }
 }
 
 pub fn to(target: Target) -> Action {
-    Action::Backends(vec![WeightedTarget { weight: 1, target }])
+    Action::Backends(vec![WeightedTarget::plain(1, target)])
 }
 
 /// Asks for an API key.

@@ -39,16 +39,10 @@ pub(super) fn targets(
         let what = "a Gateway has no application of its own";
         let error = ConfigError::new(ConfigReason::Invalid, what);
         report.error(&format!("{path}.backendRefs"), &error);
-        return vec![WeightedTarget {
-            weight: 1,
-            target: Target::Broken(error),
-        }];
+        return vec![WeightedTarget::plain(1, Target::Broken(error))];
     }
     if refs.is_empty() {
-        return vec![WeightedTarget {
-            weight: 1,
-            target: Target::App,
-        }];
+        return vec![WeightedTarget::plain(1, Target::App)];
     }
     let target = |(index, backend): (usize, &BackendRef)| {
         let path = format!("{path}.backendRefs[{index}]");
@@ -59,10 +53,7 @@ pub(super) fn targets(
                 Target::Broken(error)
             }
         };
-        WeightedTarget {
-            weight: backend.effective_weight(),
-            target,
-        }
+        WeightedTarget::plain(backend.effective_weight(), target)
     };
     refs.iter().enumerate().map(target).collect()
 }

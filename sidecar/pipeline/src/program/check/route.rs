@@ -7,13 +7,14 @@ use sluice_snapshot::{
         auth::{Method, NonceScope, Requirement},
         cache::CacheRule,
         route::{
-            Action, HeaderEdits, Match, PathMatch, Redirect, RedirectPath, Rule, Target, ValueMatch,
+            Action, Cors, HeaderEdits, Match, Mirror, PathMatch, Redirect, RedirectPath, Rewrite,
+            Rule, Target, ValueMatch, WeightedTarget,
         },
     },
 };
 
 use super::{field_name, hostname, refers, require, unique};
-use crate::{admit::is_token, auth, program::matcher, target::normal_path};
+use crate::{admit::is_token, auth, cors, program::matcher, target::normal_path};
 
 /// Field names that only the proxy itself may set: framing, the connection, the loop guard, and the host, on which
 /// routing and signatures rest.
@@ -91,6 +92,9 @@ fn check_rule(rule: &Rule, known: impl Fn(&String) -> bool) -> Result<(), String
         cache,
         request_headers,
         response_headers,
+        rewrite,
+        mirrors,
+        cors,
         timeouts: _,
         action,
         broken,
@@ -107,6 +111,14 @@ fn check_rule(rule: &Rule, known: impl Fn(&String) -> bool) -> Result<(), String
     cache.iter().try_for_each(check_cache)?;
     check_edits(request_headers)?;
     check_edits(response_headers)?;
+    rewrite
+        .iter()
+        .try_for_each(|rewrite| check_rewrite(rewrite, matches))?;
+    require(mirrors.len() <= Rule::MAX_MIRRORS, || {
+        format!("more than {} mirrors", Rule::MAX_MIRRORS)
+    })?;
+    mirrors.iter().try_for_each(check_mirror)?;
+    cors.iter().try_for_each(check_cors)?;
     check_action(action, matches)
 }
 
@@ -198,16 +210,85 @@ fn check_action(action: &Action, matches: &[Match]) -> Result<(), String> {
     match action {
         Action::Backends(targets) => {
             require(!targets.is_empty(), || "no backend".into())?;
-            targets
-                .iter()
-                .try_for_each(|weighted| match &weighted.target {
-                    Target::App | Target::Broken(_) => Ok(()),
-                    Target::Backend(name) => refers(name, UnitKind::Backend),
-                    Target::Shards(name) => refers(name, UnitKind::ShardMap),
-                })
+            targets.iter().try_for_each(check_weighted)
         }
         Action::Redirect(redirect) => check_redirect(redirect, matches),
     }
+}
+
+fn check_weighted(weighted: &WeightedTarget) -> Result<(), String> {
+    let WeightedTarget {
+        weight: _,
+        target,
+        request_headers,
+        response_headers,
+    } = weighted;
+    check_edits(request_headers)?;
+    check_edits(response_headers)?;
+    match target {
+        Target::App | Target::Broken(_) => Ok(()),
+        Target::Backend(name) => refers(name, UnitKind::Backend),
+        Target::Shards(name) => {
+            let edited = !request_headers.is_empty() || !response_headers.is_empty();
+            require(!edited, || {
+                "the edits of a ShardSet are those of the rule".into()
+            })?;
+            refers(name, UnitKind::ShardMap)
+        }
+    }
+}
+
+fn check_rewrite(rewrite: &Rewrite, matches: &[Match]) -> Result<(), String> {
+    let Rewrite {
+        hostname: host,
+        path,
+    } = rewrite;
+    host.iter().try_for_each(|host| hostname(host, false))?;
+    check_path(path.as_ref(), matches)
+}
+
+fn check_mirror(mirror: &Mirror) -> Result<(), String> {
+    let Mirror {
+        target,
+        numerator,
+        denominator,
+    } = mirror;
+    require(*denominator != 0 && numerator <= denominator, || {
+        format!("{numerator} of {denominator} requests cannot be mirrored")
+    })?;
+    match target {
+        Target::Backend(name) => refers(name, UnitKind::Backend),
+        Target::Broken(_) => Ok(()),
+        Target::App | Target::Shards(_) => Err("requests are mirrored to Services only".into()),
+    }
+}
+
+fn check_cors(spec: &Cors) -> Result<(), String> {
+    let Cors {
+        allow_origins,
+        allow_methods,
+        allow_headers,
+        expose_headers,
+        allow_credentials: _,
+        max_age_s: _,
+    } = spec;
+    for origin in allow_origins {
+        require(cors::is_origin_pattern(origin), || {
+            format!("{origin:?} is neither `*` nor an origin such as https://*.example.com")
+        })?;
+    }
+    let lists = [allow_methods, allow_headers, expose_headers];
+    for list in lists {
+        let stranger = list.iter().find(|name| !is_token(name));
+        stranger.map_or(Ok(()), |name| {
+            Err(format!("{name:?} is neither a name nor `*`"))
+        })?;
+        require(
+            list.len() == 1 || !list.iter().any(|name| name == "*"),
+            || "`*` stands alone: it is every other name, too".into(),
+        )?;
+    }
+    Ok(())
 }
 
 fn check_redirect(redirect: &Redirect, matches: &[Match]) -> Result<(), String> {
@@ -229,6 +310,10 @@ fn check_redirect(redirect: &Redirect, matches: &[Match]) -> Result<(), String> 
     )?;
     require(*port != Some(0), || "port 0".into())?;
     host.iter().try_for_each(|host| hostname(host, false))?;
+    check_path(path.as_ref(), matches)
+}
+
+fn check_path(path: Option<&RedirectPath>, matches: &[Match]) -> Result<(), String> {
     let sendable =
         |path: &str| path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
     match path {

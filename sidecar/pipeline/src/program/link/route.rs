@@ -11,7 +11,10 @@ use sluice_snapshot::{
 };
 
 use super::{
-    super::{Action, Match, Requirement, Route, Rule, Target, WeightedTarget},
+    super::{
+        Action, Extras, Match, Mirror, Requirement, Route, Rule, StreamRoute, Target, TargetEdits,
+        WeightedTarget,
+    },
     Linker,
 };
 use crate::auth::Provider;
@@ -74,6 +77,9 @@ impl Linker<'_> {
             cache,
             request_headers,
             response_headers,
+            rewrite,
+            mirrors,
+            cors,
             timeouts,
             action,
             broken,
@@ -99,10 +105,63 @@ impl Linker<'_> {
             cache: cache.clone(),
             request_headers: request_headers.clone(),
             response_headers: response_headers.clone(),
+            extras: self.extras(rewrite.as_ref(), mirrors, cors.as_ref()),
             timeouts: *timeouts,
             action: self.action(action),
             broken: broken.clone(),
         })
+    }
+
+    /// None where the rule asks for nothing of the kind.
+    fn extras(
+        &self,
+        rewrite: Option<&unit::route::Rewrite>,
+        mirrors: &[unit::route::Mirror],
+        cors: Option<&unit::route::Cors>,
+    ) -> Option<Box<Extras>> {
+        if rewrite.is_none() && mirrors.is_empty() && cors.is_none() {
+            return None;
+        }
+        Some(Box::new(Extras {
+            rewrite: rewrite.cloned(),
+            mirrors: mirrors.iter().map(|mirror| self.mirror(mirror)).collect(),
+            cors: cors.cloned(),
+        }))
+    }
+
+    fn mirror(&self, mirror: &unit::route::Mirror) -> Mirror {
+        let unit::route::Mirror {
+            target,
+            numerator,
+            denominator,
+        } = mirror;
+        let backend = self.target(target).and_then(|target| match target {
+            Target::Backend(backend) => Ok(backend),
+            Target::App | Target::Shards(_) => {
+                let what = "requests are mirrored to Services only";
+                Err(ConfigError::new(ConfigReason::Invalid, what))
+            }
+        });
+        Mirror {
+            backend,
+            numerator: *numerator,
+            denominator: *denominator,
+        }
+    }
+
+    pub(super) fn build_stream_route(&self, route: &unit::StreamRoute) -> StreamRoute {
+        let unit::StreamRoute {
+            object,
+            targets,
+            broken,
+        } = route;
+        let (targets, total) = self.weighted(targets);
+        StreamRoute {
+            object: object.clone(),
+            targets,
+            total,
+            broken: broken.clone(),
+        }
     }
 
     /// A provider whose keys or nonce store are missing is broken: what asks for it is refused.
@@ -139,20 +198,36 @@ impl Linker<'_> {
     fn action(&self, action: &unit::route::Action) -> Action {
         match action {
             unit::route::Action::Redirect(redirect) => Action::Redirect(redirect.clone()),
-            unit::route::Action::Backends(targets) => Action::Backends {
-                targets: targets
-                    .iter()
-                    .map(|weighted| WeightedTarget {
-                        weight: weighted.weight,
-                        target: self.target(&weighted.target),
-                    })
-                    .collect(),
-                total: targets
-                    .iter()
-                    .map(|weighted| u64::from(weighted.weight))
-                    .sum(),
-            },
+            unit::route::Action::Backends(targets) => {
+                let (targets, total) = self.weighted(targets);
+                Action::Backends { targets, total }
+            }
         }
+    }
+
+    /// Targets, and the sum of their weights.
+    fn weighted(&self, targets: &[unit::route::WeightedTarget]) -> (Vec<WeightedTarget>, u64) {
+        let linked = targets.iter().map(|weighted| {
+            let unit::route::WeightedTarget {
+                weight,
+                target,
+                request_headers,
+                response_headers,
+            } = weighted;
+            let edited = !request_headers.is_empty() || !response_headers.is_empty();
+            WeightedTarget {
+                weight: *weight,
+                target: self.target(target),
+                edits: edited.then(|| {
+                    Arc::new(TargetEdits {
+                        request: request_headers.clone(),
+                        response: response_headers.clone(),
+                    })
+                }),
+            }
+        });
+        let weights = targets.iter().map(|weighted| u64::from(weighted.weight));
+        (linked.collect(), weights.sum())
     }
 
     fn target(&self, target: &unit::route::Target) -> Result<Target, ConfigError> {

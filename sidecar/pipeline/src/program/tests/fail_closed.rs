@@ -31,8 +31,8 @@ fn verdict(program: &Program, port: u16, facts: &StaticFacts) -> Verdict {
         };
         let by_identity = charges(matched.rule, When::Identity, facts, identity.as_ref())?.len();
         let place = match choose(&matched, facts, &target, identity.as_ref(), 1 << 31)? {
-            Dispatch::App => "app".to_owned(),
-            Dispatch::Forward { backend } => backend.name.to_string(),
+            Dispatch::App { .. } => "app".to_owned(),
+            Dispatch::Forward { backend, .. } => backend.name.to_string(),
             // Which replica reads is luck, also before.
             Dispatch::Shard(choice) => format!("{} {}", choice.slot, choice.shard),
             Dispatch::Redirect { location, .. } => location,

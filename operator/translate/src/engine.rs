@@ -3,13 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
+    sync::Arc,
 };
 
 use bytes::Bytes;
 use sluice_snapshot::{Feature, Hash, MAX_UNIT_BYTES, Unit, UnitName, Version, feature};
 
 use crate::{
-    assemble::assemble,
+    assemble::{Holding, Holdings},
     edge::{self, EdgeIntent, ParametersError},
     finding::{Finding, FindingReason},
     groups::{self, GroupId, PodRef},
@@ -50,7 +51,7 @@ pub struct Encoded {
     /// The object it was made from; none for the root units of groups.
     pub object: Option<ObjectId>,
     /// The units it needs.
-    pub needs: Vec<UnitName>,
+    pub needs: Arc<[UnitName]>,
 }
 
 /// What [`Engine::apply`] changed.
@@ -79,15 +80,6 @@ impl Delta {
     }
 }
 
-/// What a group must hold.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-struct GroupState {
-    /// Everything that was looked for, also what nobody makes.
-    wanted: BTreeSet<UnitName>,
-    /// What there is of it.
-    units: BTreeMap<UnitName, Hash>,
-}
-
 /// The difference that [`Engine::verify`] found. Names only: bodies can hold secrets.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
@@ -101,8 +93,7 @@ pub struct Engine {
     memos: HashMap<Node, Memo>,
     readers: HashMap<Read, BTreeSet<Node>>,
     units: BTreeMap<UnitName, Encoded>,
-    groups: BTreeMap<GroupId, GroupState>,
-    holders: HashMap<UnitName, BTreeSet<GroupId>>,
+    holdings: Holdings,
     findings: BTreeMap<ObjectId, BTreeMap<Node, Vec<Finding>>>,
     notes: BTreeMap<ObjectId, Vec<Finding>>,
     children: BTreeMap<(String, String), HpaIntent>,
@@ -114,7 +105,7 @@ impl fmt::Debug for Engine {
             f,
             "Engine({} units, {} groups)",
             self.units.len(),
-            self.groups.len()
+            self.holdings.groups().len()
         )
     }
 }
@@ -127,8 +118,7 @@ impl Engine {
             memos: HashMap::new(),
             readers: HashMap::new(),
             units: BTreeMap::new(),
-            groups: BTreeMap::new(),
-            holders: HashMap::new(),
+            holdings: Holdings::default(),
             findings: BTreeMap::new(),
             notes: BTreeMap::new(),
             children: BTreeMap::new(),
@@ -381,58 +371,20 @@ impl Engine {
         }
     }
 
-    /// Brings lists up to date: of the groups whose root was computed again, and of those that hold a unit that changed.
-    fn reassemble(&mut self, mut stale: BTreeSet<GroupId>, delta: &mut Delta) {
-        let changed = delta.units_changed.iter().chain(&delta.units_removed);
-        let holders = changed.flat_map(|name| self.holders.get(name).into_iter().flatten());
-        stale.extend(holders.cloned());
-        for group in stale {
-            let now = self
-                .memos
-                .contains_key(&Node::Group(group.clone()))
-                .then(|| self.list(&group));
-            let before = self.groups.remove(&group);
-            let listed =
-                |state: &Option<GroupState>| state.as_ref().map(|state| state.units.clone());
-            if listed(&before) != listed(&now) {
-                let version = now.as_ref().map(|state| Version::of(&state.units));
-                delta.groups_changed.insert(group.clone(), version);
-            }
-            self.hold(&group, before.unwrap_or_default().wanted, now.as_ref());
-            if let Some(now) = now {
-                self.groups.insert(group, now);
-            }
-        }
-    }
-
-    fn list(&self, group: &GroupId) -> GroupState {
-        let wanted = assemble(group, &|name| {
-            self.units.get(name).map(|unit| unit.needs.as_slice())
+    /// Brings the lists of groups up to date; `recomputed` are those whose root was computed again.
+    fn reassemble(&mut self, recomputed: BTreeSet<GroupId>, delta: &mut Delta) {
+        let memos = &self.memos;
+        let groups = recomputed.into_iter().map(|group| {
+            let there = memos.contains_key(&Node::Group(group.clone()));
+            (group, there)
         });
-        let units = wanted
-            .iter()
-            .filter_map(|name| Some((name.clone(), self.units.get(name)?.hash.clone())))
-            .collect();
-        GroupState { wanted, units }
-    }
-
-    fn hold(&mut self, group: &GroupId, before: BTreeSet<UnitName>, now: Option<&GroupState>) {
-        let empty = BTreeSet::new();
-        let wanted = now.map_or(&empty, |state| &state.wanted);
-        for name in before.difference(wanted) {
-            if let Some(groups) = self.holders.get_mut(name) {
-                groups.remove(group);
-                if groups.is_empty() {
-                    self.holders.remove(name);
-                }
-            }
-        }
-        for name in wanted.difference(&before) {
-            self.holders
-                .entry(name.clone())
-                .or_default()
-                .insert(group.clone());
-        }
+        let units = &self.units;
+        let known = |name: &UnitName| {
+            let unit = units.get(name)?;
+            Some((unit.hash.clone(), unit.needs.clone()))
+        };
+        let changed = delta.units_changed.iter().chain(&delta.units_removed);
+        delta.groups_changed = self.holdings.update(changed, groups, &known);
     }
 
     /// Compares with a full recompute.
@@ -445,7 +397,7 @@ impl Engine {
         if let Some(name) = first_difference(&self.units, &full.units) {
             return differs(format!("unit {name}"));
         }
-        if let Some(group) = first_difference(&self.groups, &full.groups) {
+        if let Some(group) = first_difference(self.holdings.groups(), full.holdings.groups()) {
             return differs(format!("the list of group {group}"));
         }
         if let Some(id) = first_difference(&self.findings, &full.findings) {
@@ -471,17 +423,18 @@ impl Engine {
 
     /// Every group that has a pod.
     pub fn groups(&self) -> impl Iterator<Item = &GroupId> {
-        self.groups.keys()
+        self.holdings.groups().keys()
     }
 
     /// What a group must hold.
     pub fn group_units(&self, group: &GroupId) -> Option<&BTreeMap<UnitName, Hash>> {
-        self.groups.get(group).map(|state| &state.units)
+        self.holdings.groups().get(group).map(Holding::units)
     }
 
     /// The version of what a group must hold.
     pub fn group_version(&self, group: &GroupId) -> Option<Version> {
-        self.group_units(group).map(Version::of)
+        let holding = self.holdings.groups().get(group)?;
+        Some(holding.version().clone())
     }
 
     /// One unit.
@@ -577,28 +530,23 @@ impl Engine {
         let Some(name) = resolve::unit_of(id) else {
             return Vec::new();
         };
-        let groups = self.holders.get(&name).into_iter().flatten();
-        groups.cloned().collect()
+        self.holdings.holders(&name).cloned().collect()
     }
 
     /// What a pod of `group` must have acknowledged for the resource to be live there: its own unit, and those that put
     /// it into force there (the table that lists a route, the routes that name a policy or a ShardSet).
     pub fn policy_units(&self, id: &ObjectId, group: &GroupId) -> Vec<(UnitName, Hash)> {
-        let (Some(own), Some(state)) = (resolve::unit_of(id), self.groups.get(group)) else {
+        let (Some(own), Some(held)) = (resolve::unit_of(id), self.group_units(group)) else {
             return Vec::new();
         };
-        let counts = |(name, _): &(&UnitName, &Hash)| {
-            let needs = || {
-                self.units
-                    .get(name)
-                    .is_some_and(|unit| unit.needs.contains(&own))
-            };
-            name.kind().is_policy() && (**name == own || needs())
-        };
-        let units = state.units.iter().filter(counts);
+        let into_force = self.holdings.needed_by(&own);
+        let into_force = into_force.filter(|name| name.kind().is_policy());
+        let mut units: Vec<(UnitName, Hash)> = into_force
+            .chain([&own])
+            .filter_map(|name| Some((name.clone(), held.get(name)?.clone())))
+            .collect();
+        units.sort();
         units
-            .map(|(name, hash)| (name.clone(), hash.clone()))
-            .collect()
     }
 }
 
@@ -613,7 +561,7 @@ fn encode(world: &World, object: Option<ObjectId>, unit: &Unit) -> Encoded {
         body,
         features: feature::needed(unit),
         object,
-        needs: unit.needs(),
+        needs: unit.needs().into(),
     }
 }
 

@@ -4,7 +4,7 @@
 //! finding on that object, and what cannot be enforced denies. Same objects, same bytes.
 //!
 //! [`World`] holds the objects, [`View`] is the only way to read them and records what was read, [`mod@resolve`] makes the
-//! units of one object, [`groups`] those of one group of pods, [`assemble`] finds what a group needs, and [`Engine`]
+//! units of one object, [`groups`] those of one group of pods, [`assemble`] keeps what each group needs, and [`Engine`]
 //! keeps all of it up to date by recomputing only what changed.
 
 pub mod assemble;

@@ -34,12 +34,21 @@ pub struct GatewaySpec {
     /// What is said of the objects that are made for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub infrastructure: Option<Infrastructure>,
-    /// Not read: there are no ListenerSets.
+    /// Whose ListenerSets may add listeners; none: nobody's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub allowed_listeners: Option<Value>,
+    pub allowed_listeners: Option<AllowedListeners>,
     /// Not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_scope: Option<Value>,
+}
+
+/// Whose ListenerSets may add listeners.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AllowedListeners {
+    /// Those of which namespaces; none: of none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespaces: Option<RouteNamespaces>,
 }
 
 /// One port, protocol and hostname.
@@ -51,11 +60,12 @@ pub struct Listener {
     /// The hostname it serves; none is any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
-    /// The port it listens on.
+    /// The port it listens on; 0, which none is in a ListenerSet, is none.
+    #[serde(default)]
     pub port: u16,
-    /// `HTTP`, `HTTPS`; others are not served.
+    /// `HTTP`, `HTTPS`, `TLS`, `TCP`; others are not served.
     pub protocol: String,
-    /// The certificates of an HTTPS listener.
+    /// The TLS of an HTTPS or TLS listener.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ListenerTls>,
     /// Whose routes may attach.
@@ -67,7 +77,7 @@ pub struct Listener {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ListenerTls {
-    /// `Terminate`, which none means too; `Passthrough` is not served.
+    /// `Terminate`, which none means too, or, of a TLS listener, `Passthrough`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
     /// Secrets of type `kubernetes.io/tls`.
@@ -97,7 +107,7 @@ pub struct AllowedRoutes {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteNamespaces {
-    /// `Same`, which none means too, `All`, `Selector`; any other word allows none.
+    /// `Same`, `All`, `Selector`, `None`; any other word allows none. What none means is the field's affair.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     /// Labels of namespaces, for `Selector`.

@@ -29,6 +29,8 @@ pub const MAX_DOCUMENTS: usize = 10_000;
 
 const API_VERSION: &str = "sluice.dev/v1alpha1";
 const GATEWAY_API_VERSION: &str = "gateway.networking.k8s.io/v1";
+/// ReferenceGrants were of this version for long, and are the same in both.
+const GRANT_VERSION: &str = "gateway.networking.k8s.io/v1beta1";
 
 /// What a text held.
 #[derive(Debug, Default)]
@@ -158,6 +160,29 @@ fn read_object(value: &Value) -> Result<Option<ManifestObject>, Vec<Violation>> 
         (GATEWAY_API_VERSION, "BackendTLSPolicy") => {
             ManifestObject::BackendTlsPolicy(Box::new(core::gateway_api::<
                 gateway_api::BackendTlsPolicy,
+            >(value)?))
+        }
+        (GATEWAY_API_VERSION, "GatewayClass") => ManifestObject::GatewayClass(Box::new(
+            core::gateway_api::<gateway_api::GatewayClass>(value)?,
+        )),
+        (GATEWAY_API_VERSION, "ListenerSet") => ManifestObject::ListenerSet(Box::new(
+            core::gateway_api::<gateway_api::ListenerSet>(value)?,
+        )),
+        (GATEWAY_API_VERSION, "HTTPRoute") => ManifestObject::HttpRoute(Box::new(
+            core::gateway_api::<gateway_api::HttpRoute>(value)?,
+        )),
+        (GATEWAY_API_VERSION, "GRPCRoute") => ManifestObject::GrpcRoute(Box::new(
+            core::gateway_api::<gateway_api::GrpcRoute>(value)?,
+        )),
+        (GATEWAY_API_VERSION, "TLSRoute") => {
+            ManifestObject::TlsRoute(Box::new(core::gateway_api::<gateway_api::TlsRoute>(value)?))
+        }
+        (GATEWAY_API_VERSION, "TCPRoute") => {
+            ManifestObject::TcpRoute(Box::new(core::gateway_api::<gateway_api::TcpRoute>(value)?))
+        }
+        (GATEWAY_API_VERSION | GRANT_VERSION, "ReferenceGrant") => {
+            ManifestObject::ReferenceGrant(Box::new(core::gateway_api::<
+                gateway_api::ReferenceGrant,
             >(value)?))
         }
         _ => return foreign(api_version, kind).map_or(Ok(None), |violation| Err(vec![violation])),

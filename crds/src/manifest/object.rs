@@ -12,7 +12,10 @@ use k8s_openapi::{
 
 use crate::{
     ApiRoute, RateLimitPolicy, ShardSet, SluiceConfig,
-    gateway_api::{BackendTlsPolicy, Gateway},
+    gateway_api::{
+        BackendTlsPolicy, Gateway, GatewayClass, GrpcRoute, HttpRoute, ListenerSet, ReferenceGrant,
+        TcpRoute, TlsRoute,
+    },
     validation::Violation,
 };
 
@@ -53,6 +56,20 @@ pub enum ManifestObject {
     Gateway(Box<Gateway>),
     /// A BackendTLSPolicy, without status.
     BackendTlsPolicy(Box<BackendTlsPolicy>),
+    /// A GatewayClass, without status.
+    GatewayClass(Box<GatewayClass>),
+    /// A ListenerSet, without status.
+    ListenerSet(Box<ListenerSet>),
+    /// An HTTPRoute, without status.
+    HttpRoute(Box<HttpRoute>),
+    /// A GRPCRoute, without status.
+    GrpcRoute(Box<GrpcRoute>),
+    /// A TLSRoute, without status.
+    TlsRoute(Box<TlsRoute>),
+    /// A TCPRoute, without status.
+    TcpRoute(Box<TcpRoute>),
+    /// A ReferenceGrant.
+    ReferenceGrant(Box<ReferenceGrant>),
 }
 
 impl ManifestObject {
@@ -69,6 +86,13 @@ impl ManifestObject {
             Self::ConfigMap(_) => "ConfigMap",
             Self::Gateway(_) => "Gateway",
             Self::BackendTlsPolicy(_) => "BackendTLSPolicy",
+            Self::GatewayClass(_) => "GatewayClass",
+            Self::ListenerSet(_) => "ListenerSet",
+            Self::HttpRoute(_) => "HTTPRoute",
+            Self::GrpcRoute(_) => "GRPCRoute",
+            Self::TlsRoute(_) => "TLSRoute",
+            Self::TcpRoute(_) => "TCPRoute",
+            Self::ReferenceGrant(_) => "ReferenceGrant",
         }
     }
 
@@ -85,6 +109,13 @@ impl ManifestObject {
             Self::ConfigMap(object) => Some(&object.metadata),
             Self::Gateway(object) => Some(&object.metadata),
             Self::BackendTlsPolicy(object) => Some(&object.metadata),
+            Self::GatewayClass(object) => Some(&object.metadata),
+            Self::ListenerSet(object) => Some(&object.metadata),
+            Self::HttpRoute(object) => Some(&object.metadata),
+            Self::GrpcRoute(object) => Some(&object.metadata),
+            Self::TlsRoute(object) => Some(&object.metadata),
+            Self::TcpRoute(object) => Some(&object.metadata),
+            Self::ReferenceGrant(object) => Some(&object.metadata),
         }
     }
 
@@ -100,10 +131,17 @@ impl ManifestObject {
             Self::ConfigMap(object) => Some(&mut object.metadata),
             Self::Gateway(object) => Some(&mut object.metadata),
             Self::BackendTlsPolicy(object) => Some(&mut object.metadata),
+            Self::GatewayClass(object) => Some(&mut object.metadata),
+            Self::ListenerSet(object) => Some(&mut object.metadata),
+            Self::HttpRoute(object) => Some(&mut object.metadata),
+            Self::GrpcRoute(object) => Some(&mut object.metadata),
+            Self::TlsRoute(object) => Some(&mut object.metadata),
+            Self::TcpRoute(object) => Some(&mut object.metadata),
+            Self::ReferenceGrant(object) => Some(&mut object.metadata),
         }
     }
 
-    /// The object's namespace; empty for SluiceConfig.
+    /// The object's namespace; empty for SluiceConfig and GatewayClasses.
     pub fn namespace(&self) -> &str {
         self.metadata()
             .and_then(|metadata| metadata.namespace.as_deref())
@@ -127,12 +165,15 @@ impl ManifestObject {
 
     /// The object with its namespace filled in.
     pub(super) fn named(mut self) -> Result<Self, Vec<Violation>> {
+        let namespaced = !matches!(self, Self::GatewayClass(_));
         let Some(metadata) = self.metadata_mut() else {
             return Ok(self);
         };
-        let namespace = metadata
-            .namespace
-            .get_or_insert_with(|| DEFAULT_NAMESPACE.to_owned());
+        metadata.namespace = match (namespaced, metadata.namespace.take()) {
+            (false, _) => None,
+            (true, None) => Some(DEFAULT_NAMESPACE.to_owned()),
+            (true, given) => given,
+        };
         let checks = [
             (
                 "metadata.name",
@@ -142,7 +183,7 @@ impl ManifestObject {
             ),
             (
                 "metadata.namespace",
-                Some(namespace.as_str()),
+                Some(metadata.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE)),
                 63,
                 "a DNS label: lower-case letters, digits and -",
             ),

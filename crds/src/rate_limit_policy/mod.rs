@@ -18,7 +18,7 @@ pub use key::{
 };
 pub use status::{LimitState, LimitStatus, RateLimitPolicyStatus};
 
-/// How many requests may be made of a route or of one of its rules.
+/// How many requests may be made of routes, of single rules, or of a Gateway.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 // Clippy takes the columns' arguments for attributes.
 #[allow(clippy::duplicated_attributes)]
@@ -33,7 +33,7 @@ pub use status::{LimitState, LimitStatus, RateLimitPolicyStatus};
     status = "RateLimitPolicyStatus",
     derive = "PartialEq",
     derive = "Default",
-    doc = "How many requests may be made of a route or of one of its rules.",
+    doc = "How many requests may be made of routes, of single rules, or of a Gateway.",
     printcolumn(
         name = "READY",
         type_ = "string",
@@ -54,7 +54,7 @@ pub use status::{LimitState, LimitStatus, RateLimitPolicyStatus};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimitPolicySpec {
-    /// The routes, or single rules of them, that the limits hold for.
+    /// The routes and Gateways, or parts of them, that the limits hold for.
     #[schemars(length(min = 1, max = 16))]
     pub target_refs: Vec<PolicyTargetRef>,
     /// Whether requests above a limit are refused or only counted; Enforce by default.
@@ -86,6 +86,8 @@ choice! {
     pub enum TargetGroup {
         /// This API's own group.
         Sluice = "sluice.dev",
+        /// The Gateway API's.
+        GatewayApi = "gateway.networking.k8s.io",
     }
 }
 
@@ -94,14 +96,20 @@ choice! {
     pub enum TargetKind {
         /// An ApiRoute, or with sectionName one rule of it.
         ApiRoute,
+        /// An HTTPRoute, or with sectionName one rule of it.
+        HttpRoute = "HTTPRoute",
+        /// A Gateway, or with sectionName one listener of it: every route there.
+        Gateway,
     }
 }
 
-/// A route of the policy's namespace, or one of its rules.
+/// A route or Gateway of the policy's namespace, or a part of it.
 #[derive(
     Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, KubeSchema,
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("(self.kind == 'ApiRoute') == (self.group == 'sluice.dev')")
+    .message("an ApiRoute is of group sluice.dev, an HTTPRoute or Gateway of gateway.networking.k8s.io"))]
 pub struct PolicyTargetRef {
     /// API group of the target.
     pub group: TargetGroup,
@@ -109,7 +117,7 @@ pub struct PolicyTargetRef {
     pub kind: TargetKind,
     /// Name of the target.
     pub name: ObjectName,
-    /// Name of one rule; none means all rules together.
+    /// Name of one rule, or of one listener; none means all together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub section_name: Option<DnsLabel>,
 }

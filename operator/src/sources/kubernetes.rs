@@ -34,7 +34,7 @@ pub use follower::Metrics;
 use follower::{Follower, Reader, id_of};
 
 /// The kinds that are watched.
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 21] = [
     Kind::ApiRoute,
     Kind::RateLimitPolicy,
     Kind::ShardSet,
@@ -49,6 +49,13 @@ const KINDS: [Kind; 14] = [
     Kind::ConfigMap,
     Kind::Gateway,
     Kind::BackendTlsPolicy,
+    Kind::GatewayClass,
+    Kind::ListenerSet,
+    Kind::HttpRoute,
+    Kind::GrpcRoute,
+    Kind::TlsRoute,
+    Kind::TcpRoute,
+    Kind::ReferenceGrant,
 ];
 
 /// Where statuses go that are seen.
@@ -153,16 +160,19 @@ fn follow_kind(
             follower,
             shutdown,
         ),
-        Kind::GatewayClass
-        | Kind::ListenerSet
-        | Kind::HttpRoute
-        | Kind::GrpcRoute
-        | Kind::TlsRoute
-        | Kind::TcpRoute
-        | Kind::ReferenceGrant
-        | Kind::Config
-        | Kind::Fleet
-        | Kind::File => {
+        Kind::GatewayClass => later(installed_later::GATEWAY_CLASSES, client, follower, shutdown),
+        Kind::ListenerSet => later(installed_later::LISTENER_SETS, client, follower, shutdown),
+        Kind::HttpRoute => later(installed_later::HTTP_ROUTES, client, follower, shutdown),
+        Kind::GrpcRoute => later(installed_later::GRPC_ROUTES, client, follower, shutdown),
+        Kind::TlsRoute => later(installed_later::TLS_ROUTES, client, follower, shutdown),
+        Kind::TcpRoute => later(installed_later::TCP_ROUTES, client, follower, shutdown),
+        Kind::ReferenceGrant => later(
+            installed_later::REFERENCE_GRANTS,
+            client,
+            follower,
+            shutdown,
+        ),
+        Kind::Config | Kind::Fleet | Kind::File => {
             Box::pin(async move { anyhow::bail!("{} is not of the API server", kind.as_str()) })
         }
     }

@@ -236,7 +236,14 @@ impl Scanner {
             | ManifestObject::EndpointSlice(_)
             | ManifestObject::ConfigMap(_)
             | ManifestObject::Gateway(_)
-            | ManifestObject::BackendTlsPolicy(_) => {}
+            | ManifestObject::BackendTlsPolicy(_)
+            | ManifestObject::GatewayClass(_)
+            | ManifestObject::ListenerSet(_)
+            | ManifestObject::HttpRoute(_)
+            | ManifestObject::GrpcRoute(_)
+            | ManifestObject::TlsRoute(_)
+            | ManifestObject::TcpRoute(_)
+            | ManifestObject::ReferenceGrant(_) => {}
         }
         Ok(Declared::Sound(object))
     }

@@ -10,7 +10,7 @@ use sluice_crds::{
 };
 
 use crate::{
-    resolve::gateway,
+    gateway_api::{class, listeners},
     view::View,
     world::{GatewayFacts, ObjectId},
 };
@@ -118,11 +118,11 @@ pub fn intent(
     facts: &GatewayFacts,
 ) -> Option<Result<EdgeIntent, ParametersError>> {
     let spec = facts.spec.as_ref()?;
-    if !gateway::is_ours(spec) {
+    if !class::is_ours(view, &spec.gateway_class_name) {
         return None;
     }
     let (namespace, name) = (&facts.id.namespace, &facts.id.name);
-    let served = gateway::served(view, namespace, name);
+    let served = listeners::served(view, namespace, name);
     let Infrastructure {
         labels,
         annotations,

@@ -74,11 +74,27 @@ pub enum FindingReason {
     UnreadableFile,
     /// Two manifests are the same object: the first counts.
     DuplicateObject,
+    /// What is referred to is of another namespace, which does not allow it.
+    RefNotPermitted,
+    /// A reference names a kind that nothing here can be.
+    InvalidKind,
+    /// A route of the Gateway API asks for what is not served.
+    UnsupportedValue,
+    /// Two filters of one rule exclude each other.
+    IncompatibleFilters,
+    /// A listener takes kinds of route that its protocol has not.
+    InvalidRouteKinds,
+    /// A field of the Gateway API that changes nothing here.
+    FieldIgnored,
+    /// A hostname of a route is outside every listener that the route attaches to.
+    HostnameIgnored,
+    /// An elder route has the same match for the same host: nothing arrives here.
+    MatchShadowed,
 }
 
 impl FindingReason {
     /// Every reason, for tests that demand an example of each.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 35] = [
         Self::Invalid,
         Self::Conflicted,
         Self::Undecodable,
@@ -106,6 +122,14 @@ impl FindingReason {
         Self::SchemaViolation,
         Self::UnreadableFile,
         Self::DuplicateObject,
+        Self::RefNotPermitted,
+        Self::InvalidKind,
+        Self::UnsupportedValue,
+        Self::IncompatibleFilters,
+        Self::InvalidRouteKinds,
+        Self::FieldIgnored,
+        Self::HostnameIgnored,
+        Self::MatchShadowed,
     ];
 
     /// The reason as status conditions write it.
@@ -138,6 +162,24 @@ impl FindingReason {
             Self::SchemaViolation => "SchemaViolation",
             Self::UnreadableFile => "UnreadableFile",
             Self::DuplicateObject => "DuplicateObject",
+            Self::RefNotPermitted => "RefNotPermitted",
+            Self::InvalidKind => "InvalidKind",
+            Self::UnsupportedValue => "UnsupportedValue",
+            Self::IncompatibleFilters => "IncompatibleFilters",
+            Self::InvalidRouteKinds => "InvalidRouteKinds",
+            Self::FieldIgnored => "FieldIgnored",
+            Self::HostnameIgnored => "HostnameIgnored",
+            Self::MatchShadowed => "MatchShadowed",
+        }
+    }
+
+    /// The reason as the Gateway API says it in the conditions of its own kinds.
+    pub(crate) const fn gateway_api(self) -> &'static str {
+        match self {
+            Self::Invalid | Self::TooLarge | Self::SchemaViolation | Self::Undecodable => {
+                Self::UnsupportedValue.as_str()
+            }
+            other => other.as_str(),
         }
     }
 
@@ -152,7 +194,9 @@ impl FindingReason {
             | Self::NoMatchingParent
             | Self::NotAllowedByListeners
             | Self::NoMatchingListenerHostname
-            | Self::SchemaViolation => Condition::Accepted,
+            | Self::SchemaViolation
+            | Self::UnsupportedValue
+            | Self::IncompatibleFilters => Condition::Accepted,
             Self::ParentNotFound
             | Self::BackendNotFound
             | Self::TargetEnforces
@@ -161,7 +205,10 @@ impl FindingReason {
             | Self::StoreNotFound
             | Self::ReferenceNotFound
             | Self::TargetNotFound
-            | Self::ShardKeyMissing => Condition::ResolvedRefs,
+            | Self::ShardKeyMissing
+            | Self::RefNotPermitted
+            | Self::InvalidKind
+            | Self::InvalidRouteKinds => Condition::ResolvedRefs,
             Self::TargetTaken | Self::ScalingConflict => Condition::Scaling,
             Self::EntryNotUsable
             | Self::DuplicateKeyId
@@ -169,7 +216,10 @@ impl FindingReason {
             | Self::NoPods
             | Self::UnknownField
             | Self::UnreadableFile
-            | Self::DuplicateObject => Condition::Warning,
+            | Self::DuplicateObject
+            | Self::FieldIgnored
+            | Self::HostnameIgnored
+            | Self::MatchShadowed => Condition::Warning,
         }
     }
 
@@ -227,6 +277,20 @@ impl FindingReason {
             Self::SchemaViolation => "correct the field",
             Self::UnreadableFile => "correct the file",
             Self::DuplicateObject => "delete one of the two",
+            Self::RefNotPermitted => {
+                "let that namespace's owners create a ReferenceGrant for it, or refer to an object of your own namespace"
+            }
+            Self::InvalidKind => "name a kind that is served here",
+            Self::UnsupportedValue => "leave it out, or ask for what is served",
+            Self::IncompatibleFilters => "keep one of the filters, or make it two rules",
+            Self::InvalidRouteKinds => "name kinds of the listener's protocol in allowedRoutes",
+            Self::FieldIgnored => "remove the field, or do without it",
+            Self::HostnameIgnored => {
+                "remove the hostname, or give a listener one in common with it"
+            }
+            Self::MatchShadowed => {
+                "remove the match, make it narrower, or agree with the elder route's owners"
+            }
         }
     }
 }

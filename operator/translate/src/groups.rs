@@ -17,12 +17,10 @@ use sluice_snapshot::{
 
 use crate::{
     finding::{Finding, FindingReason},
-    resolve::{
-        api_route::{attach, conflicts},
-        gateway, ports, seal, service,
-    },
+    gateway_api::{attach, gateway, listeners},
+    resolve::{self, api_route::conflicts, ports, seal, service},
     view::View,
-    world::{ANY_HOST, Age, Claim, PodFacts, PodKey, Sidecar, SliceFacts},
+    world::{ANY_HOST, Age, Claim, Kind, PodFacts, PodKey, Sidecar, SliceFacts},
 };
 
 /// The longest group name written out; a unit's name has room for no more.
@@ -256,37 +254,35 @@ fn tables(view: &View<'_>, group: &GroupId) -> Tables<u16> {
 
 /// The root unit of a Gateway's edges. A listener without routes is there too: it answers that nothing is served.
 fn edge(view: &View<'_>, group: &GroupId, name: &str, empty: &Inbound) -> (Inbound, Vec<Finding>) {
-    let Ok(gateway) = gateway::served(view, group.namespace(), name) else {
+    let Ok(gateway) = listeners::served(view, group.namespace(), name) else {
         return (empty.clone(), Vec::new());
     };
-    let mut tables: Tables<String> = gateway
-        .listeners
-        .iter()
-        .map(|listener| (listener.name.clone(), Served::default()))
+    let tables = attach::routes(view, &gateway).into_iter();
+    let tables: Tables<String> = tables
+        .map(|(key, routes)| {
+            let served = Served {
+                routes,
+                ..Served::default()
+            };
+            (key, served)
+        })
         .collect();
-    for claim in view.routes_of_gateway(group.namespace(), name) {
-        if conflicts::elder(view, &claim).is_some() {
-            continue;
-        }
-        for listener in attach::listeners(view, &claim, group.namespace(), name) {
-            if let Some(table) = tables.get_mut(&listener) {
-                table.routes.insert(claim.age.clone(), claim.clone());
-            }
-        }
-    }
     fitted(group, tables, |tables| Inbound {
         listeners: gateway
             .listeners
             .iter()
             .map(|listener| ListenerUse {
-                unit: UnitName::listener(group.namespace(), name, &listener.name),
+                unit: gateway::unit_of(&gateway.gateway, listener),
                 port: listener.port,
                 hostname: listener.hostname.clone(),
                 routes: tables
-                    .get(&listener.name)
+                    .get(&listener.key)
                     .into_iter()
                     .flat_map(|table| table.routes.values())
-                    .filter_map(|claim| route_use(claim, listener.hostname.as_deref()))
+                    .filter_map(|claim| match listener.protocol.is_stream() {
+                        true => stream_use(claim, listener.hostname.as_deref()),
+                        false => route_use(claim, listener.hostname.as_deref()),
+                    })
                     .collect(),
             })
             .collect(),
@@ -347,7 +343,7 @@ fn port((port, table): (&u16, &Served)) -> InboundPort {
 /// Nothing where no request can carry any of its hostnames: without them it would answer to all.
 /// On a listener with a hostname only those count that have a host in common with it.
 fn route_use(claim: &Claim, listener: Option<&str>) -> Option<RouteUse> {
-    let unit = UnitName::route(&claim.id.namespace, &claim.id.name);
+    let unit = resolve::unit_of(&claim.id)?;
     if claim.hostnames.contains(ANY_HOST) {
         return Some(RouteUse {
             unit,
@@ -357,9 +353,29 @@ fn route_use(claim: &Claim, listener: Option<&str>) -> Option<RouteUse> {
     let hostnames = claim
         .hostnames
         .iter()
-        .filter(|host| seal::hostname(host).is_ok() && attach::meet(host, listener));
+        .filter(|host| attach::meet(host, listener))
+        // Those of other kinds were looked at when the route came.
+        .filter(|host| claim.id.kind != Kind::ApiRoute || seal::hostname(host).is_ok());
     let hostnames: Vec<String> = hostnames.cloned().collect();
     (!hostnames.is_empty()).then_some(RouteUse { unit, hostnames })
+}
+
+/// A route of connections, with the server names that it and the listener have in common; none means any.
+fn stream_use(claim: &Claim, listener: Option<&str>) -> Option<RouteUse> {
+    let hosts = claim.hostnames.iter();
+    let hostnames: BTreeSet<String> = hosts
+        .filter_map(|host| attach::common(host, listener))
+        .collect();
+    if hostnames.is_empty() {
+        return None;
+    }
+    Some(RouteUse {
+        unit: resolve::unit_of(&claim.id)?,
+        hostnames: match hostnames.contains(ANY_HOST) {
+            true => Vec::new(),
+            false => hostnames.into_iter().collect(),
+        },
+    })
 }
 
 #[cfg(test)]

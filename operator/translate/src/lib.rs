@@ -11,6 +11,7 @@ pub mod assemble;
 pub mod edge;
 pub mod engine;
 pub mod finding;
+mod gateway_api;
 pub mod groups;
 pub mod manifests;
 pub mod resolve;

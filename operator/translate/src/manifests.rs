@@ -19,6 +19,18 @@ use crate::{
 pub const TLS_SECRET_TYPE: &str = "kubernetes.io/tls";
 /// Findings of a broken document that its object's message quotes.
 const QUOTED: usize = 4;
+/// The kinds of the Gateway API.
+const GATEWAY_API_KINDS: [Kind; 9] = [
+    Kind::Gateway,
+    Kind::BackendTlsPolicy,
+    Kind::GatewayClass,
+    Kind::ListenerSet,
+    Kind::HttpRoute,
+    Kind::GrpcRoute,
+    Kind::TlsRoute,
+    Kind::TcpRoute,
+    Kind::ReferenceGrant,
+];
 /// How the message of a duplicate begins.
 const DUPLICATE: &str = "declares again ";
 
@@ -137,7 +149,7 @@ fn own_id(outline: &Outline) -> Option<ObjectId> {
     let group = outline.api_version()?.split('/').next()?;
     let kinds: &[Kind] = match group {
         GROUP => &[Kind::ApiRoute, Kind::RateLimitPolicy, Kind::ShardSet],
-        gateway_api::GROUP => &[Kind::Gateway, Kind::BackendTlsPolicy],
+        gateway_api::GROUP => &GATEWAY_API_KINDS,
         _ => &[],
     };
     let kind = *kinds
@@ -145,6 +157,10 @@ fn own_id(outline: &Outline) -> Option<ObjectId> {
         .find(|kind| outline.kind() == Some(kind.as_str()))?;
     let (namespace, name) = (outline.namespace(), outline.name()?);
     let named = [namespace, name].into_iter().all(is_name);
+    let namespace = match kind {
+        Kind::GatewayClass => "",
+        _ => namespace,
+    };
     named.then(|| ObjectId::new(kind, namespace, name))
 }
 
@@ -170,6 +186,13 @@ pub fn id_of(object: &ManifestObject) -> ObjectId {
         ManifestObject::ConfigMap(_) => Kind::ConfigMap,
         ManifestObject::Gateway(_) => Kind::Gateway,
         ManifestObject::BackendTlsPolicy(_) => Kind::BackendTlsPolicy,
+        ManifestObject::GatewayClass(_) => Kind::GatewayClass,
+        ManifestObject::ListenerSet(_) => Kind::ListenerSet,
+        ManifestObject::HttpRoute(_) => Kind::HttpRoute,
+        ManifestObject::GrpcRoute(_) => Kind::GrpcRoute,
+        ManifestObject::TlsRoute(_) => Kind::TlsRoute,
+        ManifestObject::TcpRoute(_) => Kind::TcpRoute,
+        ManifestObject::ReferenceGrant(_) => Kind::ReferenceGrant,
     };
     ObjectId::new(kind, object.namespace(), object.name())
 }
@@ -193,6 +216,13 @@ pub fn object_of(object: &ManifestObject) -> Object {
         ManifestObject::ConfigMap(object) => Object::from(&**object),
         ManifestObject::Gateway(object) => Object::from(&**object),
         ManifestObject::BackendTlsPolicy(object) => Object::from(&**object),
+        ManifestObject::GatewayClass(object) => Object::from(&**object),
+        ManifestObject::ListenerSet(object) => Object::from(&**object),
+        ManifestObject::HttpRoute(object) => Object::from(&**object),
+        ManifestObject::GrpcRoute(object) => Object::from(&**object),
+        ManifestObject::TlsRoute(object) => Object::from(&**object),
+        ManifestObject::TcpRoute(object) => Object::from(&**object),
+        ManifestObject::ReferenceGrant(object) => Object::from(&**object),
     }
 }
 

@@ -7,15 +7,16 @@ use std::{
     sync::Arc,
 };
 
-use sluice_crds::SluiceConfig;
+use sluice_crds::{SluiceConfig, rate_limit_policy::TargetKind};
 use sluice_snapshot::UnitName;
 
 use crate::{
     groups::GroupId,
     world::{
-        AuthoritiesFacts, BackendTlsFacts, Claim, GatewayFacts, HpaFacts, Index, Kind, Object,
-        ObjectId, PolicyFacts, Read, RouteFacts, SecretFacts, ServiceFacts, Settings,
-        ShardSetFacts, SliceFacts, World, key,
+        AuthoritiesFacts, BackendTlsFacts, Claim, GatewayClassFacts, GatewayFacts, GatewayRef,
+        GrantFacts, GrpcRouteFacts, HpaFacts, HttpRouteFacts, Index, Kind, ListenerSetFacts,
+        Object, ObjectId, PolicyFacts, Read, RouteFacts, SecretFacts, ServiceFacts, Settings,
+        ShardSetFacts, SliceFacts, TcpRouteFacts, TlsRouteFacts, World, key, parent_key,
     },
 };
 
@@ -32,12 +33,12 @@ pub struct View<'w> {
     reads: RefCell<BTreeSet<Read>>,
 }
 
-/// A policy that targets a route, and where.
+/// A policy that targets an object, and where.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Target {
     /// The policy.
     pub policy: ObjectId,
-    /// The rule it names; none: all rules.
+    /// The rule or listener it names; none: all.
     pub section: Option<String>,
 }
 
@@ -130,6 +131,26 @@ impl<'w> View<'w> {
         /// A BackendTLSPolicy.
         backend_tls_policy, BackendTlsPolicy, BackendTlsFacts
     );
+    accessor!(
+        /// A ListenerSet.
+        listener_set, ListenerSet, ListenerSetFacts
+    );
+    accessor!(
+        /// An HTTPRoute.
+        http_route, HttpRoute, HttpRouteFacts
+    );
+    accessor!(
+        /// A GRPCRoute.
+        grpc_route, GrpcRoute, GrpcRouteFacts
+    );
+    accessor!(
+        /// A TLSRoute.
+        tls_route, TlsRoute, TlsRouteFacts
+    );
+    accessor!(
+        /// A TCPRoute.
+        tcp_route, TcpRoute, TcpRouteFacts
+    );
 
     /// The labels of a namespace. Where there are no Namespaces, the one that each has by itself.
     pub fn namespace_labels(&self, name: &str) -> BTreeMap<String, String> {
@@ -173,7 +194,7 @@ impl<'w> View<'w> {
     /// What the routes of a parent Service claim, by name.
     pub fn routes_of_parent(&self, namespace: &str, service: &str) -> Vec<Arc<Claim>> {
         self.by(Index::RouteByParent, namespace, service)
-            .filter_map(claim)
+            .filter_map(Object::claim)
             .collect()
     }
 
@@ -181,18 +202,61 @@ impl<'w> View<'w> {
     pub fn routes_of_host(&self, namespace: &str, service: &str, host: &str) -> Vec<Arc<Claim>> {
         let value = format!("{service}/{host}");
         self.by(Index::RouteByHost, namespace, &value)
-            .filter_map(claim)
+            .filter_map(Object::claim)
             .collect()
     }
 
-    /// What the routes of a parent Gateway claim, by namespace and name.
-    pub fn routes_of_gateway(&self, namespace: &str, gateway: &str) -> Vec<Arc<Claim>> {
-        self.by(Index::RouteByGateway, namespace, gateway)
-            .filter_map(claim)
+    /// What the routes of a parent Gateway, or ListenerSet, claim, by kind, namespace and name.
+    pub fn routes_of_gateway(&self, namespace: &str, name: &str, set: bool) -> Vec<Arc<Claim>> {
+        self.by(Index::RouteByGateway, namespace, &parent_key(name, set))
+            .filter_map(Object::claim)
             .collect()
     }
 
-    /// What the routes of a parent Gateway claim that answer to this hostname, by namespace and name.
+    /// What the HTTPRoutes and GRPCRoutes of a parent claim that answer to this hostname and have this match.
+    pub fn routes_of_match(&self, parent: &GatewayRef, host: &str, one: &str) -> Vec<Arc<Claim>> {
+        let value = format!("{}/{host}/{one}", parent_key(&parent.name, parent.set));
+        self.by(Index::RouteByGatewayMatch, &parent.namespace, &value)
+            .filter_map(Object::claim)
+            .collect()
+    }
+
+    /// What the routes claim that lead to a Service from a Gateway.
+    pub fn routes_to(&self, namespace: &str, service: &str) -> Vec<Arc<Claim>> {
+        self.by(Index::RouteByBackend, namespace, service)
+            .filter_map(Object::claim)
+            .collect()
+    }
+
+    /// The ListenerSets that add to a Gateway, by namespace and name.
+    pub fn listener_sets_of(&self, namespace: &str, gateway: &str) -> Vec<Arc<ListenerSetFacts>> {
+        self.by(Index::ListenerSetByGateway, namespace, gateway)
+            .filter_map(|object| match object {
+                Object::ListenerSet(set) => Some(set.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The ReferenceGrants of a namespace, by name.
+    pub fn grants_of(&self, namespace: &str) -> Vec<Arc<GrantFacts>> {
+        self.by(Index::GrantByNamespace, namespace, "")
+            .filter_map(|object| match object {
+                Object::ReferenceGrant(grant) => Some(grant.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// A GatewayClass.
+    pub fn gateway_class(&self, name: &str) -> Option<Arc<GatewayClassFacts>> {
+        match self.object(ObjectId::new(Kind::GatewayClass, "", name)) {
+            Some(Object::GatewayClass(class)) => Some(class.clone()),
+            _ => None,
+        }
+    }
+
+    /// What the ApiRoutes of a parent Gateway claim that answer to this hostname, by namespace and name.
     pub fn routes_of_gateway_host(
         &self,
         namespace: &str,
@@ -201,7 +265,7 @@ impl<'w> View<'w> {
     ) -> Vec<Arc<Claim>> {
         let value = format!("{gateway}/{host}");
         self.by(Index::RouteByGatewayHost, namespace, &value)
-            .filter_map(claim)
+            .filter_map(Object::claim)
             .collect()
     }
 
@@ -225,9 +289,10 @@ impl<'w> View<'w> {
             .collect()
     }
 
-    /// The policies that target a route, sorted.
-    pub fn policies_of(&self, namespace: &str, route: &str) -> Vec<Target> {
-        let policies = self.by(Index::PolicyByTarget, namespace, route);
+    /// The policies that target an object, sorted.
+    pub fn policies_of(&self, kind: TargetKind, namespace: &str, name: &str) -> Vec<Target> {
+        let value = format!("{}/{name}", kind.as_str());
+        let policies = self.by(Index::PolicyByTarget, namespace, &value);
         let targets = policies.filter_map(|object| match object {
             Object::RateLimitPolicy(policy) => Some(policy),
             _ => None,
@@ -235,7 +300,7 @@ impl<'w> View<'w> {
         let mut found: Vec<Target> = targets
             .flat_map(|policy| {
                 let refs = policy.spec.iter().flat_map(|spec| &spec.target_refs);
-                refs.filter(|target| target.name == route)
+                refs.filter(|target| target.kind == kind && target.name == name)
                     .map(|target| Target {
                         policy: policy.id.clone(),
                         section: target.section_name.as_ref().map(ToString::to_string),
@@ -312,12 +377,5 @@ impl<'w> View<'w> {
     /// What holds for the whole life of the process: no change, so no read.
     pub fn settings(&self) -> &'w Settings {
         self.world.settings()
-    }
-}
-
-fn claim(object: &Object) -> Option<Arc<Claim>> {
-    match object {
-        Object::ApiRoute(route) => Some(Arc::new(Claim::of(route))),
-        _ => None,
     }
 }

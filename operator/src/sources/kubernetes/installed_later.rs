@@ -10,7 +10,10 @@ use kube::{
     core::GroupVersionKind,
     runtime::watcher::{Config, Event},
 };
-use sluice_crds::gateway_api::{self, BackendTlsPolicy, Gateway};
+use sluice_crds::gateway_api::{
+    self, BackendTlsPolicy, Gateway, GatewayClass, GrpcRoute, HttpRoute, ListenerSet,
+    ReferenceGrant, TcpRoute, TlsRoute,
+};
 use sluice_process::Shutdown;
 use sluice_translate::{Change, Kind, Object, ObjectId, Undecodable, world::HpaFacts};
 use tokio::time::sleep;
@@ -29,7 +32,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// A kind that somebody else defines, and how its objects are read.
 pub struct Foreign {
     group: &'static str,
-    version: &'static str,
+    /// The versions we read, the preferred first.
+    versions: &'static [&'static str],
     plural: &'static str,
     kind: Kind,
     read: fn(&DynamicObject) -> Change,
@@ -38,7 +42,7 @@ pub struct Foreign {
 /// KEDA's ScaledObjects: what else scales a workload.
 pub const SCALED_OBJECTS: Foreign = Foreign {
     group: "keda.sh",
-    version: "v1alpha1",
+    versions: &["v1alpha1"],
     plural: "scaledobjects",
     kind: Kind::ScaledObject,
     read: scaled_object,
@@ -47,7 +51,7 @@ pub const SCALED_OBJECTS: Foreign = Foreign {
 /// Gateways.
 pub const GATEWAYS: Foreign = Foreign {
     group: gateway_api::GROUP,
-    version: gateway_api::VERSION,
+    versions: &[gateway_api::VERSION],
     plural: "gateways",
     kind: Kind::Gateway,
     read: |object| decoded(Kind::Gateway, object, decode::<Gateway>),
@@ -56,10 +60,73 @@ pub const GATEWAYS: Foreign = Foreign {
 /// BackendTLSPolicies.
 pub const BACKEND_TLS_POLICIES: Foreign = Foreign {
     group: gateway_api::GROUP,
-    version: gateway_api::VERSION,
+    versions: &[gateway_api::VERSION],
     plural: "backendtlspolicies",
     kind: Kind::BackendTlsPolicy,
     read: |object| decoded(Kind::BackendTlsPolicy, object, decode::<BackendTlsPolicy>),
+};
+
+/// GatewayClasses.
+pub const GATEWAY_CLASSES: Foreign = Foreign {
+    group: gateway_api::GROUP,
+    versions: &[gateway_api::VERSION],
+    plural: "gatewayclasses",
+    kind: Kind::GatewayClass,
+    read: |object| decoded(Kind::GatewayClass, object, decode::<GatewayClass>),
+};
+
+/// ListenerSets.
+pub const LISTENER_SETS: Foreign = Foreign {
+    group: gateway_api::GROUP,
+    versions: &[gateway_api::VERSION],
+    plural: "listenersets",
+    kind: Kind::ListenerSet,
+    read: |object| decoded(Kind::ListenerSet, object, decode::<ListenerSet>),
+};
+
+/// HTTPRoutes.
+pub const HTTP_ROUTES: Foreign = Foreign {
+    group: gateway_api::GROUP,
+    versions: &[gateway_api::VERSION],
+    plural: "httproutes",
+    kind: Kind::HttpRoute,
+    read: |object| decoded(Kind::HttpRoute, object, decode::<HttpRoute>),
+};
+
+/// GRPCRoutes.
+pub const GRPC_ROUTES: Foreign = Foreign {
+    group: gateway_api::GROUP,
+    versions: &[gateway_api::VERSION],
+    plural: "grpcroutes",
+    kind: Kind::GrpcRoute,
+    read: |object| decoded(Kind::GrpcRoute, object, decode::<GrpcRoute>),
+};
+
+/// TLSRoutes.
+pub const TLS_ROUTES: Foreign = Foreign {
+    group: gateway_api::GROUP,
+    versions: &[gateway_api::VERSION],
+    plural: "tlsroutes",
+    kind: Kind::TlsRoute,
+    read: |object| decoded(Kind::TlsRoute, object, decode::<TlsRoute>),
+};
+
+/// TCPRoutes.
+pub const TCP_ROUTES: Foreign = Foreign {
+    group: gateway_api::GROUP,
+    versions: &[gateway_api::VERSION],
+    plural: "tcproutes",
+    kind: Kind::TcpRoute,
+    read: |object| decoded(Kind::TcpRoute, object, decode::<TcpRoute>),
+};
+
+/// ReferenceGrants.
+pub const REFERENCE_GRANTS: Foreign = Foreign {
+    group: gateway_api::GROUP,
+    versions: &[gateway_api::VERSION, gateway_api::GRANT_VERSION],
+    plural: "referencegrants",
+    kind: Kind::ReferenceGrant,
+    read: |object| decoded(Kind::ReferenceGrant, object, decode::<ReferenceGrant>),
 };
 
 /// One that names no workload scales none.
@@ -102,12 +169,15 @@ impl Read {
         format!("{}.{}", self.foreign.plural, self.foreign.group)
     }
 
-    /// Whether the version we read is served: of another one the API server would know no list.
-    async fn is_defined(&self) -> kube::Result<bool> {
+    /// The version to read: the first of ours that is served. Of another one the API server would know no list.
+    async fn defined(&self) -> kube::Result<Option<&'static str>> {
         let found = self.definitions.get_opt(&self.definition()).await?;
-        Ok(found.is_some_and(|definition| {
-            let mut versions = definition.spec.versions.iter();
-            versions.any(|version| version.name == self.foreign.version && version.served)
+        Ok(found.and_then(|definition| {
+            let serves = |wanted: &&&str| {
+                let mut versions = definition.spec.versions.iter();
+                versions.any(|version| version.name == **wanted && version.served)
+            };
+            self.foreign.versions.iter().find(serves).copied()
         }))
     }
 }
@@ -126,8 +196,8 @@ impl Reader<DynamicObject> for Read {
     }
 
     async fn not_installed(&self) -> bool {
-        match self.is_defined().await {
-            Ok(defined) => !defined,
+        match self.defined().await {
+            Ok(version) => version.is_none(),
             Err(error) => {
                 tracing::warn!(definition = self.definition(), %error, "cannot look for the definition");
                 false
@@ -144,21 +214,19 @@ pub async fn follow(
     mut follower: Follower,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
-    let kind = GroupVersionKind::gvk(foreign.group, foreign.version, foreign.kind.as_str());
-    let resource = ApiResource::from_gvk_with_plural(&kind, foreign.plural);
     let reader = Read {
         foreign,
         definitions: Api::all(client.clone()),
         known,
     };
-    loop {
+    let version = loop {
         let defined = tokio::select! {
             () = shutdown.begun() => return Ok(()),
-            defined = reader.is_defined() => defined,
+            defined = reader.defined() => defined,
         };
         let wait = match defined {
-            Ok(true) => break,
-            Ok(false) => {
+            Ok(Some(version)) => break version,
+            Ok(None) => {
                 let none = Event::<DynamicObject>::InitDone;
                 if follower.take(none, &reader).await.is_err() {
                     shutdown.begun().await;
@@ -175,7 +243,15 @@ pub async fn follow(
             () = shutdown.begun() => return Ok(()),
             () = sleep(wait) => {}
         }
-    }
+    };
+    let Foreign {
+        group,
+        plural,
+        kind,
+        ..
+    } = &reader.foreign;
+    let kind = GroupVersionKind::gvk(group, version, kind.as_str());
+    let resource = ApiResource::from_gvk_with_plural(&kind, plural);
     let api = Api::all_with(client, &resource);
     follower.run(api, Config::default(), reader, shutdown).await
 }

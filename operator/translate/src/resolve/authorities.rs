@@ -12,8 +12,14 @@ const CERTIFICATE_END: &str = "-----END CERTIFICATE-----";
 /// Bytes of authorities that one unit carries.
 const MAX_BYTES: usize = 256 * 1024;
 
+/// Whether a reference is of the kind that holds authorities.
+pub(crate) fn is_config_map(reference: &ObjectReference) -> bool {
+    let namespace = reference.namespace.as_deref().unwrap_or_default();
+    reference.is_core("ConfigMap", "ConfigMap", namespace)
+}
+
 /// The certificates of all of them, as PEM. One that is missing breaks the whole: whom to trust is not to be guessed.
-pub(super) fn of(
+pub(crate) fn of(
     view: &View<'_>,
     namespace: &str,
     references: &[ObjectReference],

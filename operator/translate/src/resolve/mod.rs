@@ -2,13 +2,11 @@
 //! the view.
 
 pub mod api_route;
-mod authorities;
-mod backend_tls;
+pub(crate) mod authorities;
 pub mod config;
-pub(crate) mod gateway;
 pub mod ports;
 pub mod rate_limit_policy;
-mod report;
+pub(crate) mod report;
 pub(crate) mod seal;
 pub mod secrets;
 pub mod service;
@@ -20,6 +18,7 @@ use sluice_snapshot::{Unit, UnitName};
 
 use crate::{
     finding::Finding,
+    gateway_api,
     scaling::HpaIntent,
     standing::Standing,
     view::View,
@@ -66,21 +65,33 @@ pub fn resolve(view: &View<'_>, id: &ObjectId) -> Resolved {
             .map(|secret| secrets::resolve_certificate(view, &secret)),
         Kind::Gateway => view
             .gateway(namespace, name)
-            .map(|gateway| gateway::resolve(view, &gateway)),
+            .map(|facts| gateway_api::gateway::resolve(view, &facts)),
+        Kind::ListenerSet => view
+            .listener_set(namespace, name)
+            .map(|facts| gateway_api::gateway::resolve_set(view, &facts)),
+        Kind::GatewayClass => view
+            .gateway_class(name)
+            .map(|facts| gateway_api::class::resolve(&facts)),
+        Kind::HttpRoute => view
+            .http_route(namespace, name)
+            .map(|facts| gateway_api::http_route::resolve(view, &facts)),
+        Kind::GrpcRoute => view
+            .grpc_route(namespace, name)
+            .map(|facts| gateway_api::grpc_route::resolve(view, &facts)),
+        Kind::TlsRoute => view
+            .tls_route(namespace, name)
+            .map(|facts| gateway_api::stream_route::tls(view, &facts)),
+        Kind::TcpRoute => view
+            .tcp_route(namespace, name)
+            .map(|facts| gateway_api::stream_route::tcp(view, &facts)),
         Kind::BackendTlsPolicy => view
             .backend_tls_policy(namespace, name)
-            .map(|policy| backend_tls::resolve(view, &policy)),
+            .map(|policy| gateway_api::backend_tls::resolve(view, &policy)),
         Kind::Config => view.config().map(|config| config::resolve(view, &config)),
         Kind::Pod
         | Kind::HorizontalPodAutoscaler
         | Kind::ScaledObject
         | Kind::ConfigMap
-        | Kind::GatewayClass
-        | Kind::ListenerSet
-        | Kind::HttpRoute
-        | Kind::GrpcRoute
-        | Kind::TlsRoute
-        | Kind::TcpRoute
         | Kind::ReferenceGrant
         | Kind::Namespace
         | Kind::Fleet
@@ -101,17 +112,17 @@ pub(crate) fn amounts_to_something(kind: Kind) -> bool {
         | Kind::TlsSecret
         | Kind::Gateway
         | Kind::BackendTlsPolicy
-        | Kind::Config => true,
-        Kind::Pod
-        | Kind::HorizontalPodAutoscaler
-        | Kind::ScaledObject
-        | Kind::ConfigMap
         | Kind::GatewayClass
         | Kind::ListenerSet
         | Kind::HttpRoute
         | Kind::GrpcRoute
         | Kind::TlsRoute
         | Kind::TcpRoute
+        | Kind::Config => true,
+        Kind::Pod
+        | Kind::HorizontalPodAutoscaler
+        | Kind::ScaledObject
+        | Kind::ConfigMap
         | Kind::ReferenceGrant
         | Kind::Namespace
         | Kind::Fleet
@@ -126,6 +137,10 @@ pub fn unit_of(id: &ObjectId) -> Option<UnitName> {
         Kind::ApiRoute => Some(UnitName::route(namespace, name)),
         Kind::RateLimitPolicy => Some(UnitName::policy(namespace, name)),
         Kind::ShardSet => Some(UnitName::shard_map(namespace, name)),
+        Kind::HttpRoute => Some(UnitName::http_route(namespace, name)),
+        Kind::GrpcRoute => Some(UnitName::grpc_route(namespace, name)),
+        Kind::TlsRoute => Some(UnitName::tls_route(namespace, name)),
+        Kind::TcpRoute => Some(UnitName::tcp_route(namespace, name)),
         Kind::Service
         | Kind::EndpointSlice
         | Kind::Secret
@@ -138,10 +153,6 @@ pub fn unit_of(id: &ObjectId) -> Option<UnitName> {
         | Kind::BackendTlsPolicy
         | Kind::GatewayClass
         | Kind::ListenerSet
-        | Kind::HttpRoute
-        | Kind::GrpcRoute
-        | Kind::TlsRoute
-        | Kind::TcpRoute
         | Kind::ReferenceGrant
         | Kind::Namespace
         | Kind::Config

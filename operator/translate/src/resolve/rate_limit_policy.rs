@@ -2,9 +2,10 @@
 
 use sluice_crds::{
     RateLimitPolicySpec,
+    gateway_api::HttpRouteRule,
     rate_limit_policy::{
         AlgorithmUse, Consistency, GlobalLimit, KeyPart, KeyPartUse, Limit, LimitHeaders,
-        LimitMode, LimitReach, OnMissingKey, StoreFailure,
+        LimitMode, LimitReach, OnMissingKey, StoreFailure, TargetKind,
     },
 };
 use sluice_snapshot::{
@@ -60,19 +61,54 @@ pub(super) fn resolve(view: &View<'_>, facts: &PolicyFacts) -> Resolved {
 fn targets(view: &View<'_>, namespace: &str, spec: &RateLimitPolicySpec, report: &mut Report) {
     for (index, target) in spec.target_refs.iter().enumerate() {
         let path = format!("spec.targetRefs[{index}]");
-        let Some(route) = view.route(namespace, &target.name) else {
-            let what = format!("ApiRoute {namespace}/{} does not exist", target.name);
+        let (kind, name) = (target.kind, &*target.name);
+        let Some(sections) = sections(view, kind, namespace, name) else {
+            let what = format!("{} {namespace}/{name} does not exist", kind.as_str());
             report.add(FindingReason::TargetNotFound, &path, &what);
             continue;
         };
-        let (Some(section), Some(route)) = (&target.section_name, route.sound()) else {
+        let (Some(section), Some(sections)) = (&target.section_name, sections) else {
             continue;
         };
-        let implied = route.rules.is_empty() && *section == *seal::plain_rule().name;
-        if !implied && !route.rules.iter().any(|rule| rule.name == *section) {
-            let what = format!("ApiRoute {namespace}/{} has no rule {section}", target.name);
+        if !sections.iter().any(|one| one == &**section) {
+            let part = match kind {
+                TargetKind::ApiRoute | TargetKind::HttpRoute => "rule",
+                TargetKind::Gateway => "listener",
+            };
+            let kind = kind.as_str();
+            let what = format!("{kind} {namespace}/{name} has no {part} {section}");
             report.add(FindingReason::TargetNotFound, &path, &what);
         }
+    }
+}
+
+/// The names of a target's rules or listeners: `None` where there is no such target, `Some(None)` where it does not decode.
+fn sections(
+    view: &View<'_>,
+    kind: TargetKind,
+    namespace: &str,
+    name: &str,
+) -> Option<Option<Vec<String>>> {
+    match kind {
+        TargetKind::ApiRoute => view.route(namespace, name).map(|route| {
+            let rules = &route.sound()?.rules;
+            Some(match rules.is_empty() {
+                true => vec![seal::plain_rule().name],
+                false => rules.iter().map(|rule| rule.name.to_string()).collect(),
+            })
+        }),
+        TargetKind::HttpRoute => view.http_route(namespace, name).map(|route| {
+            let rules = route.custom.sound()?.rules.iter().enumerate();
+            let named = |(index, rule): (usize, &HttpRouteRule)| {
+                let name = rule.name.clone().filter(|name| !name.is_empty());
+                name.unwrap_or_else(|| format!("rule-{index}"))
+            };
+            Some(rules.map(named).collect())
+        }),
+        TargetKind::Gateway => view.gateway(namespace, name).map(|gateway| {
+            let listeners = gateway.sound()?.listeners.iter();
+            Some(listeners.map(|listener| listener.name.clone()).collect())
+        }),
     }
 }
 

@@ -53,7 +53,7 @@ pub(crate) fn hostname(host: &str) -> Result<(), ConfigError> {
 }
 
 /// A route. Only what is wrong denies: a provider, a rule, or where not even its matches can be told the whole route.
-pub(super) fn route(name: &UnitName, mut route: Route, report: &mut Report) -> Unit {
+pub(crate) fn route(name: &UnitName, mut route: Route, report: &mut Report) -> Unit {
     let Some(error) = flaw(name, &Unit::Route(route.clone())) else {
         return Unit::Route(route);
     };
@@ -102,7 +102,7 @@ pub(super) fn route(name: &UnitName, mut route: Route, report: &mut Report) -> U
 }
 
 /// A route that refuses everything it would get.
-pub(super) fn broken_route(route: Route, error: ConfigError) -> Route {
+pub(crate) fn broken_route(route: Route, error: ConfigError) -> Route {
     Route {
         providers: Vec::new(),
         rules: Vec::new(),
@@ -112,7 +112,7 @@ pub(super) fn broken_route(route: Route, error: ConfigError) -> Route {
 }
 
 /// A rule that refuses what it matches.
-pub(super) fn broken_rule(rule: Rule, error: ConfigError) -> Rule {
+pub(crate) fn broken_rule(rule: Rule, error: ConfigError) -> Rule {
     Rule {
         broken: Some(error),
         name: rule.name,
@@ -122,7 +122,7 @@ pub(super) fn broken_rule(rule: Rule, error: ConfigError) -> Rule {
 }
 
 /// Everything to the own app.
-pub(super) fn plain_rule() -> Rule {
+pub(crate) fn plain_rule() -> Rule {
     Rule {
         name: "rule-0".into(),
         matches: vec![any_match()],
@@ -141,7 +141,7 @@ pub(super) fn plain_rule() -> Rule {
 }
 
 /// Every request.
-pub(super) fn any_match() -> Match {
+pub(crate) fn any_match() -> Match {
     Match {
         path: PathMatch::Prefix("/".into()),
         method: None,
@@ -152,7 +152,7 @@ pub(super) fn any_match() -> Match {
 }
 
 /// A policy; one that does not compile refuses what it covers.
-pub(super) fn policy(name: &UnitName, policy: LimitPolicy, report: &mut Report) -> Unit {
+pub(crate) fn policy(name: &UnitName, policy: LimitPolicy, report: &mut Report) -> Unit {
     let unit = Unit::Policy(policy.clone());
     let Some(error) = flaw(name, &unit) else {
         return unit;
@@ -166,7 +166,7 @@ pub(super) fn policy(name: &UnitName, policy: LimitPolicy, report: &mut Report) 
 }
 
 /// A shard map; one that does not compile refuses what it gets.
-pub(super) fn shard_map(name: &UnitName, map: ShardMap, report: &mut Report) -> Unit {
+pub(crate) fn shard_map(name: &UnitName, map: ShardMap, report: &mut Report) -> Unit {
     let unit = Unit::ShardMap(map.clone());
     let Some(error) = flaw(name, &unit) else {
         return unit;
@@ -176,7 +176,7 @@ pub(super) fn shard_map(name: &UnitName, map: ShardMap, report: &mut Report) -> 
 }
 
 /// A map that refuses everything.
-pub(super) fn broken_map(map: ShardMap, error: ConfigError) -> ShardMap {
+pub(crate) fn broken_map(map: ShardMap, error: ConfigError) -> ShardMap {
     ShardMap {
         key: Vec::new(),
         slots: Vec::new(),
@@ -190,7 +190,7 @@ pub(super) fn broken_map(map: ShardMap, error: ConfigError) -> ShardMap {
 }
 
 /// A unit that nothing can stand in for: whoever needs it refuses while it is missing.
-pub(super) fn other(name: UnitName, unit: Unit, resolved: &mut Resolved, report: &mut Report) {
+pub(crate) fn other(name: UnitName, unit: Unit, resolved: &mut Resolved, report: &mut Report) {
     match flaw(&name, &unit) {
         None => drop(resolved.units.insert(name, unit)),
         Some(error) => {

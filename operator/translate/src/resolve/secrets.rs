@@ -79,7 +79,7 @@ pub(super) fn resolve_certificate(view: &View<'_>, secret: &SecretFacts) -> Reso
 }
 
 /// The unit of a certificate that a listener names.
-pub(super) fn certificate(
+pub(crate) fn certificate(
     view: &View<'_>,
     namespace: &str,
     name: &str,

@@ -8,8 +8,9 @@ use sluice_snapshot::{
     },
 };
 
-use super::{Resolved, backend_tls, report::Report, seal};
+use super::{Resolved, report::Report, seal};
 use crate::{
+    gateway_api::backend_tls,
     view::View,
     world::{ServiceFacts, ServicePort, SliceFacts},
 };

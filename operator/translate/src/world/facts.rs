@@ -178,7 +178,7 @@ impl From<&ShardSet> for ShardSetFacts {
     }
 }
 
-fn custom<S: Clone>(
+pub(super) fn custom<S: Clone>(
     kind: Kind,
     meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
     spec: &S,

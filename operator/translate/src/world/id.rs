@@ -195,6 +195,8 @@ pub struct Age {
     created: i64,
     namespace: Arc<str>,
     name: Arc<str>,
+    /// Two kinds may have an object of one name and second.
+    kind: Kind,
 }
 
 impl Age {
@@ -204,6 +206,7 @@ impl Age {
             created: meta.created.unwrap_or(i64::MAX),
             namespace: id.namespace.clone(),
             name: id.name.clone(),
+            kind: id.kind,
         }
     }
 }

@@ -2,16 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use sluice_crds::{
-    api_route::{ParentRef, cache::CacheMode, filters::FilterAction},
-    common::ParentKind,
-};
-
 use super::{
-    facts::RouteFacts,
-    id::{Age, Kind, ObjectId},
+    claim::{Claim, GatewayRef},
+    id::{Kind, ObjectId},
     object::Object,
 };
+
+/// Entries of [`Index::RouteByGatewayMatch`] of one route: beyond them nobody is told of equal matches.
+const MAX_MATCHES: usize = 2_048;
 
 /// The indexes. A key is `<namespace>/<value>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,13 +18,21 @@ pub enum Index {
     RouteByParent,
     /// ApiRoutes by `<parent Service>/<hostname>`.
     RouteByHost,
-    /// ApiRoutes by the name of a parent Gateway, in the Gateway's namespace.
+    /// Routes of every kind by the name of a parent Gateway, or `ListenerSet/<name>`, in the parent's namespace.
     RouteByGateway,
     /// ApiRoutes by `<parent Gateway>/<hostname>`, in the Gateway's namespace.
     RouteByGatewayHost,
+    /// HTTPRoutes and GRPCRoutes by `<parent>/<hostname>/<match>`, in the parent's namespace.
+    RouteByGatewayMatch,
+    /// Routes of Gateways by a Service they lead to, in the Service's namespace.
+    RouteByBackend,
+    /// ListenerSets by the Gateway they add to, in the Gateway's namespace.
+    ListenerSetByGateway,
+    /// ReferenceGrants of a namespace.
+    GrantByNamespace,
     /// ApiRoutes by the name of the workload they scale.
     RouteByScaleTarget,
-    /// RateLimitPolicies by the ApiRoute they target.
+    /// RateLimitPolicies by `<kind>/<name>` of what they target.
     PolicyByTarget,
     /// BackendTLSPolicies by the Service they target.
     BackendTlsByService,
@@ -49,114 +55,6 @@ pub(crate) fn key(namespace: &str, value: &str) -> String {
     format!("{namespace}/{value}")
 }
 
-/// What other objects see of an ApiRoute: where it attaches, what it answers to, whether it enforces anything.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
-    /// The route.
-    pub id: ObjectId,
-    /// Its place among elder and younger.
-    pub age: Age,
-    /// Its parents that are Services.
-    pub parents: Vec<ParentRef>,
-    /// Its parents that are Gateways.
-    pub gateways: Vec<GatewayRef>,
-    /// Lower-case hostnames; `*` alone where it names none.
-    pub hostnames: BTreeSet<String>,
-    /// Whether a block of its own asks something of a request (or would, could it be read).
-    pub enforces: bool,
-    /// Profiles whose blocks it takes over.
-    pub profiles: BTreeSet<String>,
-}
-
-/// A Gateway that a route attaches to, or a part of it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct GatewayRef {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// The listener; none is every one.
-    pub section: Option<String>,
-    /// The port of listeners; none is every one.
-    pub port: Option<u16>,
-    /// The place of the reference among the route's.
-    pub index: usize,
-}
-
-/// The hostname that stands for "any".
-pub const ANY_HOST: &str = "*";
-
-impl Claim {
-    /// What `route` claims.
-    pub fn of(route: &RouteFacts) -> Self {
-        let spec = route.spec.clone().unwrap_or_default();
-        let mut hostnames: BTreeSet<String> = spec
-            .hostnames
-            .iter()
-            .map(|host| host.to_ascii_lowercase())
-            .collect();
-        if hostnames.is_empty() {
-            hostnames.insert(ANY_HOST.into());
-        }
-        let auth = spec
-            .auth
-            .as_ref()
-            .and_then(|auth| auth.requirement())
-            .is_some();
-        let rules = spec.rules.iter().any(|rule| {
-            rule.auth.is_some()
-                || rule
-                    .cache
-                    .as_ref()
-                    .is_some_and(|cache| cache.effective_mode() == CacheMode::Enabled)
-        });
-        let filters = spec.rules.iter().flat_map(|rule| &rule.filters);
-        Self {
-            id: route.id.clone(),
-            age: route.age(),
-            parents: spec
-                .parent_refs
-                .iter()
-                .filter(|parent| parent.kind == ParentKind::Service)
-                .cloned()
-                .collect(),
-            gateways: gateways(&route.id, &spec.parent_refs),
-            hostnames,
-            enforces: auth || rules || route.unreadable().is_some(),
-            profiles: filters
-                .filter_map(|filter| match filter.get() {
-                    Ok(FilterAction::ExtensionRef(profile)) => Some(profile.name.to_string()),
-                    _ => None,
-                })
-                .collect(),
-        }
-    }
-
-    /// Whether the route attaches to this port of a Service.
-    pub fn attaches(&self, service: &str, port: u16) -> bool {
-        self.parents
-            .iter()
-            .any(|parent| parent.name == service && parent.port.is_none_or(|wanted| wanted == port))
-    }
-}
-
-fn gateways(route: &ObjectId, parents: &[ParentRef]) -> Vec<GatewayRef> {
-    let parents = parents.iter().enumerate();
-    parents
-        .filter(|(_, parent)| parent.kind == ParentKind::Gateway)
-        .map(|(index, parent)| GatewayRef {
-            namespace: parent
-                .namespace
-                .as_ref()
-                .map_or_else(|| route.namespace.to_string(), ToString::to_string),
-            name: parent.name.to_string(),
-            section: parent.section_name.as_ref().map(ToString::to_string),
-            port: parent.port,
-            index,
-        })
-        .collect()
-}
-
 /// Every index of an object, with its keys.
 fn keys(object: &Object) -> BTreeSet<(Index, String)> {
     let id = object.id();
@@ -172,12 +70,11 @@ fn keys(object: &Object) -> BTreeSet<(Index, String)> {
                     keys.insert(one(Index::RouteByHost, &format!("{}/{host}", parent.name)));
                 }
             }
+            keys.extend(on_gateways(&claim));
             for gateway in &claim.gateways {
-                let of = |index, value: &str| (index, key(&gateway.namespace, value));
-                keys.insert(of(Index::RouteByGateway, &gateway.name));
                 for host in &claim.hostnames {
-                    let value = format!("{}/{host}", gateway.name);
-                    keys.insert(of(Index::RouteByGatewayHost, &value));
+                    let value = key(&gateway.namespace, &format!("{}/{host}", gateway.name));
+                    keys.insert((Index::RouteByGatewayHost, value));
                 }
             }
             if let Some(scaling) = route.spec.as_ref().and_then(|spec| spec.scaling.as_ref()) {
@@ -192,7 +89,10 @@ fn keys(object: &Object) -> BTreeSet<(Index, String)> {
             .spec
             .iter()
             .flat_map(|spec| &spec.target_refs)
-            .map(|target| one(Index::PolicyByTarget, &target.name))
+            .map(|target| {
+                let value = format!("{}/{}", target.kind.as_str(), target.name);
+                one(Index::PolicyByTarget, &value)
+            })
             .collect(),
         Object::BackendTlsPolicy(policy) => policy
             .spec
@@ -200,6 +100,23 @@ fn keys(object: &Object) -> BTreeSet<(Index, String)> {
             .flat_map(|spec| &spec.target_refs)
             .map(|target| one(Index::BackendTlsByService, &target.name))
             .collect(),
+        Object::HttpRoute(_) | Object::GrpcRoute(_) | Object::TlsRoute(_) | Object::TcpRoute(_) => {
+            object.claim().map_or_else(BTreeSet::new, |claim| {
+                let mut keys = on_gateways(&claim);
+                keys.extend(matches(&claim));
+                keys
+            })
+        }
+        Object::ListenerSet(set) => set
+            .spec
+            .iter()
+            .map(|spec| {
+                let parent = &spec.parent_ref;
+                let namespace = parent.namespace.as_deref().unwrap_or(namespace);
+                (Index::ListenerSetByGateway, key(namespace, &parent.name))
+            })
+            .collect(),
+        Object::ReferenceGrant(_) => BTreeSet::from([one(Index::GrantByNamespace, "")]),
         Object::EndpointSlice(slice) => slice
             .service
             .iter()
@@ -221,23 +138,62 @@ fn keys(object: &Object) -> BTreeSet<(Index, String)> {
         | Object::TlsSecret(_)
         | Object::ConfigMap(_)
         | Object::Gateway(_)
+        | Object::GatewayClass(_)
         | Object::Namespace(_)
         | Object::Config(_)
         | Object::Fleet { .. } => BTreeSet::new(),
     }
 }
 
+/// The name under which routes of a Gateway, or of a ListenerSet, are found.
+pub(crate) fn parent_key(name: &str, set: bool) -> String {
+    match set {
+        true => format!("ListenerSet/{name}"),
+        false => name.to_owned(),
+    }
+}
+
+/// By where a route attaches and where it leads from there.
+fn on_gateways(claim: &Claim) -> BTreeSet<(Index, String)> {
+    let parents = claim.gateways.iter().map(|parent| {
+        let value = parent_key(&parent.name, parent.set);
+        (Index::RouteByGateway, key(&parent.namespace, &value))
+    });
+    let backends = claim.backends.iter();
+    parents
+        .chain(backends.map(|(namespace, name)| (Index::RouteByBackend, key(namespace, name))))
+        .collect()
+}
+
+/// By what it answers to, whole.
+fn matches(claim: &Claim) -> impl Iterator<Item = (Index, String)> {
+    let of_parent = move |parent: &GatewayRef| {
+        let parent = key(&parent.namespace, &parent_key(&parent.name, parent.set));
+        let of_host = move |host: &String| {
+            let prefix = format!("{parent}/{host}");
+            let keys = claim.matches.iter();
+            keys.map(move |one| (Index::RouteByGatewayMatch, format!("{prefix}/{one}")))
+        };
+        claim.hostnames.iter().flat_map(of_host)
+    };
+    claim.gateways.iter().flat_map(of_parent).take(MAX_MATCHES)
+}
+
 /// Whether what `index` shows of an object differs between two versions of it.
 fn differs(index: Index, old: &Object, new: &Object) -> bool {
     match (index, old, new) {
+        (Index::RouteByParent | Index::RouteByHost, old, new) => old.claim() != new.claim(),
         (
-            Index::RouteByParent
-            | Index::RouteByHost
-            | Index::RouteByGateway
-            | Index::RouteByGatewayHost,
-            Object::ApiRoute(old),
-            Object::ApiRoute(new),
-        ) => Claim::of(old) != Claim::of(new),
+            Index::RouteByGateway
+            | Index::RouteByGatewayHost
+            | Index::RouteByGatewayMatch
+            | Index::RouteByBackend,
+            old,
+            new,
+        ) => match (old.claim(), new.claim()) {
+            (Some(old), Some(new)) => !old.attaches_like(&new),
+            _ => true,
+        },
         (Index::PolicyByTarget, Object::RateLimitPolicy(old), Object::RateLimitPolicy(new)) => {
             let targets = |spec: &Option<sluice_crds::RateLimitPolicySpec>| {
                 spec.as_ref().map(|spec| spec.target_refs.clone())

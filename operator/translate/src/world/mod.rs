@@ -1,7 +1,9 @@
 //! The world: every object that translation may read, with indexes. It is changed by sources and read through a
 //! [`View`](crate::View) only; nothing here judges an object.
 
+mod claim;
 mod facts;
+mod gateway_api;
 mod id;
 mod index;
 mod membership;
@@ -11,6 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_lc_rs::hmac;
 
+pub use claim::{ANY_HOST, Claim, GatewayRef};
+pub(crate) use claim::{GatewayApiSpec, is_service};
 pub use facts::{
     ATTRIBUTE_PREFIX, AuthoritiesFacts, BackendTlsFacts, Custom, Defect, EndpointFacts,
     GATEWAY_LABEL, GatewayFacts, HpaFacts, INJECT_LABEL, INJECTION_LABEL, MIRROR_ANNOTATION,
@@ -18,9 +22,13 @@ pub use facts::{
     SecretFacts, ServiceFacts, ServicePort, ShardSetFacts, Sidecar, SliceFacts, TargetPort,
     USE_LABEL,
 };
+pub use gateway_api::{
+    GatewayClassFacts, GrantFacts, GrpcRouteFacts, HttpRouteFacts, ListenerSetFacts, Routed,
+    TcpRouteFacts, TlsRouteFacts,
+};
 pub use id::{Age, Kind, Meta, ObjectId};
-pub(crate) use index::key;
-pub use index::{ANY_HOST, Claim, GatewayRef, Index};
+pub use index::Index;
+pub(crate) use index::{key, parent_key};
 pub use membership::PodKey;
 pub use object::{Change, Object, Undecodable};
 

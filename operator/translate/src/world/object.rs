@@ -8,17 +8,26 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sluice_crds::{
     ApiRoute, ApiRouteSpec, RateLimitPolicy, RateLimitPolicySpec, ShardSet, SluiceConfig,
-    gateway_api::{BackendTlsPolicy, BackendTlsPolicySpec, Gateway, PolicyTarget},
+    gateway_api::{
+        BackendTlsPolicy, BackendTlsPolicySpec, Gateway, GatewayClass, GrpcRoute, HttpRoute,
+        ListenerSet, PolicyTarget, ReferenceGrant, TcpRoute, TlsRoute,
+    },
     rate_limit_policy::PolicyTargetRef,
 };
 
 use super::{
+    claim::{Claim, GatewayApiSpec},
     facts::{
         AuthoritiesFacts, BackendTlsFacts, Custom, Defect, GatewayFacts, HpaFacts, NamespaceFacts,
         PodFacts, PolicyFacts, RouteFacts, SecretFacts, ServiceFacts, ShardSetFacts, SliceFacts,
+    },
+    gateway_api::{
+        GatewayClassFacts, GrantFacts, GrpcRouteFacts, HttpRouteFacts, ListenerSetFacts, Routed,
+        TcpRouteFacts, TlsRouteFacts,
     },
     id::{Kind, Meta, ObjectId},
 };
@@ -40,6 +49,13 @@ pub enum Object {
     ConfigMap(Arc<AuthoritiesFacts>),
     Gateway(Arc<GatewayFacts>),
     BackendTlsPolicy(Arc<BackendTlsFacts>),
+    GatewayClass(Arc<GatewayClassFacts>),
+    ListenerSet(Arc<ListenerSetFacts>),
+    HttpRoute(Arc<HttpRouteFacts>),
+    GrpcRoute(Arc<GrpcRouteFacts>),
+    TlsRoute(Arc<TlsRouteFacts>),
+    TcpRoute(Arc<TcpRouteFacts>),
+    ReferenceGrant(Arc<GrantFacts>),
     Namespace(Arc<NamespaceFacts>),
     Config(Arc<SluiceConfig>),
     /// Sidecars, connected or unknown, whose groups hold the RateLimitPolicy of this name.
@@ -89,13 +105,20 @@ impl Object {
             Self::BackendTlsPolicy(facts) => facts.id.clone(),
             Self::Pod(facts) => facts.id.clone(),
             Self::HorizontalPodAutoscaler(facts) | Self::ScaledObject(facts) => facts.id.clone(),
+            Self::GatewayClass(facts) => facts.id.clone(),
+            Self::ListenerSet(facts) => facts.id.clone(),
+            Self::HttpRoute(facts) => facts.custom.id.clone(),
+            Self::GrpcRoute(facts) => facts.custom.id.clone(),
+            Self::TlsRoute(facts) => facts.custom.id.clone(),
+            Self::TcpRoute(facts) => facts.custom.id.clone(),
+            Self::ReferenceGrant(facts) => facts.id.clone(),
             Self::Namespace(facts) => facts.id.clone(),
             Self::Config(_) => ObjectId::config(),
             Self::Fleet { id, .. } => id.clone(),
         }
     }
 
-    /// Uid, age and generation, of what has a status that is ours to write.
+    /// Uid, age and generation, of our own resources and those of the Gateway API.
     pub fn meta(&self) -> Option<&Meta> {
         match self {
             Self::ApiRoute(facts) => Some(&facts.meta),
@@ -103,6 +126,35 @@ impl Object {
             Self::ShardSet(facts) => Some(&facts.custom.meta),
             Self::Gateway(facts) => Some(&facts.meta),
             Self::BackendTlsPolicy(facts) => Some(&facts.meta),
+            Self::GatewayClass(facts) => Some(&facts.meta),
+            Self::ListenerSet(facts) => Some(&facts.meta),
+            Self::HttpRoute(facts) => Some(&facts.custom.meta),
+            Self::GrpcRoute(facts) => Some(&facts.custom.meta),
+            Self::TlsRoute(facts) => Some(&facts.custom.meta),
+            Self::TcpRoute(facts) => Some(&facts.custom.meta),
+            Self::ReferenceGrant(facts) => Some(&facts.meta),
+            Self::Service(_)
+            | Self::EndpointSlice(_)
+            | Self::Secret(_)
+            | Self::Pod(_)
+            | Self::HorizontalPodAutoscaler(_)
+            | Self::ScaledObject(_)
+            | Self::TlsSecret(_)
+            | Self::ConfigMap(_)
+            | Self::Namespace(_)
+            | Self::Config(_)
+            | Self::Fleet { .. } => None,
+        }
+    }
+
+    /// What others see of a route, of whatever kind.
+    pub(crate) fn claim(&self) -> Option<Arc<Claim>> {
+        match self {
+            Self::ApiRoute(facts) => Some(Arc::new(Claim::of(facts))),
+            Self::HttpRoute(facts) => Some(facts.claim.clone()),
+            Self::GrpcRoute(facts) => Some(facts.claim.clone()),
+            Self::TlsRoute(facts) => Some(facts.claim.clone()),
+            Self::TcpRoute(facts) => Some(facts.claim.clone()),
             _ => None,
         }
     }
@@ -145,7 +197,14 @@ from_kubernetes!(
     Namespace,
     ConfigMap,
     Gateway,
-    BackendTlsPolicy
+    BackendTlsPolicy,
+    GatewayClass,
+    ListenerSet,
+    HttpRoute,
+    GrpcRoute,
+    TlsRoute,
+    TcpRoute,
+    ReferenceGrant
 );
 
 impl From<&SluiceConfig> for Object {
@@ -219,6 +278,63 @@ impl Undecodable {
                 let facts = kept(id, meta, message, last, || backend_tls_outline(spec));
                 Some(Object::BackendTlsPolicy(Arc::new(facts)))
             }
+            // Without its last good form a class is nobody's, a set listens nowhere, a grant grants nothing.
+            Kind::GatewayClass => {
+                let last = match last {
+                    Some(Object::GatewayClass(facts)) => facts.sound().cloned(),
+                    _ => None,
+                };
+                let facts = kept(id, meta, message, last, || None);
+                Some(Object::GatewayClass(Arc::new(facts)))
+            }
+            Kind::ListenerSet => {
+                let last = match last {
+                    Some(Object::ListenerSet(facts)) => facts.sound().cloned(),
+                    _ => None,
+                };
+                let facts = kept(id, meta, message, last, || None);
+                Some(Object::ListenerSet(Arc::new(facts)))
+            }
+            Kind::ReferenceGrant => {
+                let last = match last {
+                    Some(Object::ReferenceGrant(facts)) => facts.sound().cloned(),
+                    _ => None,
+                };
+                let facts = kept(id, meta, message, last, || None);
+                Some(Object::ReferenceGrant(Arc::new(facts)))
+            }
+            Kind::HttpRoute => {
+                let last = match last {
+                    Some(Object::HttpRoute(facts)) => facts.custom.sound().cloned(),
+                    _ => None,
+                };
+                let facts = kept(id, meta, message, last, || gateway_api_outline(spec));
+                Some(Object::HttpRoute(Arc::new(Routed::new(facts))))
+            }
+            Kind::GrpcRoute => {
+                let last = match last {
+                    Some(Object::GrpcRoute(facts)) => facts.custom.sound().cloned(),
+                    _ => None,
+                };
+                let facts = kept(id, meta, message, last, || gateway_api_outline(spec));
+                Some(Object::GrpcRoute(Arc::new(Routed::new(facts))))
+            }
+            Kind::TlsRoute => {
+                let last = match last {
+                    Some(Object::TlsRoute(facts)) => facts.custom.sound().cloned(),
+                    _ => None,
+                };
+                let facts = kept(id, meta, message, last, || gateway_api_outline(spec));
+                Some(Object::TlsRoute(Arc::new(Routed::new(facts))))
+            }
+            Kind::TcpRoute => {
+                let last = match last {
+                    Some(Object::TcpRoute(facts)) => facts.custom.sound().cloned(),
+                    _ => None,
+                };
+                let facts = kept(id, meta, message, last, || gateway_api_outline(spec));
+                Some(Object::TcpRoute(Arc::new(Routed::new(facts))))
+            }
             Kind::Service
             | Kind::EndpointSlice
             | Kind::Secret
@@ -227,13 +343,6 @@ impl Undecodable {
             | Kind::ScaledObject
             | Kind::TlsSecret
             | Kind::ConfigMap
-            | Kind::GatewayClass
-            | Kind::ListenerSet
-            | Kind::HttpRoute
-            | Kind::GrpcRoute
-            | Kind::TlsRoute
-            | Kind::TcpRoute
-            | Kind::ReferenceGrant
             | Kind::Namespace
             | Kind::Config
             | Kind::Fleet
@@ -292,6 +401,16 @@ fn route_outline(spec: Option<&Value>) -> Option<ApiRouteSpec> {
         hostnames: hostnames.unwrap_or_default().hostnames,
         ..parents
     })
+}
+
+/// The same of a route of the Gateway API.
+fn gateway_api_outline<S: GatewayApiSpec + DeserializeOwned>(spec: Option<&Value>) -> Option<S> {
+    let part = |name: &str| spec.and_then(|spec| spec.get(name)).cloned();
+    let parents = part("parentRefs")?;
+    let read = |value: Value| serde_json::from_value::<S>(value).ok();
+    let hostnames = part("hostnames").unwrap_or_else(|| json!([]));
+    read(json!({"parentRefs": parents, "hostnames": hostnames}))
+        .or_else(|| read(json!({"parentRefs": parents})))
 }
 
 /// What the policy is about.

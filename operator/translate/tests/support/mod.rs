@@ -23,6 +23,7 @@ use sluice_crds::{
 use sluice_translate::{
     Change, Engine, Finding, FindingReason, Kind, Object, ObjectId, Pods, Settings, Undecodable,
     manifests::object_of,
+    standing::{ListenerStanding, Outcome, Standing},
     world::{HpaFacts, Meta},
 };
 
@@ -264,13 +265,80 @@ pub fn render(engine: &Engine) -> String {
             (format!("{namespace}/{name}"), value)
         })
         .collect();
-    serde_yaml::to_string(&json!({
+    let standings: BTreeMap<String, Value> = engine
+        .standings()
+        .map(|(id, standing)| (id.to_string(), of_standing(standing)))
+        .collect();
+    let mut all = json!({
         "groups": groups,
         "units": units,
         "findings": findings,
         "horizontalPodAutoscalers": children,
-    }))
-    .expect("YAML")
+    });
+    if !standings.is_empty() {
+        all["standings"] = json!(standings);
+    }
+    serde_yaml::to_string(&all).expect("YAML")
+}
+
+/// One condition as a line.
+fn said(outcome: &Outcome) -> String {
+    let Outcome {
+        status,
+        reason,
+        message,
+    } = outcome;
+    format!("{status} {reason}: {message}")
+}
+
+/// How an object stands, a line for each condition.
+fn of_standing(standing: &Standing) -> Value {
+    match standing {
+        Standing::Route { parents } => parents
+            .iter()
+            .map(|parent| {
+                json!({
+                    "parentRef": parent.parent_ref,
+                    "accepted": said(&parent.accepted),
+                    "resolvedRefs": said(&parent.resolved_refs),
+                })
+            })
+            .collect(),
+        Standing::Gateway {
+            accepted,
+            listeners,
+        } => json!({
+            "accepted": said(accepted),
+            "listeners": listeners.iter().map(of_listener).collect::<Vec<_>>(),
+        }),
+        Standing::Policy { ancestors } => ancestors
+            .iter()
+            .map(|ancestor| {
+                json!({
+                    "ancestorRef": ancestor.ancestor_ref,
+                    "accepted": said(&ancestor.accepted),
+                    "resolvedRefs": said(&ancestor.resolved_refs),
+                })
+            })
+            .collect(),
+        Standing::GatewayClass { accepted } => json!({"accepted": said(accepted)}),
+    }
+}
+
+fn of_listener(listener: &ListenerStanding) -> Value {
+    let kinds = listener.supported_kinds.iter();
+    let kinds: Vec<String> = kinds
+        .map(|(group, kind)| format!("{group}/{kind}"))
+        .collect();
+    json!({
+        "name": listener.name,
+        "supportedKinds": kinds,
+        "attachedRoutes": listener.attached_routes,
+        "accepted": said(&listener.accepted),
+        "resolvedRefs": said(&listener.resolved_refs),
+        "conflicted": said(&listener.conflicted),
+        "brokenForProgrammed": listener.broken_for_programmed.as_ref().map(said),
+    })
 }
 
 /// A ScaledObject, as its source reads it.

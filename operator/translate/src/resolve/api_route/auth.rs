@@ -243,19 +243,22 @@ pub(super) fn nearest<'a>(
 ) -> Option<AuthRequirement<'a>> {
     let own = rule.auth.as_ref().map(|auth| auth.requirement());
     let route = || spec.auth.as_ref().and_then(|auth| auth.requirement());
-    let profile = || {
-        let specs = profiles.iter().filter_map(|profile| profile.sound());
-        specs
-            .filter_map(|spec| spec.auth.as_ref())
-            .find_map(|auth| auth.requirement())
-    };
-    own.or_else(route).or_else(profile)
+    own.or_else(route).or_else(|| of_profiles(profiles))
+}
+
+/// The requirement of the first profile that has one.
+pub(crate) fn of_profiles(profiles: &[Arc<RouteFacts>]) -> Option<AuthRequirement<'_>> {
+    let specs = profiles.iter().filter_map(|profile| profile.sound());
+    specs
+        .filter_map(|spec| spec.auth.as_ref())
+        .find_map(|auth| auth.requirement())
 }
 
 /// The providers of one route unit, gathered while its rules are resolved.
-pub(super) struct Providers<'a> {
+pub(crate) struct Providers<'a> {
     view: &'a View<'a>,
-    route: &'a RouteFacts,
+    /// The ApiRoute whose own providers count; none for a route of the Gateway API, which has none.
+    route: Option<&'a RouteFacts>,
     config: Option<Arc<SluiceConfig>>,
     taken: Vec<Taken>,
 }
@@ -268,17 +271,25 @@ struct Taken {
 }
 
 impl<'a> Providers<'a> {
-    pub(super) fn new(view: &'a View<'a>, route: &'a RouteFacts) -> Self {
+    pub(crate) fn new(view: &'a View<'a>, route: &'a RouteFacts) -> Self {
+        Self {
+            route: Some(route),
+            ..Self::of_profiles(view)
+        }
+    }
+
+    /// Of a route that declares none itself.
+    pub(crate) fn of_profiles(view: &'a View<'a>) -> Self {
         Self {
             view,
-            route,
+            route: None,
             config: view.config(),
             taken: Vec::new(),
         }
     }
 
     /// A requirement with the names under which the unit has its providers. Nothing where it asks for nothing.
-    pub(super) fn requirement(
+    pub(crate) fn requirement(
         &mut self,
         wanted: AuthRequirement<'_>,
         profiles: &[Arc<RouteFacts>],
@@ -350,7 +361,8 @@ impl<'a> Providers<'a> {
             let owner = Owner::route(&route.id.namespace, &route.id.name);
             Some((owner, declared(list)?))
         };
-        of_route(self.route)
+        self.route
+            .and_then(of_route)
             .or_else(|| profiles.iter().find_map(|profile| of_route(profile)))
             .or_else(|| {
                 let provider = declared(&self.config.as_ref()?.auth_providers)?;
@@ -359,11 +371,13 @@ impl<'a> Providers<'a> {
     }
 
     /// Providers of others that cannot serve: the route cannot mend them, but should say why it refuses.
-    pub(super) fn broken_elsewhere(&self) -> impl Iterator<Item = &ConfigError> {
-        let own = Owner::route(&self.route.id.namespace, &self.route.id.name);
+    pub(crate) fn broken_elsewhere(&self) -> impl Iterator<Item = &ConfigError> {
+        let own = self
+            .route
+            .map(|route| Owner::route(&route.id.namespace, &route.id.name));
         self.taken
             .iter()
-            .filter(move |taken| taken.owner != own)
+            .filter(move |taken| own.as_ref() != Some(&taken.owner))
             .filter_map(|taken| match &taken.unit.method {
                 auth::Method::Broken(error) => Some(error),
                 _ => None,
@@ -371,7 +385,7 @@ impl<'a> Providers<'a> {
     }
 
     /// Sorted by name.
-    pub(super) fn into_units(self) -> Vec<auth::Provider> {
+    pub(crate) fn into_units(self) -> Vec<auth::Provider> {
         let mut units: Vec<_> = self.taken.into_iter().map(|taken| taken.unit).collect();
         units.sort_by(|a, b| a.name.cmp(&b.name));
         units

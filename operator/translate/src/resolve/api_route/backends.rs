@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use regex::Regex;
 use sluice_crds::{
     api_route::{BackendRef, BackendTarget},
+    rate_limit_policy::TargetKind,
     shard_set::ShardKeyPartUse,
 };
 use sluice_snapshot::{
@@ -113,7 +114,7 @@ fn own_app(view: &View<'_>, claim: &Claim, service: &str) -> Result<Target, Faul
 }
 
 /// A port of a Service.
-fn exists(
+pub(crate) fn exists(
     view: &View<'_>,
     namespace: &str,
     service: &str,
@@ -174,7 +175,11 @@ fn enforcer(view: &View<'_>, service: &ServiceFacts, port: &ServicePort) -> Opti
 
 fn enforces(view: &View<'_>, claim: &Claim) -> bool {
     let namespace = &*claim.id.namespace;
-    let limited = |route: &str| !view.policies_of(namespace, route).is_empty();
+    let limited = |route: &str| {
+        !view
+            .policies_of(TargetKind::ApiRoute, namespace, route)
+            .is_empty()
+    };
     let profile = |name: &String| {
         let profile = view.route(namespace, name);
         limited(name) || profile.is_some_and(|profile| Claim::of(&profile).enforces)

@@ -8,7 +8,7 @@ use sluice_snapshot::unit::cache;
 use super::auth::millis;
 
 /// The sidecar's part of the block; nothing where it is disabled.
-pub(super) fn rule(spec: &Cache) -> Option<cache::CacheRule> {
+pub(crate) fn rule(spec: &Cache) -> Option<cache::CacheRule> {
     if spec.effective_mode() == CacheMode::Disabled {
         return None;
     }

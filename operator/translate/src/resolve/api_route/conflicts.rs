@@ -6,7 +6,8 @@ use std::{
 };
 
 use crate::{
-    resolve::{api_route::attach, ports},
+    gateway_api::attach,
+    resolve::ports,
     view::View,
     world::{Age, Claim, ObjectId},
 };

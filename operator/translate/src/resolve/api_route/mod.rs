@@ -1,12 +1,11 @@
 //! An ApiRoute: its route unit, the keys of its providers, and what is wrong with it.
 
-pub(crate) mod attach;
 pub(crate) mod auth;
 pub(crate) mod backends;
-mod cache;
+pub(crate) mod cache;
 pub mod conflicts;
 mod matches;
-mod rules;
+pub(crate) mod rules;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -19,6 +18,7 @@ use sluice_snapshot::{
 use super::{Resolved, report::Report, seal};
 use crate::{
     finding::FindingReason,
+    gateway_api::attach,
     scaling,
     view::View,
     world::{Claim, RouteFacts},

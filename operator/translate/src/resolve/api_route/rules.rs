@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use sluice_crds::{
     ApiRouteSpec,
     api_route::{Cache, RouteRule, Timeouts, filters::FilterAction},
+    rate_limit_policy::TargetKind,
 };
 use sluice_snapshot::{
     ConfigError, ConfigReason, UnitName,
@@ -18,9 +19,10 @@ use super::{
 };
 use crate::{
     finding::FindingReason,
+    gateway_api::policies,
     resolve::{report::Report, seal},
-    view::View,
-    world::{Claim, RouteFacts},
+    view::{Target, View},
+    world::{Claim, ObjectId, RouteFacts},
 };
 
 /// What "without end" (0s) becomes: longer than any request of ours.
@@ -160,10 +162,12 @@ fn filters(
                 Ok(redirect) => found.redirect = Some(redirect),
                 Err(error) => fault(&path, invalid(error.to_string())),
             },
-            Ok(FilterAction::ExtensionRef(profile)) => match self::profile(common, &profile.name) {
-                Ok(profile) => found.profiles.push(profile),
-                Err(error) => fault(&format!("{path}.extensionRef"), error),
-            },
+            Ok(FilterAction::ExtensionRef(profile)) => {
+                match self::profile(common.view, &common.route.id.namespace, &profile.name) {
+                    Ok(profile) => found.profiles.push(profile),
+                    Err(error) => fault(&format!("{path}.extensionRef"), error),
+                }
+            }
             Err(error) => fault(&path, invalid(error.to_string())),
         }
     }
@@ -171,14 +175,16 @@ fn filters(
 }
 
 /// A profile: readable, and without parents.
-fn profile(common: &Common<'_>, name: &str) -> Result<Arc<RouteFacts>, ConfigError> {
-    let namespace = &*common.route.id.namespace;
+pub(crate) fn profile(
+    view: &View<'_>,
+    namespace: &str,
+    name: &str,
+) -> Result<Arc<RouteFacts>, ConfigError> {
     let missing = |why: &str| {
         let what = format!("profile {namespace}/{name} {why}");
         ConfigError::new(ConfigReason::ReferenceNotFound, what)
     };
-    let profile = common
-        .view
+    let profile = view
         .route(namespace, name)
         .ok_or_else(|| missing("does not exist"))?;
     match profile.sound() {
@@ -189,7 +195,7 @@ fn profile(common: &Common<'_>, name: &str) -> Result<Arc<RouteFacts>, ConfigErr
 }
 
 /// Cache and timeouts of the first profile that has them: those of its only rule.
-fn profile_blocks(profiles: &[Arc<RouteFacts>]) -> (Option<Cache>, Option<Timeouts>) {
+pub(crate) fn profile_blocks(profiles: &[Arc<RouteFacts>]) -> (Option<Cache>, Option<Timeouts>) {
     let rules = || {
         let specs = profiles.iter().filter_map(|profile| profile.sound());
         specs.filter_map(|spec| match spec.rules.as_slice() {
@@ -202,10 +208,26 @@ fn profile_blocks(profiles: &[Arc<RouteFacts>]) -> (Option<Cache>, Option<Timeou
     (cache, timeouts)
 }
 
-/// The policies that target the rule, its route as a whole, or a profile it takes over.
+/// The policies that target the rule, its route as a whole, a profile it takes over, or a Gateway of its.
 fn policies(common: &Common<'_>, rule: &str, profiles: &[Arc<RouteFacts>]) -> Vec<UnitName> {
-    let namespace = &*common.route.id.namespace;
-    let own = common.view.policies_of(namespace, &common.route.id.name);
+    let Common { view, claim, .. } = common;
+    let ObjectId {
+        namespace, name, ..
+    } = &common.route.id;
+    let own = view.policies_of(TargetKind::ApiRoute, namespace, name);
+    let mut names = policy_units(view, own, namespace, rule, profiles);
+    names.extend(policies::of_gateways(view, claim));
+    names.into_iter().collect()
+}
+
+/// The units of policies that target the rule, by `own` those of its route, or a profile it takes over.
+pub(crate) fn policy_units(
+    view: &View<'_>,
+    own: Vec<Target>,
+    namespace: &str,
+    rule: &str,
+    profiles: &[Arc<RouteFacts>],
+) -> BTreeSet<UnitName> {
     let own = own.into_iter().filter(|target| {
         target
             .section
@@ -214,15 +236,13 @@ fn policies(common: &Common<'_>, rule: &str, profiles: &[Arc<RouteFacts>]) -> Ve
     });
     let of_profiles = profiles
         .iter()
-        .flat_map(|profile| common.view.policies_of(namespace, &profile.id.name));
-    let names: BTreeSet<UnitName> = own
-        .chain(of_profiles)
+        .flat_map(|profile| view.policies_of(TargetKind::ApiRoute, namespace, &profile.id.name));
+    own.chain(of_profiles)
         .map(|target| UnitName::policy(&target.policy.namespace, &target.policy.name))
-        .collect();
-    names.into_iter().collect()
+        .collect()
 }
 
-fn timeouts(spec: Option<&Timeouts>) -> route::Timeouts {
+pub(crate) fn timeouts(spec: Option<&Timeouts>) -> route::Timeouts {
     let defaults = route::Timeouts::default();
     let Some(spec) = spec else {
         return defaults;

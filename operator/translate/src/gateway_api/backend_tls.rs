@@ -1,21 +1,31 @@
 //! A BackendTLSPolicy: how connections to a Service are protected and whom they trust. One that cannot be honoured breaks
 //! the Service's backends: nothing is sent in the clear in its place.
 
-use sluice_crds::gateway_api::{BackendTlsPolicySpec, PolicyTarget, SubjectAltName, Validation};
+use std::collections::BTreeSet;
+
+use serde_json::json;
+use sluice_crds::gateway_api::{
+    self, BackendTlsPolicySpec, PolicyTarget, SubjectAltName, Validation,
+};
 use sluice_snapshot::{
     ConfigError, ConfigReason,
     unit::backend::{BackendTls, San, TrustedRoots},
 };
 
-use super::{Resolved, authorities, report::Report, seal};
+use super::attach;
 use crate::{
-    finding::FindingReason,
+    finding::{Condition, FindingReason},
+    resolve::{Resolved, authorities, report::Report, seal},
+    standing::{AncestorStanding, Outcome, Standing},
     view::View,
     world::{BackendTlsFacts, ServicePort},
 };
 
-/// Findings of a policy; it is the Service's backends that carry it.
-pub(super) fn resolve(view: &View<'_>, policy: &BackendTlsFacts) -> Resolved {
+/// Gateways that a status names, as the Gateway API bounds them.
+const MAX_ANCESTORS: usize = 16;
+
+/// Findings of a policy and how it stands; it is the Service's backends that carry it.
+pub(crate) fn resolve(view: &View<'_>, policy: &BackendTlsFacts) -> Resolved {
     let mut report = Report::of(&policy.id);
     if let Some(defect) = &policy.defect {
         let kept = match defect.outline {
@@ -42,9 +52,66 @@ pub(super) fn resolve(view: &View<'_>, policy: &BackendTlsFacts) -> Resolved {
         }
     }
     Resolved {
+        standing: Some(standing(view, policy, &report)),
         findings: report.into_findings(),
         ..Resolved::default()
     }
+}
+
+/// The same words for every Gateway that routes to a target.
+fn standing(view: &View<'_>, policy: &BackendTlsFacts, report: &Report) -> Standing {
+    let mut accepted = report.outcome(Condition::Accepted, "Accepted");
+    let mut resolved_refs = Outcome::good("ResolvedRefs");
+    if let Some(error) = report.first(FindingReason::ReferenceNotFound) {
+        accepted = Outcome::bad("NoValidCACertificate", error);
+        let spec = policy.spec.as_ref();
+        let references = spec.map(|spec| spec.validation.ca_certificate_refs.as_slice());
+        let word = match references.unwrap_or_default() {
+            references if references.iter().all(authorities::is_config_map) => {
+                "InvalidCACertificateRef"
+            }
+            _ => "InvalidKind",
+        };
+        resolved_refs = Outcome::bad(word, error);
+    } else if let Some(error) = report.first(FindingReason::TargetNotFound)
+        && accepted.status
+    {
+        accepted = Outcome::bad("TargetNotFound", error);
+    } else if accepted.reason == FindingReason::UnsupportedValue.as_str() {
+        accepted.reason = "Invalid";
+    }
+    let ancestors = ancestors(view, policy).into_iter();
+    Standing::Policy {
+        ancestors: ancestors
+            .map(|(namespace, name)| AncestorStanding {
+                ancestor_ref: json!({
+                    "group": gateway_api::GROUP, "kind": "Gateway", "namespace": namespace, "name": name,
+                }),
+                accepted: accepted.clone(),
+                resolved_refs: resolved_refs.clone(),
+            })
+            .collect(),
+    }
+}
+
+/// The Gateways of ours from which a route leads to a target, by namespace and name.
+fn ancestors(view: &View<'_>, policy: &BackendTlsFacts) -> BTreeSet<(String, String)> {
+    let services = targets(policy).filter(|target| is_service(target));
+    let services: BTreeSet<&str> = services.map(|target| target.name.as_str()).collect();
+    let mut found = BTreeSet::new();
+    for service in services {
+        for claim in view.routes_to(&policy.id.namespace, service) {
+            for parent in &claim.gateways {
+                let Some(gateway) = attach::gateway_of(view, parent) else {
+                    continue;
+                };
+                if !found.contains(&gateway) && attach::attached(view, &claim, parent).is_ok() {
+                    found.insert(gateway);
+                }
+            }
+        }
+    }
+    found.into_iter().take(MAX_ANCESTORS).collect()
 }
 
 /// Why a target is none.
@@ -85,7 +152,7 @@ fn targets(policy: &BackendTlsFacts) -> impl Iterator<Item = &PolicyTarget> {
 
 /// What connections to a port of a Service must do: the policy that names the port, else the one that names the Service;
 /// of several the eldest. `None`: they are in the clear.
-pub(super) fn of_port(
+pub(crate) fn of_port(
     view: &View<'_>,
     namespace: &str,
     service: &str,

@@ -14,6 +14,10 @@ pub trait Facts {
     fn authority(&self) -> Option<&str>;
     /// `http` or `https`, as the client sees the connection.
     fn scheme(&self) -> &str;
+    /// The port of the Gateway's listener that it came by; none: this is a pod.
+    fn listener_port(&self) -> Option<u16> {
+        None
+    }
     /// Every field line of a lower-case name, in order.
     fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]>;
     /// Every field line: lower-case name and value, in order. For size checks only.
@@ -44,6 +48,10 @@ pub struct StaticFacts {
     pub headers: Vec<(String, Vec<u8>)>,
     /// See [`Facts::peer`].
     pub peer: IpAddr,
+    /// See [`Facts::scheme`].
+    pub scheme: String,
+    /// See [`Facts::listener_port`].
+    pub listener_port: Option<u16>,
 }
 
 impl StaticFacts {
@@ -60,6 +68,8 @@ impl StaticFacts {
             authority: Some(authority.into()),
             headers: Vec::new(),
             peer: IpAddr::from([192, 0, 2, 1]),
+            scheme: "http".into(),
+            listener_port: None,
         }
     }
 
@@ -89,7 +99,11 @@ impl Facts for StaticFacts {
     }
 
     fn scheme(&self) -> &str {
-        "http"
+        &self.scheme
+    }
+
+    fn listener_port(&self) -> Option<u16> {
+        self.listener_port
     }
 
     fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {

@@ -15,14 +15,17 @@ mod fixture;
 pub mod forwarded;
 pub mod framing;
 pub mod identity;
+pub mod mirror;
 pub mod order;
 pub mod program;
 pub mod proxy_protocol;
 pub mod ratelimit;
 pub mod redirect;
 pub mod reject;
+pub mod rewrite;
 pub mod route;
 pub mod shard;
+pub mod stream;
 pub mod target;
 
 pub use facts::Facts;

@@ -10,6 +10,8 @@ pub enum Phase {
     Target,
     /// The rule is found.
     Route,
+    /// Preflights are answered, and who may read the answer is known: of refusals too.
+    Cors,
     /// The sizes that the route allows.
     Sizes,
     /// Limits whose key needs no identity.
@@ -40,10 +42,11 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase, in order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Admit,
         Self::Target,
         Self::Route,
+        Self::Cors,
         Self::Sizes,
         Self::LimitByAddress,
         Self::Authenticate,
@@ -65,6 +68,7 @@ impl Phase {
             Self::Admit => "admit",
             Self::Target => "target",
             Self::Route => "route",
+            Self::Cors => "cors",
             Self::Sizes => "sizes",
             Self::LimitByAddress => "limit-by-address",
             Self::Authenticate => "authenticate",
@@ -122,6 +126,8 @@ mod tests {
         for (first, then) in [
             (Phase::Target, Phase::Route),
             (Phase::Route, Phase::Authenticate),
+            (Phase::Cors, Phase::LimitByAddress),
+            (Phase::Cors, Phase::Authenticate),
             (Phase::LimitByAddress, Phase::Authenticate),
             (Phase::Authenticate, Phase::LimitByIdentity),
             (Phase::Authenticate, Phase::CacheLookup),

@@ -1,13 +1,8 @@
-//! Where a redirect sends the client: RequestRedirect of the Gateway API.
+//! Where a redirect sends the client: RequestRedirect of the Gateway API. How a path is changed is [`crate::rewrite`]'s.
 
-use sluice_snapshot::unit::route::{Redirect, RedirectPath};
+use sluice_snapshot::unit::route::Redirect;
 
-use crate::{
-    Facts,
-    admit::split_authority,
-    program::{Match, PathMatcher},
-    target::Target,
-};
+use crate::{Facts, admit::split_authority, program::Match, rewrite, target::Target};
 
 /// The value of `Location`: an absolute URI. What the redirect does not name is kept from the request; the query always
 /// is.
@@ -27,42 +22,23 @@ pub fn location(
         "https" => 443,
         _ => 80,
     };
-    // Gateway API: a redirect that names a scheme and no port means the scheme's port.
+    // Gateway API: a redirect that names a scheme and no port means the scheme's port, one that names neither the
+    // listener's.
     let port = match (redirect.port, &redirect.scheme) {
         (Some(port), _) => Some(port),
         (None, Some(_)) => None,
-        (None, None) => own_port,
+        (None, None) => facts.listener_port().or(own_port),
     };
     let port = port
         .filter(|port| *port != well_known)
         .map(|port| format!(":{port}"))
         .unwrap_or_default();
-    let path = match &redirect.path {
-        None => target.path().to_owned(),
-        Some(RedirectPath::ReplaceFullPath(path)) => path.clone(),
-        Some(RedirectPath::ReplacePrefixMatch(with)) => {
-            replace_prefix(target.path(), matched, with)
-        }
-    };
+    let path = rewrite::path(redirect.path.as_ref(), matched, target.path());
     let query = target
         .query()
         .map(|query| format!("?{query}"))
         .unwrap_or_default();
     format!("{scheme}://{host}{port}{path}{query}")
-}
-
-/// `/foo/bar` under the prefix `/foo` with `/xyz` is `/xyz/bar`; with an empty one or `/` it is `/bar`.
-fn replace_prefix(path: &str, matched: &Match, with: &str) -> String {
-    let rest = match &matched.path {
-        PathMatcher::Prefix(prefix) => path.strip_prefix(prefix.as_str()).unwrap_or(path),
-        // `compile_unit` admits this only where every match is a prefix.
-        PathMatcher::Exact(_) | PathMatcher::Regex(_) => path,
-    };
-    let with = with.strip_suffix('/').unwrap_or(with);
-    match (with, rest) {
-        ("", "") => "/".into(),
-        _ => format!("{with}{rest}"),
-    }
 }
 
 #[cfg(test)]
@@ -72,7 +48,7 @@ mod tests {
         facts::StaticFacts,
         fixture::{APP, compiled, edit_route, find, prefix, rule, shop},
     };
-    use sluice_snapshot::unit::route::Action;
+    use sluice_snapshot::unit::route::{Action, RedirectPath};
 
     /// The `Location` of a redirect of what matches `under`.
     fn sent(under: &str, redirect: Redirect, authority: &str, uri: &str) -> String {
@@ -160,5 +136,31 @@ mod tests {
             ..plain()
         };
         assert_eq!(orders(full), "http://Orders.shop:8080/moved?x=%20");
+    }
+
+    #[test]
+    fn at_a_listener_its_port_counts_and_not_the_one_of_the_authority() {
+        let sent = |scheme: Option<&str>, own: &str, port: u16| {
+            let redirect = Redirect {
+                scheme: scheme.map(str::to_owned),
+                ..plain()
+            };
+            let mut facts = StaticFacts::new("GET", "orders.shop:31080", "/a");
+            facts.scheme = own.into();
+            facts.listener_port = Some(port);
+            let mut set = shop();
+            edit_route(&mut set, "orders", |route| {
+                route.rules = vec![rule("all", prefix("/"), Action::Redirect(redirect.clone()))];
+            });
+            let program = compiled(&set);
+            let (matched, target) = find(&program, APP, &facts).expect("routed");
+            location(&redirect, matched.spec(), &facts, &target)
+        };
+        assert_eq!(sent(None, "http", 80), "http://orders.shop/a");
+        assert_eq!(sent(None, "http", 8080), "http://orders.shop:8080/a");
+        assert_eq!(sent(None, "https", 443), "https://orders.shop/a");
+        assert_eq!(sent(None, "https", 8443), "https://orders.shop:8443/a");
+        assert_eq!(sent(Some("https"), "http", 8080), "https://orders.shop/a");
+        assert_eq!(sent(Some("http"), "http", 8080), "http://orders.shop/a");
     }
 }

@@ -27,6 +27,16 @@ impl Reject {
         }
     }
 
+    /// The status it is answered with. Configuration that cannot serve is 503, and 500 where it is a route of the Gateway API
+    /// that decides (HTTPRouteRule.backendRefs).
+    pub fn status(&self) -> u16 {
+        let object = self.decider.object.as_ref();
+        match self.reason {
+            RejectReason::Config(_) if object.is_some_and(ObjectRef::is_gateway_route) => 500,
+            reason => reason.describe().status,
+        }
+    }
+
     /// The same refusal, decided by `decider`.
     #[must_use]
     pub fn by(mut self, decider: Decider) -> Self {
@@ -235,11 +245,8 @@ impl RejectReason {
 /// The body of a refusal (RFC 9457), of media type `application/problem+json`. It says what the client can act on and
 /// nothing else: who decided and the detail are for the access log.
 pub fn problem_json(reject: &Reject) -> Vec<u8> {
-    let Description {
-        status,
-        name,
-        title,
-    } = reject.reason.describe();
+    let Description { name, title, .. } = reject.reason.describe();
+    let status = reject.status();
     // Names and titles are literals of the list above: none holds what JSON would escape.
     format!(
         r#"{{"type":"https://sluice.dev/problems/{name}","title":"{title}","status":{status}}}"#
@@ -276,6 +283,28 @@ mod tests {
             names.len(),
             RejectReason::ALL.len() + ConfigReason::ALL.len()
         );
+    }
+
+    #[test]
+    fn a_route_of_the_gateway_api_that_cannot_serve_is_500() {
+        for (kind, expected) in [
+            ("ApiRoute", 503),
+            ("ShardSet", 503),
+            ("HTTPRoute", 500),
+            ("GRPCRoute", 500),
+        ] {
+            let by = |reason| {
+                let decider = Decider::new(&ObjectRef::new(kind, "shop", "orders"), "all");
+                Reject::new(reason).by(decider)
+            };
+            for reason in ConfigReason::ALL {
+                let reject = by(RejectReason::Config(reason));
+                assert_eq!(reject.status(), expected, "{kind}");
+                let body = String::from_utf8(problem_json(&reject)).expect("text");
+                assert!(body.contains(&format!("\"status\":{expected}")), "{body}");
+            }
+            assert_eq!(by(RejectReason::NoEndpoint).status(), 503, "{kind}");
+        }
     }
 
     #[test]

@@ -116,7 +116,7 @@ pub fn at_edge<'p>(
     let listener = port
         .listener(&hostname(facts))
         .ok_or_else(|| Reject::new(RejectReason::NoRoute).detail("no listener has this host"))?;
-    if listener.tls.is_some() {
+    if listener.tls.is_some() || listener.passes_tls() {
         let met = port.listener(server_name.unwrap_or_default());
         if met.is_none_or(|met| met.unit != listener.unit) {
             return Err(Reject::new(RejectReason::Misdirected));

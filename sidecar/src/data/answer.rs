@@ -8,7 +8,7 @@ use http::{
 };
 use sluice_pipeline::{Reject, auth, order::Phase, program::Rule, ratelimit, reject};
 
-use super::{body::Body, headers, record::Settle};
+use super::{body::Body, extras, headers, record::Settle};
 
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
@@ -19,7 +19,7 @@ pub fn refusal(reject: &Reject, rule: Option<&Rule>) -> Response<Body> {
     let description = reject.reason.describe();
     let mut response = Response::new(Body::memory(Bytes::from(reject::problem_json(reject))));
     *response.status_mut() =
-        StatusCode::from_u16(description.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        StatusCode::from_u16(reject.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, PROBLEM);
     headers.insert(CACHE_CONTROL, NO_STORE);
@@ -57,14 +57,15 @@ pub fn finish(mut settle: Settle, response: Response<Body>) -> Response<Body> {
     edit(&mut head.headers, &settle);
     // A refused call is a 200 by which only clients of gRPC see the refusal: it counts as what it stands for.
     let refused = settle.reject.as_ref().filter(|_| settle.grpc.is_some());
-    let status = refused.map_or(head.status.as_u16(), |reject| {
-        reject.reason.describe().status
-    });
+    let status = refused.map_or(head.status.as_u16(), Reject::status);
     settle.answered(status);
     Response::from_parts(head, body.settling(settle))
 }
 
 fn edit(headers: &mut HeaderMap, settle: &Settle) {
+    if let Some(decorations) = &settle.decorations {
+        extras::decorate(headers, decorations);
+    }
     if let Some((_, rule)) = &settle.matched {
         headers::edit(headers, &rule.response_headers);
     }

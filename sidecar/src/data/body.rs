@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use super::{
     cache::Fill,
     grpc_web::{self, Decoder, Format, NotBase64},
+    mirror::Copied,
     pace::Pace,
     record::Settle,
     upstream::Lease,
@@ -151,6 +152,8 @@ pub enum RequestBody {
     Stream(Incoming, Rc<Meter>),
     /// As it comes, out of the text format of gRPC-Web.
     Text(Box<(Incoming, Rc<Meter>, Decoder)>),
+    /// With a copy for mirrors made as it passes.
+    Copied(Box<Copied>),
 }
 
 impl RequestBody {
@@ -159,7 +162,7 @@ impl RequestBody {
         match self {
             Self::Empty => Some(Self::Empty),
             Self::Full(bytes) => Some(Self::Full(bytes.clone())),
-            Self::Stream(..) | Self::Text(_) => None,
+            Self::Stream(..) | Self::Text(_) | Self::Copied(_) => None,
         }
     }
 
@@ -175,6 +178,8 @@ impl RequestBody {
             Self::Stream(incoming, meter) => {
                 Self::Text(Box::new((incoming, meter, Decoder::default())))
             }
+            // What is decoded here is not what came: mirrors get nothing of it.
+            Self::Copied(copied) => return copied.uncopied().decoded(),
             other => other,
         })
     }
@@ -248,6 +253,7 @@ impl HttpBody for RequestBody {
                 let (incoming, meter, decoder) = &mut **text;
                 decoded(incoming, meter, decoder, context)
             }
+            Self::Copied(copied) => copied.poll_frame(context),
         }
     }
 
@@ -257,6 +263,7 @@ impl HttpBody for RequestBody {
             Self::Full(bytes) => bytes.is_empty(),
             Self::Stream(incoming, _) => incoming.is_end_stream(),
             Self::Text(text) => text.0.is_end_stream() && text.2.end().is_ok(),
+            Self::Copied(copied) => copied.is_end_stream(),
         }
     }
 
@@ -266,6 +273,7 @@ impl HttpBody for RequestBody {
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Stream(incoming, _) => incoming.size_hint(),
             Self::Text(_) => SizeHint::default(),
+            Self::Copied(copied) => copied.size_hint(),
         }
     }
 }

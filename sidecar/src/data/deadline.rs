@@ -17,6 +17,14 @@ use tokio::sync::Notify;
 /// The least time between two looks: how late a deadline may be noticed.
 const TICK: Duration = Duration::from_millis(10);
 
+/// `ms` after `from_ms`; zero is no bound (GEP-1742).
+pub fn after(from_ms: u64, ms: u64) -> u64 {
+    match ms {
+        0 => u64::MAX,
+        ms => from_ms.saturating_add(ms),
+    }
+}
+
 /// A deadline that passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Elapsed;

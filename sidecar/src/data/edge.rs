@@ -1,5 +1,6 @@
 //! The doors of an edge: one for each port of its Gateway's listeners, opened and closed as they come and go. A door of
-//! HTTPS listeners speaks TLS first; which listener a request belongs to, the routing phase says.
+//! HTTPS listeners speaks TLS first; which listener a request belongs to, the routing phase says. What does not speak HTTP
+//! goes on in `l4`.
 
 use std::{
     cell::OnceCell,
@@ -19,7 +20,7 @@ use std::{
 use bytes::Bytes;
 use sluice_pipeline::{
     Facts, Reject, RejectReason,
-    program::{EdgePort, Table},
+    program::{EdgePort, Listener, Table},
     route,
 };
 use sluice_process::Condition;
@@ -33,11 +34,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     connection::{Connection, last_words::ClientStream},
+    l4::{self, Told},
     serve::{self, Entrance},
     thread::Thread,
-    tls::server::{self, Greeting},
+    tls::server::{self, Greeting, HandshakeError},
 };
-use crate::{cli::Inbound, listeners, metrics::Closing, shared::InForce};
+use crate::{
+    cli::Inbound,
+    listeners,
+    metrics::{Closing, Handshaken, Streamed},
+    shared::InForce,
+};
 
 /// How long a port that could not be had waits for the next try.
 const RETRY: Duration = Duration::from_secs(1);
@@ -230,24 +237,131 @@ pub async fn serve(
     stream: TcpStream,
     first: Bytes,
 ) {
-    let arrival = connection.arrival.get_or_init(|| Arrival::through(door));
+    connection.arrival.get_or_init(|| Arrival::through(door));
     let port = connection.inbound.listen.port();
-    let is_tls = {
+    let spoken = {
         let force = thread.shared.live.peek();
         let listeners = force.program.edge().and_then(|edge| edge.port(port));
-        listeners.map(EdgePort::is_tls)
+        listeners.map(Spoken::by)
     };
-    match is_tls {
+    let stream = Preceded { first, stream };
+    match spoken {
         // Its listeners went in this moment.
         None => {}
-        Some(false) => serve::serve_http(thread, connection, stream, first).await,
+        Some(Spoken::Http) => {
+            let Preceded { first, stream } = stream;
+            serve::serve_http(thread, connection, stream, first).await;
+        }
+        Some(Spoken::Tls) => serve_tls(thread, connection, door, stream).await,
+        Some(Spoken::NamedTls) => {
+            Box::pin(serve_named(thread, connection, door, stream)).await;
+        }
+        Some(Spoken::Bytes) => l4::pass(thread, &connection, door, Told::Tcp, stream).await,
+    }
+}
+
+/// What clients of a port speak.
+enum Spoken {
+    Http,
+    /// TLS that ends here.
+    Tls,
+    /// TLS that ends here or passes, by its server name.
+    NamedTls,
+    Bytes,
+}
+
+impl Spoken {
+    fn by(port: &EdgePort) -> Self {
+        if port.tcp().is_some() {
+            Self::Bytes
+        } else if port.may_pass_tls() {
+            Self::NamedTls
+        } else if port.is_tls() {
+            Self::Tls
+        } else {
+            Self::Http
+        }
+    }
+}
+
+/// Ends TLS, and serves what is in it.
+async fn serve_tls(
+    thread: Rc<Thread>,
+    connection: Rc<Connection>,
+    door: &Arc<Door>,
+    stream: Preceded,
+) {
+    let secured = secured(&thread, &connection, door, stream).await;
+    let Some((stream, greeting)) = secured else {
+        return;
+    };
+    let name = greeting.server_name.clone();
+    let is_stream = {
+        let force = thread.shared.live.peek();
+        let port = connection.inbound.listen.port();
+        let port = force.program.edge().and_then(|edge| edge.port(port));
+        let listener = port.and_then(|port| port.listener(name.as_deref().unwrap_or_default()));
+        listener.is_some_and(|listener| listener.streams.is_some())
+    };
+    if let Some(arrival) = connection.arrival.get() {
+        let _ = arrival.greeting.set(greeting);
+    }
+    if is_stream {
+        let told = Told::Name(name.as_deref());
+        l4::pass(thread, &connection, door, told, stream).await;
+    } else {
+        serve::serve_http(thread, connection, stream, Bytes::new()).await;
+    }
+}
+
+/// Sees the server name first: TLS of some listeners of the port passes as it is.
+async fn serve_named(
+    thread: Rc<Thread>,
+    connection: Rc<Connection>,
+    door: &Arc<Door>,
+    stream: Preceded,
+) {
+    let Preceded { first, mut stream } = stream;
+    let deadline_ms = thread.clock().now_ms() + thread.limits.head_ms;
+    let hello = {
+        let Some(_place) = door.handshake() else {
+            thread.tally.edge.handshaken(Handshaken::TooMany);
+            return;
+        };
+        let hello = l4::hello(&mut stream, first);
+        thread.ticker.within(deadline_ms, hello).await
+    };
+    let l4::Hello { server_name, bytes } = match hello {
+        Ok(Ok(hello)) => hello,
+        Ok(Err(error)) => {
+            thread.tally.edge.streamed(Streamed::Malformed);
+            tracing::debug!(peer = %connection.peer, %error, "a connection is closed");
+            return;
+        }
+        Err(_) => {
+            thread.tally.edge.streamed(Streamed::Timeout);
+            thread.tally.closings.count(Closing::HeadTimeout);
+            return;
+        }
+    };
+    let passes = {
+        let force = thread.shared.live.peek();
+        let port = connection.inbound.listen.port();
+        let port = force.program.edge().and_then(|edge| edge.port(port));
+        let name = server_name.as_deref().unwrap_or_default();
+        port.and_then(|port| port.listener(name))
+            .map(Listener::passes_tls)
+    };
+    let stream = Preceded {
+        first: bytes,
+        stream,
+    };
+    match passes {
+        None => thread.tally.edge.streamed(Streamed::NoRoute),
+        Some(false) => serve_tls(thread, connection, door, stream).await,
         Some(true) => {
-            let stream = Preceded { first, stream };
-            let Some((stream, greeting)) = secured(&thread, &connection, door, stream).await else {
-                return;
-            };
-            let _ = arrival.greeting.set(greeting);
-            serve::serve_http(thread, connection, stream, Bytes::new()).await;
+            let told = Told::Name(server_name.as_deref());
+            l4::pass(thread, &connection, door, told, stream).await;
         }
     }
 }
@@ -259,7 +373,11 @@ async fn secured(
     door: &Door,
     stream: Preceded,
 ) -> Option<(TlsStream<Preceded>, Greeting)> {
-    let _place = door.handshake()?;
+    let tally = &thread.tally.edge;
+    let Some(_place) = door.handshake() else {
+        tally.handshaken(Handshaken::TooMany);
+        return None;
+    };
     let port = connection.inbound.listen.port();
     let terms = |server_name: Option<&str>| {
         let force = thread.shared.live.peek();
@@ -268,12 +386,20 @@ async fn secured(
     let deadline_ms = thread.clock().now_ms() + thread.limits.head_ms;
     let accepted = Box::pin(server::accept(stream, terms));
     match thread.ticker.within(deadline_ms, accepted).await {
-        Ok(Ok(secured)) => Some(secured),
+        Ok(Ok(secured)) => {
+            tally.handshaken(Handshaken::Done);
+            Some(secured)
+        }
         Ok(Err(error)) => {
+            tally.handshaken(match &error {
+                HandshakeError::NoListener(_) => Handshaken::NoListener,
+                HandshakeError::Io(_) => Handshaken::Failed,
+            });
             tracing::debug!(peer = %connection.peer, port, %error, "a handshake came to nothing");
             None
         }
         Err(_) => {
+            tally.handshaken(Handshaken::Timeout);
             thread.tally.closings.count(Closing::HeadTimeout);
             None
         }

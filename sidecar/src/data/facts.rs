@@ -12,13 +12,27 @@ use super::forwarded::Client;
 pub struct RequestFacts<'r> {
     parts: &'r Parts,
     client: Client,
+    listener_port: Option<u16>,
 }
 
 impl<'r> RequestFacts<'r> {
     /// A view of `parts`, which came from `client`.
     pub fn new(parts: &'r Parts, client: &Client) -> Self {
         let client = *client;
-        Self { parts, client }
+        Self {
+            parts,
+            client,
+            listener_port: None,
+        }
+    }
+
+    /// The same, of a request that came by a Gateway's listener.
+    #[must_use]
+    pub fn at_listener(self, port: u16) -> Self {
+        Self {
+            listener_port: Some(port),
+            ..self
+        }
     }
 }
 
@@ -50,6 +64,10 @@ impl Facts for RequestFacts<'_> {
 
     fn scheme(&self) -> &str {
         self.client.scheme
+    }
+
+    fn listener_port(&self) -> Option<u16> {
+        self.listener_port
     }
 
     fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {

@@ -20,6 +20,7 @@ use sluice_snapshot::{ConfigReason, unit::backend::BackendProtocol};
 
 use super::{
     body::{Body, Meter, Passing, RequestBody},
+    deadline,
     facts::RequestFacts,
     forwarded,
     grpc::Kind,
@@ -109,7 +110,8 @@ pub async fn ask(
         call_grpc(request, format).map_err(|reject| reject.by(rule.decider()))?;
     }
     let now_ms = settle.thread.clock().now_ms();
-    let try_deadline_ms = deadline_ms.min(now_ms + rule.timeouts.backend_request_ms);
+    let try_deadline_ms =
+        deadline_ms.min(deadline::after(now_ms, rule.timeouts.backend_request_ms));
     let sent = send(settle, request, &towards, &shard, try_deadline_ms).await;
     settle.upstream_us = Some(
         settle
@@ -198,16 +200,41 @@ impl Towards {
     /// The connections that may be used. Those of a policy are made as it asks, or not at all.
     fn pool(&self, thread: &Thread) -> Result<Pool, UpstreamError> {
         match self {
-            Self::Backend(backend, _) => match &backend.tls {
-                Some(tls) => {
-                    let pools = &thread.tls_pools;
-                    pools.of(tls, backend.protocol, thread.clock(), &thread.ticker)
-                }
-                None => Ok(thread.pool.clone()),
-            },
+            Self::Backend(backend, _) => pool_of(backend, thread),
             Self::App(..) => Ok(thread.pool.clone()),
         }
     }
+}
+
+/// The connections that may be used to a backend.
+pub fn pool_of(backend: &Backend, thread: &Thread) -> Result<Pool, UpstreamError> {
+    match &backend.tls {
+        Some(tls) => {
+            let pools = &thread.tls_pools;
+            pools.of(tls, backend.protocol, thread.clock(), &thread.ticker)
+        }
+        None => Ok(thread.pool.clone()),
+    }
+}
+
+/// The head of a copy of a request, for a mirror.
+pub fn head_for(
+    settle: &mut Settle,
+    parts: &Parts,
+    target: &Target,
+    (backend, address): (&Arc<Backend>, SocketAddr),
+    asked: headers::Asked,
+) -> Result<Parts, Reject> {
+    let mut copy = Request::new(RequestBody::Empty);
+    copy.method_mut().clone_from(&parts.method);
+    copy.uri_mut().clone_from(&parts.uri);
+    copy.headers_mut().clone_from(&parts.headers);
+    *copy.version_mut() = parts.version;
+    let mut copy = Some(copy);
+    let towards = Towards::Backend(Arc::clone(backend), address);
+    prepare(settle, &mut copy, target, &towards, asked)?;
+    let copy = copy.ok_or_else(|| Reject::new(RejectReason::Internal))?;
+    Ok(copy.into_parts().0)
 }
 
 /// Makes of the client's head one that this hop sends: what belonged to the client's connection goes, what is said of the
@@ -376,7 +403,7 @@ async fn send(
 }
 
 /// Another endpoint than the one that failed, where there is one.
-fn another(backend: &Backend, failed: SocketAddr, random: u32) -> SocketAddr {
+pub fn another(backend: &Backend, failed: SocketAddr, random: u32) -> SocketAddr {
     let first = dispatch::endpoint(backend, random).unwrap_or(failed);
     if first != failed {
         return first;

@@ -3,10 +3,11 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Method, Response, StatusCode, Version,
+    HeaderName, HeaderValue, Method, Response, Version,
     header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
     request::Parts,
 };
+use sluice_pipeline::{RejectReason, reject::Description};
 
 use super::{
     body::Body,
@@ -41,8 +42,10 @@ pub fn kind(parts: &Parts) -> Option<Kind> {
     call.then_some(Kind::Grpc)
 }
 
-/// The same refusal for a client of gRPC. `title`: what the client is told.
-pub fn refusal(kind: Kind, refusal: &Response<Body>, title: &'static str) -> Response<Body> {
+/// The same refusal for a client of gRPC. Configuration that cannot serve is unavailable, whoever's route it is
+/// (GRPCRouteRule.backendRefs).
+pub fn refusal(kind: Kind, refusal: &Response<Body>, reason: RejectReason) -> Response<Body> {
+    let Description { status, title, .. } = reason.describe();
     let mut response = Response::new(Body::memory(Bytes::new()));
     let headers = response.headers_mut();
     for name in [RETRY_AFTER, WWW_AUTHENTICATE] {
@@ -55,7 +58,7 @@ pub fn refusal(kind: Kind, refusal: &Response<Body>, title: &'static str) -> Res
         Kind::Web(format) => HeaderValue::from_static(format.media()),
     };
     headers.insert(CONTENT_TYPE, media);
-    headers.insert(GRPC_STATUS, HeaderValue::from(code(refusal.status())));
+    headers.insert(GRPC_STATUS, HeaderValue::from(code(status)));
     // Titles are visible ASCII without a percent sign: nothing is to be encoded.
     headers.insert(GRPC_MESSAGE, HeaderValue::from_static(title));
     response
@@ -63,14 +66,14 @@ pub fn refusal(kind: Kind, refusal: &Response<Body>, title: &'static str) -> Res
 
 /// The code that clients take such a status for ("HTTP to gRPC Status Code Mapping"), so that a refusal means the same
 /// whoever made it.
-fn code(status: StatusCode) -> u16 {
+fn code(status: u16) -> u16 {
     const UNKNOWN: u16 = 2;
     const PERMISSION_DENIED: u16 = 7;
     const UNIMPLEMENTED: u16 = 12;
     const INTERNAL: u16 = 13;
     const UNAVAILABLE: u16 = 14;
     const UNAUTHENTICATED: u16 = 16;
-    match status.as_u16() {
+    match status {
         400 => INTERNAL,
         401 => UNAUTHENTICATED,
         403 => PERMISSION_DENIED,
@@ -83,7 +86,8 @@ fn code(status: StatusCode) -> u16 {
 #[cfg(test)]
 mod tests {
     use http_body::Body as _;
-    use sluice_pipeline::{Reject, RejectReason};
+    use sluice_pipeline::Reject;
+    use sluice_snapshot::ConfigReason;
 
     use super::*;
     use crate::data::answer;
@@ -97,10 +101,11 @@ mod tests {
             (RejectReason::LimitExceeded, "14"),
             (RejectReason::UpstreamTimeout, "14"),
             (RejectReason::Internal, "2"),
+            (RejectReason::Config(ConfigReason::BackendNotFound), "14"),
         ] {
             let reject = Reject::new(reason).retry_after(7);
             let refused = answer::refusal(&reject, None);
-            let response = refusal(Kind::Grpc, &refused, reason.describe().title);
+            let response = refusal(Kind::Grpc, &refused, reason);
             assert_eq!(response.status(), 200);
             assert_eq!(response.headers()[CONTENT_TYPE], "application/grpc");
             assert_eq!(response.headers()[GRPC_STATUS], code, "{reason:?}");

@@ -18,6 +18,7 @@ use sluice_pipeline::{
 use sluice_snapshot::unit::ObjectRef;
 
 use super::{
+    extras::Decorations,
     forwarded::Client,
     grpc,
     headers::{self, TraceId},
@@ -60,6 +61,8 @@ pub struct Exchange {
     pub cache_status: Option<String>,
     /// What the cache did, for the metrics.
     pub cache_event: Option<CacheEvent>,
+    /// What few rules have done to the answer.
+    pub decorations: Option<Box<Decorations>>,
     /// Why it was refused.
     pub reject: Option<Reject>,
     /// Who answered.
@@ -133,6 +136,7 @@ impl Settle {
             verdicts: Vec::new(),
             cache_status: None,
             cache_event: None,
+            decorations: None,
             reject: None,
             upstream: None,
             upstream_us: None,

@@ -25,7 +25,8 @@ use super::{
     answer,
     body::{Body, Meter, RequestBody, RequestBodyError},
     cache::{self, Looked},
-    deadline::Elapsed,
+    deadline::{self, Elapsed},
+    extras,
     facts::RequestFacts,
     forward::{self, Forwarding},
     grpc, headers,
@@ -68,7 +69,7 @@ pub async fn handle(
         let rule = settle.matched.as_ref().map(|(_, rule)| rule.as_ref());
         let mut response = answer::refusal(&reject, rule);
         if let Some(kind) = settle.grpc {
-            response = grpc::refusal(kind, &response, reject.reason.describe().title);
+            response = grpc::refusal(kind, &response, reject.reason);
         }
         settle.reject = Some(reject);
         response
@@ -125,7 +126,13 @@ async fn phases(
     let matched = route::find(table, &facts, &target)?;
     let (route, rule) = (matched.route, matched.rule);
     settle.matched = Some((Arc::clone(route), Arc::clone(rule)));
-    let deadline_ms = settle.began_ms() + rule.timeouts.request_ms;
+    let deadline_ms = deadline::after(settle.began_ms(), rule.timeouts.request_ms);
+
+    if let Some(extras) = &rule.extras
+        && let Some(preflight) = extras::routed(settle, extras, &facts)
+    {
+        return Ok(preflight);
+    }
 
     settle.enter(Phase::Sizes);
     matched.within(&facts, body.size_hint().exact())?;
@@ -181,7 +188,10 @@ async fn phases(
     headers::edit(&mut parts.headers, &rule.request_headers);
 
     settle.enter(Phase::Dispatch);
-    let facts = RequestFacts::new(&parts, &client);
+    let mut facts = RequestFacts::new(&parts, &client);
+    if settle.connection.arrival.get().is_some() {
+        facts = facts.at_listener(port);
+    }
     let asking = Asked {
         facts: &facts,
         target: &target,
@@ -194,12 +204,27 @@ async fn phases(
         place => place,
     };
 
+    if let Some(edits) = place.edits() {
+        extras::edit_for(settle, &mut parts, edits);
+    }
+
     settle.enter(Phase::Upstream);
     let invalidation = cache::Invalidation::of(settle, &parts);
+    let (mut body, mut seen) = (body, None);
+    if let Some(extras) = &rule.extras {
+        let asked = upgrade.is_none().then_some(asked);
+        (body, seen) = extras::leaving(
+            settle,
+            extras,
+            (matched, &target),
+            &mut parts,
+            (body, asked),
+        );
+    }
     let mut request = Some(Request::from_parts(parts, body));
     let forwarding = Forwarding {
         place,
-        target: &target,
+        target: seen.as_deref().unwrap_or(&target),
         rule,
         meter: &meter,
         deadline_ms,

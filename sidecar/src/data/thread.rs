@@ -135,6 +135,7 @@ pub struct Thread {
     captured: Option<Origins>,
     waiting: Rc<Cell<usize>>,
     knocking: Rc<Cell<usize>>,
+    mirroring: Rc<Cell<usize>>,
     refusing: Rc<Cell<usize>>,
     last_request_us: Cell<u64>,
     last_app: Cell<Option<SocketAddr>>,
@@ -180,6 +181,7 @@ impl Thread {
             captured: plan.capture.clone(),
             waiting: Rc::default(),
             knocking: Rc::default(),
+            mirroring: Rc::default(),
             refusing: Rc::default(),
             last_request_us: Cell::new(0),
             last_app: Cell::new(None),
@@ -206,6 +208,11 @@ impl Thread {
     /// A place among those that wait for the application to listen, of which there are `most`.
     pub fn knocking_place(&self, most: usize) -> Option<WaitingPlace> {
         WaitingPlace::take(&self.knocking, most)
+    }
+
+    /// A place among the copies of requests that are under way, of which there are `most`.
+    pub fn mirroring_place(&self, most: usize) -> Option<WaitingPlace> {
+        WaitingPlace::take(&self.mirroring, most)
     }
 
     /// A place among the connections that are being refused.

@@ -69,7 +69,7 @@ pub enum UpstreamError {
 }
 
 /// A connection to an upstream, in the clear or over TLS.
-type UpstreamStream = Either<TcpStream, TlsStream<TcpStream>>;
+pub type UpstreamStream = Either<TcpStream, TlsStream<TcpStream>>;
 
 /// The connections of one data thread. Cheap to clone.
 #[derive(Clone)]
@@ -244,7 +244,8 @@ impl Pool {
         }
     }
 
-    async fn connect(
+    /// A connection that is nobody's yet.
+    pub async fn connect(
         &self,
         address: SocketAddr,
         deadline_ms: u64,

@@ -1,6 +1,7 @@
 //! The counters as Prometheus reads them, added up over the threads at each scrape.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{Arc, atomic::Ordering},
 };
@@ -12,7 +13,8 @@ use prometheus::{
 use sluice_snapshot::unit::ObjectRef;
 
 use super::{
-    BOUNDS_US, CacheEvent, Closing, LimitTally, RuleTally, Tally, ThreadTally, UpstreamFailure,
+    BOUNDS_US, CacheEvent, Closing, Handshaken, LimitTally, Mirrored, RuleTally, Streamed, Tally,
+    ThreadTally, UpstreamFailure,
 };
 use crate::{capture::origin::Refused, log::AccessLog, shared::Shared};
 
@@ -70,6 +72,18 @@ impl Collector for Exporter {
             let count = threads.iter().map(|thread| thread.closings.get(closing));
             counter(&[("reason", closing.name())], count.sum())
         });
+        let handshakes = Handshaken::ALL.map(|how| {
+            let count = threads.iter().map(|thread| thread.edge.handshakes(how));
+            counter(&[("result", how.name())], count.sum())
+        });
+        let streams = Streamed::ALL.map(|how| {
+            let count = threads.iter().map(|thread| thread.edge.streams(how));
+            counter(&[("result", how.name())], count.sum())
+        });
+        let mirrors = Mirrored::ALL.map(|how| {
+            let count = threads.iter().map(|thread| thread.edge.mirrors(how));
+            counter(&[("result", how.name())], count.sum())
+        });
         let plain =
             |name, help, count| family(name, help, MetricType::COUNTER, vec![counter(&[], count)]);
         families.extend([
@@ -95,6 +109,30 @@ impl Collector for Exporter {
                 "Connections from clients that this sidecar ended or refused, by reason.",
                 MetricType::COUNTER,
                 closings.to_vec(),
+            ),
+            family(
+                "sluice_handshakes_total",
+                "TLS handshakes of clients of an edge, by how they ended.",
+                MetricType::COUNTER,
+                handshakes.to_vec(),
+            ),
+            family(
+                "sluice_stream_connections_total",
+                "Connections of listeners of protocol TLS and TCP, by what became of them.",
+                MetricType::COUNTER,
+                streams.to_vec(),
+            ),
+            family(
+                "sluice_stream_connections",
+                "Connections of listeners of protocol TLS and TCP that pass now.",
+                MetricType::GAUGE,
+                vec![gauge(sum(|t| t.edge.open_streams()))],
+            ),
+            family(
+                "sluice_mirrored_requests_total",
+                "Copies of requests for RequestMirror, by what became of them.",
+                MetricType::COUNTER,
+                mirrors.to_vec(),
             ),
             plain(
                 "sluice_accept_failures_total",
@@ -178,9 +216,14 @@ fn requests(tally: &Tally) -> [MetricFamily; 4] {
         .iter()
         .flat_map(|(object, rules)| rules.iter().map(move |rule| (object, rule)));
     for (object, rule) in rules.chain([(&nowhere, &tally.unmatched)]) {
+        // An HTTPRoute may have the name of an ApiRoute.
+        let route = match object.kind.as_str() {
+            "" | "ApiRoute" => Cow::Borrowed(object.name.as_str()),
+            kind => Cow::Owned(format!("{kind}/{}", object.name)),
+        };
         let base = [
             ("namespace", object.namespace.as_str()),
-            ("route", &object.name),
+            ("route", &route),
             ("rule", &rule.name),
         ];
         let with = |name, value| [base[0], base[1], base[2], (name, value)];

@@ -2,6 +2,7 @@
 //! closed lists: their number is bounded by configuration.
 
 mod closing;
+mod edge;
 mod export;
 
 use std::{
@@ -16,6 +17,7 @@ use sluice_pipeline::{RejectReason, program::Rule, ratelimit::Verdict};
 use sluice_snapshot::{UnitName, stream, unit::ObjectRef};
 
 pub use closing::{Closing, Closings};
+pub use edge::{EdgeTally, Handshaken, Mirrored, Streamed};
 pub use export::Exporter;
 
 use crate::capture::origin::Refused;
@@ -115,6 +117,8 @@ pub struct ThreadTally {
     upstream: [AtomicU64; UpstreamFailure::ALL.len()],
     /// Connections that were ended or refused.
     pub closings: Closings,
+    /// What an edge counts.
+    pub edge: EdgeTally,
     unaccepted: AtomicU64,
     by_object: Mutex<Tally>,
 }
@@ -241,11 +245,12 @@ impl ThreadTally {
         self.upstream[failure as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Requests that have begun and not ended, and connections that some of them turned into another protocol.
+    /// Requests that have begun and not ended, connections that some of them turned into another protocol, and those that
+    /// an edge passes on.
     pub fn in_flight(&self) -> u64 {
         let ended = self.ended.load(Ordering::Relaxed);
         let running = self.begun.load(Ordering::Relaxed).saturating_sub(ended);
-        running + self.upgraded.load(Ordering::Relaxed)
+        running + self.upgraded.load(Ordering::Relaxed) + self.edge.open_streams()
     }
 
     fn lock(&self) -> MutexGuard<'_, Tally> {

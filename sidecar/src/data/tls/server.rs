@@ -26,6 +26,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 use super::{TlsError, authorities, provider};
+use crate::data::l4;
 
 /// The TLS of all listeners.
 #[derive(Debug, Default)]
@@ -46,6 +47,8 @@ struct MadeOf {
     /// Names of secret units hold the hash of what they hold.
     secrets: Vec<UnitName>,
     client_authorities: Option<Arc<str>>,
+    /// It speaks HTTP: what is in other TLS, both ends know without us.
+    http: bool,
 }
 
 /// A handshake that came to nothing.
@@ -65,13 +68,17 @@ impl Terminators {
         let listeners = program.edge().into_iter().flat_map(|edge| edge.listeners());
         let made = listeners.filter_map(|listener| {
             let terminator = match listener.tls.as_ref()? {
-                Ok(certificates) => former.terminator(&listener.unit, certificates),
+                Ok(certificates) => {
+                    let http = listener.streams.is_none();
+                    former.terminator(&listener.unit, certificates, http)
+                }
                 Err(error) => {
                     tracing::warn!(listener = %listener.unit, error = error.message, "handshakes are refused");
                     Terminator {
                         made_of: MadeOf {
                             secrets: Vec::new(),
                             client_authorities: None,
+                            http: true,
                         },
                         config: None,
                     }
@@ -84,7 +91,12 @@ impl Terminators {
         }
     }
 
-    fn terminator(&self, listener: &UnitName, certificates: &Certificates) -> Terminator {
+    fn terminator(
+        &self,
+        listener: &UnitName,
+        certificates: &Certificates,
+        http: bool,
+    ) -> Terminator {
         let made_of = MadeOf {
             secrets: certificates
                 .secrets
@@ -92,13 +104,14 @@ impl Terminators {
                 .map(|(name, _)| name.clone())
                 .collect(),
             client_authorities: certificates.client_authorities.clone(),
+            http,
         };
         if let Some(known) = self.by_listener.get(listener)
             && known.made_of == made_of
         {
             return known.clone();
         }
-        let config = match config(certificates) {
+        let config = match config(certificates, http) {
             Ok(config) => Some(Arc::new(config)),
             Err(error) => {
                 tracing::warn!(%listener, %error, "handshakes are refused");
@@ -115,7 +128,7 @@ impl Terminators {
     }
 }
 
-fn config(certificates: &Certificates) -> Result<ServerConfig, TlsError> {
+fn config(certificates: &Certificates, http: bool) -> Result<ServerConfig, TlsError> {
     let mut keys = Vec::new();
     let mut broken = None;
     for (name, secret) in &certificates.secrets {
@@ -143,7 +156,9 @@ fn config(certificates: &Certificates) -> Result<ServerConfig, TlsError> {
         }
     };
     let mut config = builder.with_cert_resolver(Arc::new(Fitting(keys)));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    if http {
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    }
     // Sessions are resumed by tickets: nothing is kept here for them.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
@@ -204,10 +219,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-    let server_name: Option<Box<str>> = start.client_hello().server_name().map(|name| {
-        let name = name.strip_suffix('.').unwrap_or(name);
-        name.to_ascii_lowercase().into()
-    });
+    let server_name = start.client_hello().server_name().map(l4::lower_case);
     match terms(server_name.as_deref()) {
         Some(config) => {
             let stream = start.into_stream(config).await?;

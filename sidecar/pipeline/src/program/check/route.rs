@@ -244,6 +244,12 @@ fn check_rewrite(rewrite: &Rewrite, matches: &[Match]) -> Result<(), String> {
         path,
     } = rewrite;
     host.iter().try_for_each(|host| hostname(host, false))?;
+    if let Some(RedirectPath::ReplaceFullPath(with) | RedirectPath::ReplacePrefixMatch(with)) = path
+    {
+        require(!with.contains(['?', '#']), || {
+            format!("{with:?} is more than a path; the query is always kept")
+        })?;
+    }
     check_path(path.as_ref(), matches)
 }
 

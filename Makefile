@@ -50,6 +50,10 @@ properties: ## property tests with new random cases, CASES=4000 of each; some mi
 e2e: ## the tests on a real cluster, started for them unless KUBECONFIG names one
 	@hack/e2e.sh
 
+.PHONY: conformance
+conformance: ## the Gateway API's own conformance suite on a real cluster; RUN=NAME for one test
+	@hack/conformance.sh
+
 .PHONY: bench
 bench: ## measures and writes docs/performance.md
 	@hack/bench.sh

@@ -1,3 +1,4 @@
+// Package conformance is the Gateway API's own suite, as a program: `go test -c`. What it is told are its flags.
 package conformance
 
 import (

@@ -1,10 +1,18 @@
-// The conformance suite of the Gateway API, compiled by hack/conformance.sh, and what it needs beside it: the program its
-// manifests run as backends. A module of its own: what it requires must not move the versions of Kubernetes in ../go.mod.
+// The conformance suite of the Gateway API, compiled by hack/conformance.sh, and what it needs beside it: the program that
+// its manifests run as backends, and a provider of load balancers. A module of its own: what it requires must not move the
+// versions of Kubernetes in ../go.mod.
 module sluice.dev/conformance
 
 go 1.26.4
 
-require sigs.k8s.io/gateway-api/conformance v1.6.3
+tool sigs.k8s.io/gateway-api/conformance/echo-basic
+
+require (
+	k8s.io/api v0.36.1
+	k8s.io/apimachinery v0.36.1
+	k8s.io/client-go v0.36.1
+	sigs.k8s.io/gateway-api/conformance v1.6.3
+)
 
 require (
 	github.com/davecgh/go-spew v1.1.2-0.20180830191138-d8f796af33cc // indirect
@@ -59,10 +67,7 @@ require (
 	gopkg.in/evanphx/json-patch.v4 v4.13.0 // indirect
 	gopkg.in/inf.v0 v0.9.1 // indirect
 	gopkg.in/yaml.v3 v3.0.1 // indirect
-	k8s.io/api v0.36.1 // indirect
 	k8s.io/apiextensions-apiserver v0.36.1 // indirect
-	k8s.io/apimachinery v0.36.1 // indirect
-	k8s.io/client-go v0.36.1 // indirect
 	k8s.io/klog/v2 v2.140.0 // indirect
 	k8s.io/kube-openapi v0.0.0-20260501160325-927ab1f70cd6 // indirect
 	k8s.io/streaming v0.36.1 // indirect

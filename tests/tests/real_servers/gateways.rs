@@ -12,7 +12,7 @@ use super::install::{self, until};
 use super::status;
 
 /// As much of the Gateway API's definitions as says that there are such kinds: names and version.
-fn definition(kind: &str, plural: &str, version: &str) -> String {
+pub fn definition(kind: &str, plural: &str, version: &str) -> String {
     let singular = kind.to_lowercase();
     format!(
         "apiVersion: apiextensions.k8s.io/v1

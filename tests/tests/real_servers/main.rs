@@ -5,6 +5,7 @@ mod broken;
 mod changes;
 mod charts;
 mod cli;
+mod edges;
 mod gateways;
 mod gitops;
 mod hpa;

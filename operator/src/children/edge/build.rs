@@ -208,7 +208,7 @@ fn container(intent: &EdgeIntent, pod: &Pod) -> Value {
         "env": environment,
         // The ports of listeners stand in the Service alone.
         "ports": [{"name": pod::PAGES_NAME, "containerPort": pod::PAGES, "protocol": "TCP"}],
-        "readinessProbe": {"httpGet": {"path": "/readyz", "port": pod::PAGES}, "periodSeconds": 2, "failureThreshold": 1},
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": pod::PAGES}, "periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 3},
         "lifecycle": {"preStop": {"exec": {"command": [pod::PROGRAM, "drain", format!("--wait={LEAVE_S}s")]}}},
         "resources": intent.parameters.resources,
         "securityContext": {

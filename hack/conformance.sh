@@ -1,0 +1,88 @@
+#!/bin/bash
+# What `make conformance` runs: the Gateway API's own conformance suite against the images and charts of this checkout, on a
+# cluster that is started for it (CLUSTER=conform). The report goes to docs/conformance/. Which features are tested is what
+# the GatewayClass says in its status. `conformance.sh [FLAG...]`: more flags of the suite
+#   RUN=NAME       one test, no report
+#   PROFILE=dev    images in a third of the time; PROFILE=test: from what `make test` has built
+#   KEEP=1         leaves the cluster up; the next run then takes it as it is, with new images
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+cd "$ROOT"
+export CLUSTER=${CLUSTER:-conform}
+module=$ROOT/e2e/conformance
+gateway_api=sigs.k8s.io/gateway-api
+version=$(awk -v module="$gateway_api" '$1 == "replace" && $2 == module { print $NF }' "$module/go.mod")
+report=$ROOT/docs/conformance/gateway-api-$version.yaml
+profiles=GATEWAY-HTTP,GATEWAY-GRPC,GATEWAY-TLS
+# Addresses for documentation (RFC 5737): nobody else has them.
+addresses=198.51.100.0/24
+
+# The suite, its backends' program, the provider of load balancers, the API's definitions.
+flags=(-mod=readonly -trimpath -ldflags "-s -w")
+pin=$(cat "$module"/go.{mod,sum} "$module"/*.go "$module"/*/*.go <(printf '%s\n' "${flags[@]}") | sha256sum | cut -c1-12)
+dir=$CACHE/conformance-$pin
+build() {
+    say "building the conformance suite of the Gateway API $version from Go modules into $dir: about 3 minutes of CPU time without a Go build cache"
+    cd "$module" && export CGO_ENABLED=0 GOFLAGS= GOWORK=off &&
+        go test "${flags[@]}" -c -o "$1/suite" . >&2 &&
+        go build "${flags[@]}" -o "$1/" ./balancer tool >&2 &&
+        cp -r --no-preserve=mode "$(sources $gateway_api)/config/crd/standard" "$1/crds" &&
+        images "$1" "$(sources $gateway_api/conformance)"
+}
+sources() { go list -mod=readonly -m -f '{{.Dir}}' "$1"; }
+# images OUT SUITE: one for each name in the suite's manifests. What backends of UDP run is never asked: nothing of ours
+# speaks UDP, but all pods of a namespace are waited for.
+images() {
+    local name
+    mkdir "$1/images"
+    for name in $(grep --recursive --no-filename --include='*.yaml' 'image: ' "$2/base" "$2/tests" | awk '{ print $NF }' | sort -u); do
+        "$ROOT/hack/oci-image.sh" "$name" "$1/echo-basic" "$1/images/$(tr '/:' '--' <<<"$name").tar" || return 1
+    done
+}
+(once "$dir" build)
+
+hack/packages.sh
+hack/packages.sh images
+KUBEBUILDER_ASSETS=$(hack/kube.sh)
+export KUBEBUILDER_ASSETS
+hack/images.sh
+hack/cluster.sh up
+balancer=
+leave() {
+    [ -z "$balancer" ] || kill "$balancer"
+    [ -n "${KEEP:-}" ] || hack/cluster.sh down
+}
+trap leave EXIT
+hack/cluster.sh load "$dir"/images/*.tar target/images/sluice-{operator,sidecar}.tar
+KUBECONFIG=$(hack/cluster.sh kubeconfig)
+export KUBECONFIG
+
+kubectl() { hack/cluster.sh kubectl "$@" >&2; }
+kubectl apply --server-side --kustomize "$dir/crds"
+kubectl wait --for=condition=Established --timeout=60s crd --all
+hack/cluster.sh helm upgrade --install sluice-crds charts/sluice-crds --namespace sluice-system --create-namespace >&2
+hack/cluster.sh helm upgrade --install sluice charts/sluice --namespace sluice-system --wait --timeout 120s >&2
+# The same tag may mean another image now.
+kubectl --namespace sluice-system rollout restart deployment
+kubectl --namespace sluice-system rollout status deployment --timeout=120s
+kubectl wait --for=condition=Accepted --timeout=60s gatewayclass/sluice
+"$dir/balancer" $addresses >&2 &
+balancer=$!
+
+# In the node, where Services and their addresses are reached; the API server's address on this machine is not.
+state=$(dirname "$KUBECONFIG")
+inside=$state/conformance.kubeconfig
+(umask 077 && . "$state/env" && sed "s#server: .*#server: https://$NODE_IP:6443#" "$KUBECONFIG" >"$inside")
+said=$state/report.yaml
+product=$(awk -F '"' '/^version = / { print $2; exit }' Cargo.toml)
+suite=("$dir/suite" -test.v -test.timeout=60m --gateway-class=sluice "--conformance-profiles=$profiles" --cleanup-base-resources=false
+    --organization=sluice --project=sluice --url=https://sluice.dev "--version=$product" --contact=https://sluice.dev "--report-output=$said")
+[ -z "${RUN:-}" ] || suite+=("--run-test=$RUN")
+status=0
+hack/cluster.sh in env KUBECONFIG="$inside" "${suite[@]}" "$@" || status=$?
+if [ -z "${RUN:-}" ] && [ -s "$said" ]; then
+    mkdir -p "$(dirname "$report")"
+    cp "$said" "$report"
+    say "the report is in ${report#"$ROOT/"}"
+fi
+exit $status

@@ -10,14 +10,14 @@ set -euo pipefail
 cd "$ROOT"
 export CLUSTER=${CLUSTER:-conform}
 module=$ROOT/e2e/conformance
-gateway_api=sigs.k8s.io/gateway-api
-version=$(awk -v module="$gateway_api" '$1 == "replace" && $2 == module { print $NF }' "$module/go.mod")
+crds=$(hack/gateway-api.sh)
+version=${crds##*-}
 report=$ROOT/docs/conformance/gateway-api-$version.yaml
 profiles=GATEWAY-HTTP,GATEWAY-GRPC,GATEWAY-TLS
 # Addresses for documentation (RFC 5737): nobody else has them.
 addresses=198.51.100.0/24
 
-# The suite, its backends' program, the provider of load balancers, the API's definitions.
+# The suite, its backends' program and images, the provider of load balancers.
 flags=(-mod=readonly -trimpath -ldflags "-s -w")
 pin=$(cat "$module"/go.{mod,sum} "$module"/*.go "$module"/*/*.go <(printf '%s\n' "${flags[@]}") | sha256sum | cut -c1-12)
 dir=$CACHE/conformance-$pin
@@ -26,10 +26,8 @@ build() {
     cd "$module" && export CGO_ENABLED=0 GOFLAGS= GOWORK=off &&
         go test "${flags[@]}" -c -o "$1/suite" . >&2 &&
         go build "${flags[@]}" -o "$1/" ./balancer tool >&2 &&
-        cp -r --no-preserve=mode "$(sources $gateway_api)/config/crd/standard" "$1/crds" &&
-        images "$1" "$(sources $gateway_api/conformance)"
+        images "$1" "$(go list -mod=readonly -m -f '{{.Dir}}' sigs.k8s.io/gateway-api/conformance)"
 }
-sources() { go list -mod=readonly -m -f '{{.Dir}}' "$1"; }
 # images OUT SUITE: one for each name in the suite's manifests. What backends of UDP run is never asked: nothing of ours
 # speaks UDP, but all pods of a namespace are waited for.
 images() {
@@ -58,7 +56,7 @@ KUBECONFIG=$(hack/cluster.sh kubeconfig)
 export KUBECONFIG
 
 kubectl() { hack/cluster.sh kubectl "$@" >&2; }
-kubectl apply --server-side --kustomize "$dir/crds"
+kubectl apply --server-side --filename "$crds"
 kubectl wait --for=condition=Established --timeout=60s crd --all
 hack/cluster.sh helm upgrade --install sluice-crds charts/sluice-crds --namespace sluice-system --create-namespace >&2
 hack/cluster.sh helm upgrade --install sluice charts/sluice --namespace sluice-system --wait --timeout 120s >&2

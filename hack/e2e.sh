@@ -38,5 +38,6 @@ if [ -z "${KUBECONFIG:-}" ]; then
     KUBECONFIG=$(hack/cluster.sh kubeconfig)
     export KUBECONFIG
 fi
+"$KUBEBUILDER_ASSETS/kubectl" apply --server-side --filename "$(hack/gateway-api.sh)" >&2
 # With the figures that the tests print.
 cargo test --locked --workspace --test e2e -- --test-threads=1 --nocapture "$@"

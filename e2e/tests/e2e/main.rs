@@ -2,6 +2,7 @@
 //! this file lists them. `make e2e` runs it; KUBECONFIG chooses another cluster.
 
 mod cpu_limit;
+mod gateway;
 mod gitops;
 mod hpa;
 mod latency;

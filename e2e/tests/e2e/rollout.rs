@@ -11,25 +11,27 @@ const RUNS: usize = 3;
 const MOST_UNDER_WAY: u64 = 5;
 
 /// Requests on new and on kept connections.
-struct Seen {
-    new: LoadReport,
-    kept: LoadReport,
+pub struct Seen {
+    /// A connection for each.
+    pub new: LoadReport,
+    /// On few connections.
+    pub kept: LoadReport,
 }
 
 impl Seen {
-    fn failed(&self) -> u64 {
+    pub fn failed(&self) -> u64 {
         self.new.failed + self.kept.failed
     }
 
     /// Whether it was enough to show that nothing fails.
-    fn enough(&self) -> Result<()> {
+    pub fn enough(&self) -> Result<()> {
         for report in [&self.new, &self.kept] {
             ensure!(report.sent > 300, "too little load: {report:?}");
         }
         Ok(())
     }
 
-    fn print(&self, what: &str) {
+    pub fn print(&self, what: &str) {
         let Self { new, kept } = self;
         println!(
             "{what}: new {} of {} failed (max {:.0} ms), kept {} of {} failed (max {:.0} ms) {:?} {:?}",
@@ -46,7 +48,7 @@ impl Seen {
 }
 
 /// Sends to `to` from a pod of its own while `meanwhile` runs.
-async fn under_load(
+pub async fn under_load(
     place: &Place,
     run: &str,
     to: &str,

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use sluice_snapshot::name::UnitKind;
-use sluice_translate::{Engine, GroupId, Kind, ObjectId, Standing};
+use sluice_snapshot::UnitKind;
+use sluice_translate::{Engine, GroupId, Kind, ObjectId, Standing, View};
 
 use crate::stream::table::Required;
 
@@ -16,20 +16,12 @@ pub struct Gathered {
     pub generation: Option<i64>,
     /// How it stands; none: nothing of it is ours any more.
     pub standing: Option<Standing>,
-    /// Of a Gateway, which edges must have acknowledged which listeners.
+    /// Of a Gateway, or a ListenerSet of one: which edges must have acknowledged which listeners.
     pub required: Vec<Required>,
-}
-
-impl Gathered {
-    /// Namespace and name of the Gateway that this is.
-    pub fn gateway(&self) -> Option<(&str, &str)> {
-        let ObjectId {
-            kind,
-            namespace,
-            name,
-        } = &self.object;
-        (*kind == Kind::Gateway).then_some((namespace, name))
-    }
+    /// Namespace and name of that Gateway.
+    pub gateway: Option<(String, String)>,
+    /// Of a Gateway, how many ListenerSets it lets in.
+    pub listener_sets: usize,
 }
 
 /// Every object that is ours.
@@ -40,10 +32,13 @@ pub fn all(engine: &Engine) -> Vec<Gathered> {
         .collect()
 }
 
-/// These, and Gateways where acks or addresses changed.
+/// These, and Gateways where acks or addresses changed, or sets of their listeners.
 pub fn these(engine: &Engine, objects: BTreeSet<ObjectId>, gateways: bool) -> Vec<Gathered> {
     let mut objects = objects;
-    if gateways {
+    let sets = objects
+        .iter()
+        .any(|object| object.kind == Kind::ListenerSet);
+    if gateways || sets {
         let all = engine.standings().map(|(object, _)| object);
         objects.extend(all.filter(|object| has_acks(object.kind)).cloned());
     }
@@ -56,22 +51,43 @@ const fn has_acks(kind: Kind) -> bool {
 
 fn one(engine: &Engine, object: &ObjectId) -> Gathered {
     let meta = engine.meta(object);
+    let view = View::new(engine.world());
+    let gateway = gateway_of(&view, object);
     Gathered {
         object: object.clone(),
         generation: meta
             .map(|meta| meta.generation)
             .filter(|generation| *generation > 0),
         standing: engine.standing(object).cloned(),
-        required: match object.kind {
-            Kind::Gateway => vec![listeners(engine, object)],
-            _ => Vec::new(),
+        required: gateway
+            .iter()
+            .map(|(namespace, name)| listeners(engine, namespace, name))
+            .collect(),
+        listener_sets: match object.kind {
+            Kind::Gateway => listener_sets(engine, &view, object),
+            _ => 0,
         },
+        gateway,
+    }
+}
+
+/// The Gateway that an object is, or whose listeners it adds to.
+fn gateway_of(view: &View<'_>, object: &ObjectId) -> Option<(String, String)> {
+    let (namespace, name) = (object.namespace.to_string(), object.name.to_string());
+    match object.kind {
+        Kind::Gateway => Some((namespace, name)),
+        Kind::ListenerSet => {
+            let set = view.listener_set(&namespace, &name)?;
+            let parent = set.spec.as_ref()?.parent_ref.clone();
+            Some((parent.namespace.unwrap_or(namespace), parent.name))
+        }
+        _ => None,
     }
 }
 
 /// The listeners of a Gateway, and its edges.
-fn listeners(engine: &Engine, gateway: &ObjectId) -> Required {
-    let group = GroupId::gateway(&gateway.namespace, &gateway.name);
+fn listeners(engine: &Engine, namespace: &str, gateway: &str) -> Required {
+    let group = GroupId::gateway(namespace, gateway);
     let units = engine.group_units(&group).into_iter().flatten();
     Required {
         units: units
@@ -80,4 +96,10 @@ fn listeners(engine: &Engine, gateway: &ObjectId) -> Required {
             .collect(),
         pods: engine.pods_of(&group),
     }
+}
+
+fn listener_sets(engine: &Engine, view: &View<'_>, gateway: &ObjectId) -> usize {
+    let sets = view.listener_sets_of(&gateway.namespace, &gateway.name);
+    let is_accepted = |set: &ObjectId| matches!(engine.standing(set), Some(Standing::Gateway { accepted, .. }) if accepted.status);
+    sets.iter().filter(|set| is_accepted(&set.id)).count()
 }

@@ -152,7 +152,8 @@ impl Keeper {
             let facts = Facts {
                 live: self.wiring.table.live(&gathered.required, now),
                 edge: gathered
-                    .gateway()
+                    .gateway
+                    .as_ref()
                     .and_then(|(namespace, name)| self.wiring.edges.get(namespace, name)),
             };
             if now < returned && render::is_programmed(&basis.status) && may_return(&facts.live) {

@@ -39,14 +39,7 @@ pub fn status(gathered: &Gathered, facts: &Facts, stored: &Value, now: &Time) ->
         Some(Standing::Gateway {
             accepted,
             listeners,
-        }) => gateway(
-            gathered.object.kind,
-            accepted,
-            listeners,
-            facts,
-            stored,
-            &stamp,
-        ),
+        }) => gateway(gathered, accepted, listeners, facts, stored, &stamp),
         Some(Standing::GatewayClass { accepted }) => class(accepted, stored, &stamp),
         // What was ours of it is taken back; a Gateway's status is its next controller's.
         None => match gathered.object.kind {
@@ -183,7 +176,7 @@ fn entries<'a>(
 }
 
 fn gateway(
-    kind: Kind,
+    gathered: &Gathered,
     accepted: &Outcome,
     listeners: &[ListenerStanding],
     facts: &Facts,
@@ -212,10 +205,11 @@ fn gateway(
         "conditions": stamp.conditions(&outcomes, &known(stored)),
         "listeners": listeners,
     });
-    if kind == Kind::Gateway {
+    if gathered.object.kind == Kind::Gateway {
         let edge = facts.edge.iter();
         let addresses: Vec<Value> = edge.flat_map(|edge| &edge.addresses).map(address).collect();
         status["addresses"] = addresses.into();
+        status["attachedListenerSets"] = gathered.listener_sets.into();
     }
     status
 }
@@ -302,6 +296,11 @@ fn says(stored: &Value, new: &Value) -> bool {
                             .is_some_and(|there| same_listener(there, listener))
                     })
             }
+            // A number; none is what the API's definition takes for it.
+            "attachedListenerSets" => {
+                stored.get(name).and_then(Value::as_u64).unwrap_or(0)
+                    == new.get(name).and_then(Value::as_u64).unwrap_or(0)
+            }
             _ => there == ours,
         }
     })
@@ -335,6 +334,8 @@ mod tests {
             generation: Some(3),
             standing,
             required: Vec::new(),
+            gateway: None,
+            listener_sets: 0,
         }
     }
 

@@ -1,0 +1,89 @@
+//! A Gateway and an HTTPRoute on a real cluster: the operator runs two edges, they serve, and an update of them fails no
+//! request. What the Gateway API itself asks for, `make conformance` shows.
+
+use anyhow::{Result, ensure};
+use sluice_e2e::wire::Ask;
+use sluice_e2e::{ClientPod, Place, eventually, on_cluster, seconds};
+
+use super::rollout::under_load;
+
+const EDGE: &str = "public-sluice";
+const SELECTOR: &str = "gateway.networking.k8s.io/gateway-name=public";
+
+/// The edges that are not on their way out.
+async fn edges(place: &Place) -> Result<Vec<String>> {
+    place.pod_names(SELECTOR).await
+}
+
+#[test]
+fn a_gateway_has_two_edges_and_an_update_of_them_fails_no_request() {
+    on_cluster!("gateway", seconds(400), async |place: &Place| {
+        place.apply(include_str!("gateway.yaml")).await?;
+        place.rolled_out("shop").await?;
+        place
+            .kubectl([
+                "wait",
+                "--for=condition=Programmed",
+                "--timeout=120s",
+                "gateway/public",
+            ])
+            .await?;
+        place.rolled_out(EDGE).await?;
+        let former = edges(place).await?;
+        ensure!(former.len() == 2, "{former:?}");
+        for pod in place.pods(SELECTOR).await? {
+            let containers = pod["spec"]["containers"].as_array().map(Vec::len);
+            // In a namespace that asks for sidecars, an edge has none.
+            ensure!(
+                containers == Some(1) && pod["spec"]["initContainers"].is_null(),
+                "{}",
+                pod["spec"]
+            );
+        }
+        let gateway = place.json(["get", "gateway", "public"]).await?;
+        let service = place.json(["get", "service", EDGE]).await?;
+        let address = &gateway["status"]["addresses"][0]["value"];
+        ensure!(
+            *address == service["spec"]["clusterIP"],
+            "{}",
+            gateway["status"]
+        );
+        ensure!(
+            gateway["status"]["listeners"][0]["attachedRoutes"] == 1,
+            "{}",
+            gateway["status"]
+        );
+
+        let to = format!("{}:80", address.as_str().unwrap_or_default());
+        let client = ClientPod::start(place, "client").await?;
+        eventually("the edge serves", seconds(30), async || {
+            client.ask(Ask::get(&to, "/")).await?.expect(200).map(drop)
+        })
+        .await?;
+        let seen = under_load(place, "edge", &to, async || {
+            let object = format!("deployment/{EDGE}");
+            place.kubectl(["rollout", "restart", &object]).await?;
+            place.rolled_out(EDGE).await?;
+            eventually("the former edges are gone", seconds(90), async || {
+                let now = place.pods(SELECTOR).await?;
+                ensure!(now.len() == 2, "{} pods", now.len());
+                Ok(())
+            })
+            .await
+        })
+        .await?;
+        seen.print("edges");
+        seen.enough()?;
+        ensure!(seen.failed() == 0, "an update of the edges");
+        let now = edges(place).await?;
+        ensure!(now.iter().all(|pod| !former.contains(pod)), "{now:?}");
+
+        place.kubectl(["delete", "gateway", "public"]).await?;
+        eventually("the edge goes with its Gateway", seconds(90), async || {
+            let left = edges(place).await?;
+            ensure!(left.is_empty(), "{left:?}");
+            Ok(())
+        })
+        .await
+    });
+}

@@ -70,7 +70,7 @@ balancer=$!
 # In the node, where Services and their addresses are reached; the API server's address on this machine is not.
 state=$(dirname "$KUBECONFIG")
 inside=$state/conformance.kubeconfig
-(umask 077 && . "$state/env" && sed "s#server: .*#server: https://$NODE_IP:6443#" "$KUBECONFIG" >"$inside")
+(umask 077 && . "$state/env" && sed "s#https://[0-9.:]*#https://$NODE_IP:6443#" "$KUBECONFIG" >"$inside")
 said=$state/report.yaml
 product=$(awk -F '"' '/^version = / { print $2; exit }' Cargo.toml)
 suite=("$dir/suite" -test.v -test.timeout=60m --gateway-class=sluice "--conformance-profiles=$profiles" --cleanup-base-resources=false

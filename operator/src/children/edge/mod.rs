@@ -301,8 +301,9 @@ impl Keeper {
         let mut object = object.clone();
         match &there {
             Some(there) if !is_ours(there, &intent.uid) => return Err(ApplyError::Taken(what)),
-            // With the version that was looked at: what somebody makes or replaces in between is not taken over.
-            Some(there) => object["metadata"]["resourceVersion"] = json!(there.resource_version()),
+            // That very object: one that somebody makes in its place is not taken over. Its version is no matter, controllers
+            // write its status all the time.
+            Some(there) => object["metadata"]["uid"] = json!(there.uid()),
             None => {}
         }
         let params = PatchParams::apply(FIELD_MANAGER);
@@ -361,7 +362,7 @@ impl Keeper {
         let params = DeleteParams {
             preconditions: Some(Preconditions {
                 uid: there.uid(),
-                resource_version: there.resource_version(),
+                ..Preconditions::default()
             }),
             // Pods go with their Deployment, and drain.
             ..DeleteParams::background()

@@ -2,11 +2,13 @@
 //! what the Gateway's status says of them.
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
-use sluice_tests::{Cluster, World, eventually, isolated, seconds};
+use serde_json::{Value, json};
+use sluice_tests::product::AUDIENCE;
+use sluice_tests::{Cluster, Sidecar, StandInPod, World, eventually, isolated, seconds};
 
 use super::gateways::definition;
 use super::install::{self, condition};
+use super::status::roots;
 
 /// Of every kind one, called like its Gateway.
 const KINDS: [&str; 4] = [
@@ -240,5 +242,42 @@ fn somebody_elses_service_is_left_alone_and_named() {
         let port = made(&cluster, "service", "first").await?["spec"]["ports"][0]["port"].clone();
         ensure!(port == 9999, "{port}");
         Ok(())
+    });
+}
+
+/// A Gateway is programmed by what acknowledges it: an edge, and an address.
+#[test]
+fn a_gateway_is_programmed_once_its_edge_has_acknowledged() {
+    isolated!(async |world| {
+        let cluster = cluster(world).await?;
+        let operator = install::operator(world, &cluster).await?;
+        appear(&cluster, "second").await?;
+        let labels = json!({"gateway.networking.k8s.io/gateway-name": "second"});
+        let pod = StandInPod::create(world, &cluster, "shop", "edge-0", labels).await?;
+        let programmed = async || {
+            let gateway = install::get(&cluster, "gateway", "second").await?;
+            anyhow::Ok(condition(&gateway, "Programmed"))
+        };
+        let (status, reason) = programmed().await?;
+        ensure!(
+            (status.as_str(), reason.as_str()) == ("False", "Pending"),
+            "{status}/{reason}"
+        );
+        let mut edge = Sidecar::options(world, "edge-0", pod.ip)?
+            .operator(operator.stream)
+            .token_file(&pod.token_file(AUDIENCE).await?)
+            .roots_pem(&roots(&cluster).await?)
+            .edge()
+            .start(world)?;
+        edge.ready(seconds(40)).await?;
+        eventually("it is programmed", seconds(20), async || {
+            let (status, reason) = programmed().await?;
+            ensure!(
+                (status.as_str(), reason.as_str()) == ("True", "Programmed"),
+                "{status}/{reason}"
+            );
+            Ok(())
+        })
+        .await
     });
 }

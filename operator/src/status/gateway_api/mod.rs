@@ -17,7 +17,7 @@ use futures::{StreamExt, stream};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use serde_json::Value;
 use sluice_process::Shutdown;
-use sluice_translate::ObjectId;
+use sluice_translate::{Delta, ObjectId};
 use tokio::{
     sync::broadcast::error::RecvError,
     time::{Instant, sleep, sleep_until, timeout},
@@ -108,7 +108,7 @@ impl Keeper {
             tokio::select! {
                 () = shutdown.begun() => return Ok(()),
                 delta = deltas.recv() => match delta {
-                    Ok(delta) => self.stale.extend(delta.standings_changed.iter().cloned()),
+                    Ok(delta) => gateways |= self.hear(&delta),
                     Err(RecvError::Lagged(_) | RecvError::Closed) => everything = true,
                 },
                 object = news.recv() => match object {
@@ -122,7 +122,7 @@ impl Keeper {
             sleep(PAUSE).await;
             loop {
                 match deltas.try_recv() {
-                    Ok(delta) => self.stale.extend(delta.standings_changed.iter().cloned()),
+                    Ok(delta) => gateways |= self.hear(&delta),
                     Err(error) if is_behind(&error) => everything = true,
                     Err(_) => break,
                 }
@@ -135,6 +135,13 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// Notes what a delta happened to; whether it concerns the pods of Gateways, too.
+    fn hear(&mut self, delta: &Delta) -> bool {
+        self.stale.extend(delta.standings_changed.iter().cloned());
+        // An edge counts once it is ready, which is after it has acknowledged.
+        !delta.pods_changed.is_empty()
     }
 
     /// Compares what was gathered, writes what differs; the answer is when to look again at what is still stale.

@@ -258,11 +258,15 @@ fn a_gateway_is_programmed_once_its_edge_has_acknowledged() {
             let gateway = install::get(&cluster, "gateway", "second").await?;
             anyhow::Ok(condition(&gateway, "Programmed"))
         };
-        let (status, reason) = programmed().await?;
-        ensure!(
-            (status.as_str(), reason.as_str()) == ("False", "Pending"),
-            "{status}/{reason}"
-        );
+        eventually("it is not yet", seconds(20), async || {
+            let (status, reason) = programmed().await?;
+            ensure!(
+                (status.as_str(), reason.as_str()) == ("False", "Pending"),
+                "{status}/{reason}"
+            );
+            Ok(())
+        })
+        .await?;
         let mut edge = Sidecar::options(world, "edge-0", pod.ip)?
             .operator(operator.stream)
             .token_file(&pod.token_file(AUDIENCE).await?)

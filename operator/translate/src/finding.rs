@@ -261,7 +261,7 @@ impl FindingReason {
             }
             Self::StoreNotFound => "declare the store in SluiceConfig, or correct the name",
             Self::ReferenceNotFound => "create it, or correct the name",
-            Self::TargetNotFound => "create the ApiRoute, or correct name and sectionName",
+            Self::TargetNotFound => "create the target, or correct name and sectionName",
             Self::ShardKeyMissing => {
                 "match with a RegularExpression that has the named group, or take the key from elsewhere"
             }

@@ -12,7 +12,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sluice_crds::{
     ApiRoute, RateLimitPolicy, ShardSet, SluiceConfig,
-    gateway_api::{BackendTlsPolicy, Gateway},
+    gateway_api::{
+        BackendTlsPolicy, Gateway, GatewayClass, GrpcRoute, HttpRoute, ListenerSet, ReferenceGrant,
+        TcpRoute, TlsRoute,
+    },
 };
 use sluice_translate::{Change, Engine, Kind, Object, ObjectId, Pods, Undecodable, world::Meta};
 use support::scaled_object;
@@ -33,7 +36,7 @@ struct Step {
 /// Mostly routes of one namespace: what they see of each other is what a change most easily forgets.
 fn step() -> impl Strategy<Value = Step> {
     let namespace = prop::bool::weighted(0.2).prop_map(usize::from);
-    let kind = prop_oneof![2 => 0..2_usize, 3 => 2..15_usize];
+    let kind = prop_oneof![2 => 0..2_usize, 3 => 2..15_usize, 4 => 15..23_usize];
     let delete = prop::bool::weighted(0.2);
     (kind, namespace, 0..4_usize, any::<u32>(), delete).prop_map(
         |(kind, namespace, name, variant, delete)| Step {
@@ -80,7 +83,14 @@ impl Step {
                 | Object::RateLimitPolicy(_)
                 | Object::ShardSet(_)
                 | Object::Gateway(_)
-                | Object::BackendTlsPolicy(_),
+                | Object::BackendTlsPolicy(_)
+                | Object::GatewayClass(_)
+                | Object::ListenerSet(_)
+                | Object::HttpRoute(_)
+                | Object::GrpcRoute(_)
+                | Object::TlsRoute(_)
+                | Object::TcpRoute(_)
+                | Object::ReferenceGrant(_),
             ) if self.variant.is_multiple_of(13) => self.undecodable(),
             (false, object) => Change::Upsert(object),
         }
@@ -88,7 +98,10 @@ impl Step {
 
     fn undecodable(&self) -> Change {
         let raw = json!({"spec": {
-            "parentRefs": [{"kind": "Service", "name": SERVICES[self.name % 2]}],
+            "parentRefs": self.pick(2, &[
+                json!([{"kind": "Service", "name": SERVICES[self.name % 2]}]),
+                json!([{"name": "g0", "namespace": NAMESPACES[0]}]),
+            ]),
             "targetRefs": self.pick(6, &[
                 json!([{"group": "sluice.dev", "kind": "ApiRoute", "name": "r0"}]),
                 json!([{"group": "", "kind": "Service", "name": SERVICES[0]}]),
@@ -118,6 +131,13 @@ impl Step {
             11 => Object::from(&self.backend_tls()),
             12 => Object::from(&self.authorities()),
             13 => Object::tls_secret(&self.certificate()),
+            15 | 16 => Object::from(&self.http_route()),
+            17 => Object::from(&self.grpc_route()),
+            18 => Object::from(&self.tls_route()),
+            19 => Object::from(&self.tcp_route()),
+            20 => Object::from(&self.grant()),
+            21 => Object::from(&self.gateway_class()),
+            22 => Object::from(&self.listener_set()),
             _ => {
                 let policy = ObjectId::new(Kind::RateLimitPolicy, NAMESPACES[self.namespace], "p0");
                 Object::fleet(&policy, self.pick(0, &[1, 2, 3]))
@@ -136,12 +156,14 @@ impl Step {
             "metadata": self.meta("g0", json!({})),
             "spec": {
                 "gatewayClassName": self.pick(5, &["sluice", "sluice", "other"]),
+                "allowedListeners": {"namespaces": {"from": self.pick(1, &["All", "Same", "None"])}},
                 "tls": {"frontend": self.pick(6, &[Value::Null, authorities])},
                 "listeners": [
                     {"name": "http", "port": 80, "protocol": "HTTP", "hostname": hostname,
                         "allowedRoutes": {"namespaces": {"from": from, "selector": selector}}},
                     {"name": "https", "port": 443, "protocol": self.pick(7, &["HTTPS", "HTTP"]),
-                        "tls": {"certificateRefs": [{"name": certificate}]}},
+                        "tls": {"certificateRefs": [{"name": certificate, "namespace": self.pick(8, &["shop", "lab"])}]}},
+                    {"name": "tls", "port": 8443, "protocol": self.pick(9, &["TLS", "TCP"]), "tls": {"mode": "Passthrough"}},
                 ],
             },
         }))
@@ -181,6 +203,132 @@ impl Step {
             "metadata": self.meta(self.pick(3, &["c0", "c1"]), json!({})),
             "type": "kubernetes.io/tls",
             "stringData": {"tls.crt": "-----BEGIN CERTIFICATE-----", "tls.key": self.pick(2, &keys)},
+        }))
+    }
+
+    /// Where a route of the Gateway API attaches.
+    fn gateways(&self) -> Value {
+        self.pick(
+            3,
+            &[
+                json!([{"name": "g0", "namespace": NAMESPACES[0]}]),
+                json!([{"name": "g0", "namespace": NAMESPACES[0]}]),
+                json!([{"name": "g0", "sectionName": "https"}, {"name": "g0", "port": 80}]),
+                json!([{"kind": "ListenerSet", "name": "l0", "namespace": NAMESPACES[0]}]),
+                json!([{"group": "", "kind": "Service", "name": SERVICES[0]}]),
+            ],
+        )
+    }
+
+    fn hosts(&self) -> Value {
+        let hosts = [
+            json!([]),
+            json!(["a.example"]),
+            json!(["a.example", "*.other"]),
+            json!(["not a host"]),
+        ];
+        self.pick(4, &hosts)
+    }
+
+    fn backends(&self) -> Value {
+        let namespace = self.pick(5, &[NAMESPACES[0], NAMESPACES[1]]);
+        let backends = [
+            json!([{"name": SERVICES[0], "port": 80, "namespace": namespace}]),
+            json!([{"name": SERVICES[1], "port": 80}, {"name": SERVICES[0], "port": 81, "weight": 3}]),
+            json!([{"kind": "Bucket", "name": "b"}]),
+            json!([]),
+        ];
+        self.pick(6, &backends)
+    }
+
+    fn http_route(&self) -> HttpRoute {
+        let filters = [
+            json!([]),
+            json!([{"type": "ExtensionRef", "extensionRef": {"group": "sluice.dev", "kind": "ApiRoute", "name": "r3"}}]),
+            json!([{"type": "RequestMirror", "requestMirror": {"backendRef": {"name": SERVICES[1], "port": 80}}}]),
+            json!([{"type": "Unknown"}]),
+        ];
+        typed(json!({
+            "metadata": self.meta(&format!("h{}", self.name % 3), json!({})),
+            "spec": {
+                "parentRefs": self.gateways(),
+                "hostnames": self.hosts(),
+                "rules": [{
+                    "name": "one",
+                    "matches": [{"path": {"value": self.pick(8, &["/a", "/b", "/a/"])}}],
+                    "filters": self.pick(7, &filters),
+                    "backendRefs": self.backends(),
+                }],
+            },
+        }))
+    }
+
+    fn grpc_route(&self) -> GrpcRoute {
+        typed(json!({
+            "metadata": self.meta(&format!("h{}", self.name % 3), json!({})),
+            "spec": {
+                "parentRefs": self.gateways(),
+                "hostnames": self.hosts(),
+                "rules": [{
+                    "matches": [{"method": {"service": self.pick(8, &["a", "b"])}}],
+                    "backendRefs": self.backends(),
+                }],
+            },
+        }))
+    }
+
+    fn tls_route(&self) -> TlsRoute {
+        typed(json!({
+            "metadata": self.meta("t0", json!({})),
+            "spec": {
+                "parentRefs": self.gateways(),
+                "hostnames": self.hosts(),
+                "rules": [{"backendRefs": self.backends()}],
+            },
+        }))
+    }
+
+    fn tcp_route(&self) -> TcpRoute {
+        typed(json!({
+            "metadata": self.meta(&format!("t{}", self.name % 2), json!({})),
+            "spec": {"parentRefs": self.gateways(), "rules": [{"backendRefs": self.backends()}]},
+        }))
+    }
+
+    fn grant(&self) -> ReferenceGrant {
+        let kind = self.pick(3, &["HTTPRoute", "GRPCRoute", "Gateway"]);
+        let to = [
+            json!({"kind": "Service"}),
+            json!({"kind": "Service", "name": SERVICES[0]}),
+            json!({"kind": "Secret"}),
+        ];
+        typed(json!({
+            "metadata": self.meta(&format!("n{}", self.name % 2), json!({})),
+            "spec": {
+                "from": [{"group": "gateway.networking.k8s.io", "kind": kind, "namespace": self.pick(4, &NAMESPACES)}],
+                "to": [self.pick(5, &to)],
+            },
+        }))
+    }
+
+    fn gateway_class(&self) -> GatewayClass {
+        let controllers = ["sluice.dev/operator", "example.com/other"];
+        typed(json!({
+            "metadata": {"name": self.pick(2, &["sluice", "other"])},
+            "spec": {"controllerName": self.pick(3, &controllers)},
+        }))
+    }
+
+    fn listener_set(&self) -> ListenerSet {
+        typed(json!({
+            "metadata": self.meta("l0", json!({})),
+            "spec": {
+                "parentRef": {"name": "g0", "namespace": self.pick(2, &NAMESPACES)},
+                "listeners": [
+                    {"name": "more", "port": self.pick(3, &[80, 81]), "protocol": "HTTP", "hostname": "a.example"},
+                    {"name": "https", "port": 444, "protocol": "HTTPS", "tls": {"certificateRefs": [{"name": "c0"}]}},
+                ],
+            },
         }))
     }
 
@@ -238,13 +386,17 @@ impl Step {
 
     fn policy(&self) -> RateLimitPolicy {
         let section = [Value::Null, json!("one"), json!("nowhere")];
+        let section = self.pick(3, &section);
+        let api_route = json!({"group": "sluice.dev", "kind": "ApiRoute", "name": self.pick(2, &["r0", "r1", "r2", "r3"]), "sectionName": section});
+        let http_route = json!({"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": self.pick(2, &["h0", "h1"]), "sectionName": section});
+        let gateway = json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g0", "sectionName": self.pick(8, &[Value::Null, json!("http")])});
         let scope = json!({"name": "g", "algorithm": {"type": "TokenBucket", "tokenBucket": {"requests": 1, "per": "1s"}},
             "scope": "Global", "global": {"storeRef": {"name": "default"}}});
         let local = json!({"name": "l", "algorithm": {"type": "TokenBucket", "tokenBucket": {"requests": self.pick(4, &[1, 2]), "per": "1s"}}});
         typed(json!({
             "apiVersion": "sluice.dev/v1alpha1", "kind": "RateLimitPolicy", "metadata": self.meta(&format!("p{}", self.name % 2), json!({})),
             "spec": {
-                "targetRefs": [{"group": "sluice.dev", "kind": "ApiRoute", "name": self.pick(2, &["r0", "r1", "r2", "r3"]), "sectionName": self.pick(3, &section)}],
+                "targetRefs": [self.pick(7, &[api_route, http_route, gateway])],
                 "limits": [self.pick(5, &[scope, local])],
             },
         }))
@@ -388,7 +540,11 @@ fn told(engine: &Engine) -> String {
         .into_iter()
         .map(|id| engine.findings(id))
         .collect();
-    format!("{units:?} {groups:?} {findings:?} {:?}", engine.children())
+    let standings: std::collections::BTreeMap<_, _> = engine.standings().collect();
+    format!(
+        "{units:?} {groups:?} {findings:?} {standings:?} {:?}",
+        engine.children()
+    )
 }
 
 fn agree(steps: &[Step], batch: usize, pods: Pods) -> Result<(), TestCaseError> {
@@ -402,6 +558,7 @@ fn agree(steps: &[Step], batch: usize, pods: Pods) -> Result<(), TestCaseError> 
             && delta.groups_changed.is_empty()
             && delta.pods_changed.is_empty()
             && delta.findings_changed.is_empty()
+            && delta.standings_changed.is_empty()
             && delta.children_changed.is_empty();
         let same = told(&engine) == before;
         prop_assert!(

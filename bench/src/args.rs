@@ -21,12 +21,16 @@ pub struct Args {
     pub out: PathBuf,
 
     /// Rounds of the comparison with nginx
-    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(5..))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(5..))]
     pub rounds: u32,
 
     /// Seconds that one system is measured in one round
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
     pub seconds: u64,
+
+    /// Compare only the workloads whose name contains this
+    #[arg(long, value_name = "WORDS", default_value = "")]
+    pub only: String,
 
     /// The release build of sluice-sidecar; looked for beside this program
     #[arg(long, global = true, value_name = "FILE")]

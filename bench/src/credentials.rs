@@ -11,6 +11,8 @@ use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RsaKeySize};
 use serde_json::{Value, json};
 use sluice_pipeline::facts::StaticFacts;
 
+use crate::world::gateway::HOST;
+
 /// `iss` of every token.
 pub const ISSUER: &str = "https://id.bench.example";
 /// `aud` of every token.
@@ -38,6 +40,27 @@ pub struct Keys {
     pub token_secret: String,
     /// The value of the Secret of message signatures.
     pub signature_secret: String,
+    /// What every system shows to clients of TLS.
+    pub server: Certified,
+}
+
+/// A certificate of [`HOST`], signed by its own key (P-256), as PEM.
+#[derive(Debug, Clone)]
+pub struct Certified {
+    /// The certificate.
+    pub certificate: String,
+    /// The private key (PKCS#8).
+    pub key: String,
+}
+
+impl Certified {
+    fn generate() -> Result<Self> {
+        let signed = rcgen::generate_simple_self_signed([HOST.to_owned()])?;
+        Ok(Self {
+            certificate: signed.cert.pem(),
+            key: signed.signing_key.serialize_pem(),
+        })
+    }
 }
 
 /// The key id of message signatures.
@@ -70,6 +93,7 @@ impl Keys {
             },
             token_secret,
             signature_secret,
+            server: Certified::generate()?,
         })
     }
 }

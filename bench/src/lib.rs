@@ -23,6 +23,7 @@ use anyhow::{Context as _, Result, ensure};
 pub use args::Args;
 use args::Command;
 use micro::Size;
+use proxied::gate::Gates;
 use report::Report;
 
 /// How often `--quick` runs each operation.
@@ -49,13 +50,13 @@ pub fn quick() -> Result<()> {
 
 /// Prints every gate; fails where one is shut.
 fn gate(args: &Args, scale: f64) -> Result<()> {
-    let proxied::gate::Gates { gates, spent } = proxied::gate::measure(args, scale)?;
+    let Gates { gates, spent } = proxied::gate::measure(args, scale)?;
     for gate in &gates {
         println!("{gate}");
     }
     println!("\nWhere the instructions of a plain request are spent:");
-    for (part, share) in spent {
-        println!("{:>5.1} %  {part}", share * 100.0);
+    for (what, share) in spent.parts.iter().chain(&spent.functions) {
+        println!("{:>5.1} %  {what}", share * 100.0);
     }
     let shut = gates.iter().filter(|gate| !gate.holds()).count();
     ensure!(shut == 0, "{shut} of {} gates are shut", gates.len());
@@ -75,10 +76,15 @@ fn measure(args: &Args) -> Result<()> {
         figures.push(figure);
     }
     let compared = proxied::compare(args);
+    let gates = proxied::gate::measure(args, 1.0).map_err(|error| {
+        eprintln!("not measured: {error:#}");
+        error.to_string()
+    });
     let report = Report {
         machine,
         figures,
         compared,
+        gates,
         rounds: args.rounds,
         seconds: args.seconds,
     };

@@ -5,7 +5,10 @@ use std::fmt;
 use crate::{
     machine::Machine,
     micro::Figure,
-    proxied::{Compared, Row, Size, System},
+    proxied::{
+        Compared, Row, Size, System,
+        gate::{Gate, Gates},
+    },
     stats::{Spread, time},
 };
 
@@ -18,6 +21,8 @@ pub struct Report {
     pub figures: Vec<Figure>,
     /// Processes, or why there is nothing about them.
     pub compared: Result<Compared, String>,
+    /// What no neighbour disturbs, or why it was not measured.
+    pub gates: Result<Gates, String>,
     /// Rounds of the comparison.
     pub rounds: u32,
     /// Seconds of each measurement.
@@ -34,13 +39,14 @@ run carry over to another.
 const NOT_MEASURED: &str = "\
 ## What was not measured
 
-- TLS and HTTP/2, forwards to shards, limits and nonces through a Redis, signatures *as proxied requests* (their
-  verification is in the first table).
-- Latency: processor time says what a request costs, not how long it waits. `make bench-gate` counts instructions, system
-  calls and memory per connection.
-- Time from start to the first answer.
+- Forwards to shards, limits and nonces through a Redis, signatures *as proxied requests* (their verification is in the first
+  table).
+- Latency: processor time says what a request costs, not how long it waits.
 - Other machines, and any network but loopback.
 ";
+
+/// The most that metrics and the access log may add.
+const WATCHING: f64 = 1.05;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,6 +54,7 @@ impl fmt::Display for Report {
             machine,
             figures,
             compared,
+            gates,
             rounds,
             seconds,
         } = self;
@@ -56,6 +63,11 @@ impl fmt::Display for Report {
         writeln!(f, "## Processor time per proxied request\n")?;
         match compared {
             Ok(compared) => processes(f, compared, *rounds, *seconds)?,
+            Err(why) => writeln!(f, "Not measured: {why}.\n")?,
+        }
+        writeln!(f, "## Instructions, system calls, memory\n")?;
+        match gates {
+            Ok(gates) => self::gates(f, gates)?,
             Err(why) => writeln!(f, "Not measured: {why}.\n")?,
         }
         f.write_str(NOT_MEASURED)
@@ -100,6 +112,7 @@ fn processes(
     let Compared {
         rows,
         versions,
+        watching,
         sizes,
     } = compared;
     writeln!(
@@ -126,7 +139,8 @@ fn processes(
     writeln!(
         f,
         "\nThe proxy runs on core 0 with one data thread; load generator and upstream share core 1. Loopback, kept-alive \
-         HTTP/1.1, GET with 8 typical headers, answers with 7. The systems take turns in each round, every other round in \
+         HTTP/1.1 where it says nothing else, GET with 8 typical headers, answers with 7. TLS and HTTP/2 are h2load's, and making \
+         their connections is counted; all show the same P-256 certificate, and the sidecar is an edge there. The systems take turns in each round, every other round in \
          reverse. *Floor* is a relay of bytes on epoll that reads nothing. The sidecar is the binary that its image holds (musl, mimalloc), configured by the \
          real operator with 100 routes, the one that is asked with 11 rules; every peer has one worker or thread. A system that gave another status than 200, lost a \
          connection, or answered from elsewhere than the workload says (the upstream counts) has no figure. Access logs go to \
@@ -134,6 +148,7 @@ fn processes(
          A token is never seen where 9,000 take turns: more than any remembers. `-`: the system has no such \
          thing.\n"
     )?;
+    self::watching(f, watching)?;
     if !sizes.is_empty() {
         writeln!(
             f,
@@ -155,6 +170,70 @@ fn processes(
                 mib(anonymous_kib << 10),
                 mib(resident_kib << 10)
             )?;
+        }
+        writeln!(f)?;
+    }
+    Ok(())
+}
+
+fn watching(f: &mut fmt::Formatter<'_>, watching: &Result<Vec<(f64, f64)>, String>) -> fmt::Result {
+    let rounds = match watching {
+        Ok(rounds) => rounds,
+        Err(why) => {
+            return writeln!(
+                f,
+                "Metrics and access log on and off: not measured: {why}.\n"
+            );
+        }
+    };
+    let of = |figures: &mut dyn Iterator<Item = f64>| {
+        Spread::of(figures).map_or(f64::NAN, |spread| spread.median)
+    };
+    let ratio = of(&mut rounds.iter().map(|(with, without)| with / without));
+    let verdict = if ratio <= WATCHING {
+        "met"
+    } else {
+        "**missed**"
+    };
+    writeln!(
+        f,
+        "Metrics and access log, the same binary in turn, plain 128 B: {:.1} with both, {:.1} with neither; ratio {ratio:.2} (must \
+         {WATCHING:.2}: {verdict}).\n",
+        of(&mut rounds.iter().map(|(with, _)| *with)),
+        of(&mut rounds.iter().map(|(_, without)| *without)),
+    )
+}
+
+fn gates(f: &mut fmt::Formatter<'_>, gates: &Gates) -> fmt::Result {
+    let Gates { gates, spent } = gates;
+    writeln!(
+        f,
+        "What `make bench-gate` holds the sidecar to. Instructions are those of user mode (callgrind, whose processor has no \
+         instructions for SHA-256), the difference of two loads; system calls are strace's.\n"
+    )?;
+    writeln!(f, "| what | figure | at most | |")?;
+    writeln!(f, "|---|---|---|---|")?;
+    for gate in gates {
+        let Gate {
+            name,
+            figure,
+            limit,
+            unit,
+        } = gate;
+        let verdict = if gate.holds() { "met" } else { "**missed**" };
+        writeln!(
+            f,
+            "| {name} | {figure:.2} {unit} | {limit:.2} | {verdict} |"
+        )?;
+    }
+    writeln!(
+        f,
+        "\nWhere the instructions of a plain request are spent:\n"
+    )?;
+    for (what, list) in [("part", &spent.parts), ("function", &spent.functions)] {
+        writeln!(f, "| {what} | share |\n|---|---|")?;
+        for (name, share) in list {
+            writeln!(f, "| `{name}` | {:.1} % |", share * 100.0)?;
         }
         writeln!(f)?;
     }
@@ -227,6 +306,7 @@ mod tests {
             machine: Machine::look(),
             figures,
             compared,
+            gates: Err("valgrind is not installed".into()),
             rounds: 5,
             seconds: 2,
         }
@@ -252,12 +332,18 @@ mod tests {
         let text = report(Ok(Compared {
             rows,
             versions: vec![(System::Envoy, "1.40.0".into())],
-            ..Compared::default()
+            watching: Ok(vec![(10.2, 10.0), (10.9, 10.0), (10.1, 10.0)]),
+            sizes: Vec::new(),
         }));
         assert!(text.contains("| Envoy 1.40.0 |"), "{text}");
         let line = "| plain | 10.0 (10.0 to 10.0) | not measured: not installed | 15.0 (15.0 to 15.0) | 20.0 (20.0 to 20.0) | - | \
                     15.0 (15.0 to 15.0) | 1.50 | HAProxy 1.00 (must 0.85: **missed**); Envoy 0.75 (must 0.80: met) |";
         assert!(text.contains(line), "{text}");
+        assert!(text.contains("ratio 1.02 (must 1.05: met)"), "{text}");
+        assert!(
+            text.contains("Not measured: valgrind is not installed."),
+            "{text}"
+        );
         assert!(
             text.contains("| good | 1.50 µs | 1.00 µs | 2.00 µs | works |"),
             "{text}"

@@ -191,6 +191,10 @@ pub struct ServeArgs {
     /// Where one JSON line per request goes.
     #[arg(long, value_enum, default_value_t = AccessLog::Stdout)]
     pub access_log: AccessLog,
+
+    /// Count no requests: for `make bench`, which measures what counting them costs.
+    #[arg(long, hide = true)]
+    pub uncounted: bool,
 }
 
 /// The number of cores, as a default of the command line.

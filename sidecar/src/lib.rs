@@ -24,6 +24,7 @@ pub mod drain;
 pub mod limits;
 pub mod listeners;
 pub mod log;
+mod memory;
 pub mod metrics;
 pub mod nonces;
 pub mod parent;

@@ -154,6 +154,9 @@ async fn run(
 ) -> anyhow::Result<Drained> {
     let Listeners { pages, threads } = listeners;
     let (shared, inbox) = Shared::new(SharedLimits::default());
+    if args.uncounted {
+        shared.metrics.count_nothing();
+    }
     let shutdown = shutdown(args, &shared)?;
     if parent.is_some_and(|parent| parent.draining) {
         shutdown.drain("the worker before this one did");

@@ -10,6 +10,8 @@ use crate::{
 
 /// A target that every system passes on.
 pub const PLAIN: &str = "/plain/128";
+/// Requests that a connection of HTTP/2 has under way.
+const HTTP2_STREAMS: usize = 16;
 /// Callers with a token each.
 const CALLERS: usize = 64;
 /// Tokens that come round so seldom that each is new again: more than the sidecar remembers.
@@ -52,6 +54,17 @@ impl System {
     }
 }
 
+/// What clients speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// HTTP/1.1 in the clear.
+    Plain,
+    /// HTTP/1.1 over TLS.
+    Tls,
+    /// HTTP/2 in the clear.
+    Http2,
+}
+
 /// One workload.
 #[derive(Debug, Clone)]
 pub struct Cell {
@@ -59,7 +72,11 @@ pub struct Cell {
     pub name: &'static str,
     /// Connections of the load generator.
     pub connections: usize,
-    /// Sent in turn.
+    /// What they speak.
+    pub over: Over,
+    /// Requests under way on each: more than one of HTTP/2 only.
+    pub streams: usize,
+    /// Sent in turn; of [`Over::Plain`] only, the others ask for [`PLAIN`].
     pub requests: Vec<Vec<u8>>,
     /// Whether the upstream must not be asked.
     pub from_cache: bool,
@@ -83,6 +100,8 @@ pub fn all(keys: &Keys) -> Result<Vec<Cell>> {
     let cell = |name, connections, requests| Cell {
         name,
         connections,
+        over: Over::Plain,
+        streams: 1,
         requests,
         from_cache: false,
         logged: false,
@@ -110,6 +129,23 @@ pub fn all(keys: &Keys) -> Result<Vec<Cell>> {
             ..cell("plain 128 B, 1 connection", 1, get(PLAIN))
         },
         cell("32 KiB body", 16, get("/plain/32768")),
+        Cell {
+            over: Over::Tls,
+            with: &[Nginx, Haproxy, Envoy],
+            must: &[(Nginx, 0.92), (Envoy, 0.47)],
+            ..cell("TLS in, 128 B", 16, Vec::new())
+        },
+        Cell {
+            over: Over::Http2,
+            streams: HTTP2_STREAMS,
+            with: &[Nginx, Haproxy, Envoy],
+            must: &[(Nginx, 0.65), (Haproxy, 1.20), (Envoy, 0.50)],
+            ..cell(
+                "HTTP/2 in, 128 B, 4 connections of 16 streams",
+                4,
+                Vec::new(),
+            )
+        },
         Cell {
             logged: true,
             with: &[Floor, Nginx],
@@ -162,13 +198,13 @@ pub fn all(keys: &Keys) -> Result<Vec<Cell>> {
         },
         Cell {
             from_cache: true,
-            with: &[Nginx, Haproxy, Envoy, Varnish],
+            with: &[Nginx, Haproxy, Varnish],
             must: &[(Nginx, 0.42), (Haproxy, 0.85), (Varnish, 0.42)],
             ..cell("cache hit 1 KiB", 16, get("/cached/1024"))
         },
         Cell {
             from_cache: true,
-            with: &[Nginx, Haproxy, Envoy, Varnish],
+            with: &[Nginx, Haproxy, Varnish],
             must: &[(Nginx, 0.55), (Haproxy, 0.85), (Varnish, 0.55)],
             ..cell("cache hit 32 KiB", 16, get("/cached/32768"))
         },

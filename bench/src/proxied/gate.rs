@@ -4,21 +4,27 @@
 mod callgrind;
 mod strace;
 
-use std::{fmt, fs, net::TcpStream, path::Path, process::Command, time::Duration};
+use std::{fmt, fs, net::SocketAddr, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    CORES, cpu, http,
+    CORES, Server,
+    cells::PLAIN,
+    cpu, http,
     load::Load,
     origin::Origin,
     sluice::{Programs, Sluice},
+    tls,
 };
 use crate::{Args, credentials::Keys, world::gateway::CLIENT_HEADER};
 use callgrind::Instrumented;
+pub use callgrind::Spent;
 
 /// Idle connections that memory is measured with: enough for pages not to matter, few enough for any descriptor limit.
 const IDLE: usize = 400;
+/// Starts of which the least time counts.
+const STARTS: usize = 7;
 /// Load while system calls are counted.
 const COUNTED: Duration = Duration::from_secs(2);
 
@@ -63,8 +69,8 @@ impl fmt::Display for Gate {
 pub struct Gates {
     /// With their figures.
     pub gates: Vec<Gate>,
-    /// Where the instructions of a plain request are spent, greatest first: what, and how many.
-    pub spent: Vec<(String, f64)>,
+    /// Where the instructions of a plain request are spent.
+    pub spent: Spent,
 }
 
 /// Measures all. `scale` multiplies each limit: a gate that stays open at 0.5 shows nothing.
@@ -94,8 +100,9 @@ fn on_core_one(args: &Args) -> Result<Gates> {
         let dir = dir()?;
         gates.push(size(&programs.sidecar, dir.path())?);
         let sluice = programs.start(CORES, dir.path(), &keys, origin.address)?;
-        gates.extend(memory(&sluice)?);
+        gates.extend(memory(&sluice, &keys)?);
         gates.extend(system_calls(&sluice, dir.path())?);
+        gates.push(start(sluice, dir.path())?);
     }
     let dir = dir()?;
     let (more, spent) = instructions(&programs, dir.path(), &keys, &origin)?;
@@ -124,47 +131,64 @@ fn size(sidecar: &Path, dir: &Path) -> Result<Gate> {
     })
 }
 
-fn memory(sluice: &Sluice) -> Result<[Gate; 2]> {
-    let pid = sluice.quiet.running.pid();
-    let anonymous = || {
-        let (anonymous, _) = cpu::memory_of(pid).context("the sidecar has ended")?;
-        Ok::<_, anyhow::Error>(anonymous as f64)
+fn memory(sluice: &Sluice, keys: &Keys) -> Result<[Gate; 3]> {
+    let request = http::get(PLAIN, &[]);
+    let idle = anonymous(&sluice.quiet)?;
+    let plain = per_connection(&sluice.quiet, |address| http::keep(address, &request))?;
+    let client = tls::Client::new(keys)?;
+    let secure = per_connection(&sluice.edge, |address| client.keep(address, &request))?;
+    let gate = |name, figure, limit, unit| Gate {
+        name,
+        figure,
+        limit,
+        unit,
     };
-    let idle = anonymous()?;
-    // The first connections find what others have left: they are not those that are counted.
-    let first = idle_connections(sluice, IDLE / 4)?;
-    let before = anonymous()?;
-    let held = idle_connections(sluice, IDLE)?;
-    let after = anonymous()?;
-    drop((first, held));
     Ok([
-        Gate {
-            name: "anonymous memory, idle, 100 routes",
-            figure: idle / 1024.0,
-            limit: 4.0,
-            unit: "MiB",
-        },
-        Gate {
-            name: "memory per idle connection, plain",
-            figure: (after - before) / IDLE as f64,
-            limit: 20.0,
-            unit: "KiB",
-        },
+        gate(
+            "anonymous memory, idle, 100 routes",
+            idle / 1024.0,
+            4.0,
+            "MiB",
+        ),
+        gate("memory per idle connection, plain", plain, 20.0, "KiB"),
+        gate("memory per idle connection, TLS", secure, 28.0, "KiB"),
     ])
 }
 
-/// Connections that have each been used once.
-fn idle_connections(sluice: &Sluice, count: usize) -> Result<Vec<TcpStream>> {
-    let request = http::get("/plain/128", &[]);
-    (0..count)
-        .map(|_| http::keep(sluice.quiet.address, &request))
-        .collect()
+/// Anonymous memory, in KiB.
+fn anonymous(server: &Server) -> Result<f64> {
+    let (anonymous, _) = cpu::memory_of(server.running.pid()).context("the sidecar has ended")?;
+    Ok(anonymous as f64)
+}
+
+/// What each connection that has been used once adds, in KiB.
+fn per_connection<C>(server: &Server, connect: impl Fn(SocketAddr) -> Result<C>) -> Result<f64> {
+    let connections = |count| (0..count).map(|_| connect(server.address));
+    // The first find what others have left: they are not those that are counted.
+    let first: Vec<C> = connections(IDLE / 4).collect::<Result<_>>()?;
+    let before = anonymous(server)?;
+    let held: Vec<C> = connections(IDLE).collect::<Result<_>>()?;
+    let after = anonymous(server)?;
+    drop((first, held));
+    Ok((after - before) / IDLE as f64)
+}
+
+/// The least of some: what else runs on the machine only adds.
+fn start(sluice: Sluice, dir: &Path) -> Result<Gate> {
+    let starts = sluice.starts(dir, STARTS)?;
+    let least = starts.into_iter().min().context("it was not started")?;
+    Ok(Gate {
+        name: "start to first answer, last-known-good",
+        figure: least.as_secs_f64() * 1e3,
+        limit: 20.0,
+        unit: "ms",
+    })
 }
 
 fn system_calls(sluice: &Sluice, dir: &Path) -> Result<[Gate; 2]> {
     let pid = sluice.quiet.running.pid();
     let per_request = |connections| {
-        let requests = [http::get("/plain/128", &[])];
+        let requests = [http::get(PLAIN, &[])];
         let load = Load {
             address: sluice.quiet.address,
             requests: &requests,
@@ -190,8 +214,6 @@ fn system_calls(sluice: &Sluice, dir: &Path) -> Result<[Gate; 2]> {
     ])
 }
 
-type Spent = Vec<(String, f64)>;
-
 fn instructions(
     programs: &Programs,
     dir: &Path,
@@ -216,8 +238,8 @@ fn instructions(
             Ok(load.run(|| Ok(()))?.answers)
         })
     };
-    let plain = of(&[http::get("/plain/128", &[])])?;
-    let spent = instrumented.spent().unwrap_or_default();
+    let plain = of(&[http::get(PLAIN, &[])])?;
+    let spent = instrumented.spent()?;
     let limited = of(&[http::get("/limited/128", &[(CLIENT_HEADER, "one")])])?;
     let token = format!("Bearer {}", keys.rs256.token("caller-0")?);
     let proven = of(&[http::get("/rs256/128", &[("authorization", &token)])])?;

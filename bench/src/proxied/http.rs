@@ -2,6 +2,7 @@
 //! are whole and good.
 
 use std::{
+    io::{Read, Write},
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
@@ -124,26 +125,37 @@ impl Head {
     }
 }
 
+/// A connection that waits for nothing for long.
+pub fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
 /// One request on a connection of its own.
 pub fn exchange(address: SocketAddr, request: &[u8]) -> Result<Head> {
-    ask(address, request).map(|(_, head)| head)
+    ask(&mut connect(address)?, request)
 }
 
 /// A connection that has been used for one request, answered with 200.
 pub fn keep(address: SocketAddr, request: &[u8]) -> Result<TcpStream> {
-    let (stream, head) = ask(address, request)?;
+    let mut stream = connect(address)?;
+    used(&mut stream, request)?;
+    Ok(stream)
+}
+
+/// Uses a connection for one request, which must be answered with 200.
+pub fn used(stream: &mut (impl Read + Write), request: &[u8]) -> Result<()> {
+    let head = ask(stream, request)?;
     ensure!(
         head.status() == 200,
         "an answer with status {}",
         head.status()
     );
-    Ok(stream)
+    Ok(())
 }
 
-fn ask(address: SocketAddr, request: &[u8]) -> Result<(TcpStream, Head)> {
-    use std::io::{Read as _, Write as _};
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+fn ask(stream: &mut (impl Read + Write), request: &[u8]) -> Result<Head> {
     stream.write_all(request)?;
     let (mut reader, mut buffer) = (Reader::default(), vec![0; poll::READ]);
     loop {
@@ -151,7 +163,7 @@ fn ask(address: SocketAddr, request: &[u8]) -> Result<(TcpStream, Head)> {
             0 => bail!("closed before the answer was whole"),
             count => {
                 if let Some(head) = reader.feed(&buffer[..count])? {
-                    return Ok((stream, head));
+                    return Ok(head);
                 }
             }
         }

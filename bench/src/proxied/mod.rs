@@ -4,6 +4,7 @@
 mod cells;
 mod cpu;
 pub mod gate;
+mod h2load;
 mod http;
 mod load;
 mod origin;
@@ -12,6 +13,7 @@ mod poll;
 pub mod relay;
 mod running;
 mod sluice;
+mod tls;
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
@@ -22,8 +24,9 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{Args, credentials::Keys, stats::Spread};
-use cells::Cell;
 pub use cells::System;
+use cells::{Cell, Over};
+use h2load::H2load;
 use load::{Counted, Load};
 use origin::Origin;
 use peers::Peer;
@@ -39,15 +42,42 @@ const WARM_UP: Duration = Duration::from_millis(300);
 struct Server {
     running: Running,
     address: SocketAddr,
+    /// Where it speaks TLS.
+    secure: Option<SocketAddr>,
+    /// Where it speaks HTTP/2 in the clear.
+    http2: Option<SocketAddr>,
+}
+
+impl Server {
+    /// One that speaks HTTP/1.1 in the clear only.
+    fn plain(running: Running, address: SocketAddr) -> Self {
+        Self {
+            running,
+            address,
+            secure: None,
+            http2: None,
+        }
+    }
+
+    fn at(&self, over: Over) -> Result<SocketAddr> {
+        match over {
+            Over::Plain => Some(self.address),
+            Over::Tls => self.secure,
+            Over::Http2 => self.http2,
+        }
+        .context("it does not speak that")
+    }
 }
 
 /// What was compared.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Compared {
     /// One for each workload.
     pub rows: Vec<Row>,
     /// Versions of the peers that were found.
     pub versions: Vec<(System, String)>,
+    /// What metrics and the access log cost: microseconds per request with both and with neither, round by round.
+    pub watching: Result<Vec<(f64, f64)>, String>,
     /// What each process takes before the first request of the load.
     pub sizes: Vec<Size>,
 }
@@ -142,11 +172,14 @@ fn on_core_one(args: &Args) -> Result<Compared> {
     let time = Duration::from_secs(args.seconds);
     let rows = cells::all(&keys)?
         .iter()
+        .filter(|cell| cell.name.contains(&args.only))
         .map(|cell| servers.row(cell, &origin, args.rounds, time))
         .collect();
+    let watching = servers.watching(&keys, &origin, args.rounds, time);
     Ok(Compared {
         rows,
         versions,
+        watching,
         sizes,
     })
 }
@@ -172,7 +205,7 @@ fn start_relay(dir: &std::path::Path, origin: SocketAddr) -> Result<Server> {
         );
         Ok(())
     })?;
-    Ok(Server { running, address })
+    Ok(Server::plain(running, address))
 }
 
 /// The systems, or why they are not there.
@@ -194,8 +227,11 @@ impl Servers {
             System::Haproxy => self.peers[1].as_ref(),
             System::Envoy => self.peers[2].as_ref(),
             System::Varnish => self.peers[3].as_ref(),
-            System::Sluice if cell.logged => self.sluice.as_ref().map(|sluice| &sluice.logged),
-            System::Sluice => self.sluice.as_ref().map(|sluice| &sluice.quiet),
+            System::Sluice => self.sluice.as_ref().map(|sluice| match cell.over {
+                Over::Tls => &sluice.edge,
+                _ if cell.logged => &sluice.logged,
+                _ => &sluice.quiet,
+            }),
         };
         server.map_err(Clone::clone)
     }
@@ -228,6 +264,31 @@ impl Servers {
         row
     }
 
+    /// The sidecar that counts and logs each request beside the one that does neither, in turn.
+    fn watching(
+        &self,
+        keys: &Keys,
+        origin: &Origin,
+        rounds: u32,
+        time: Duration,
+    ) -> Result<Vec<(f64, f64)>, String> {
+        let sluice = self.sluice.as_ref().map_err(Clone::clone)?;
+        let cells = cells::all(keys).map_err(|error| told(&error))?;
+        let plain = cells.first().ok_or("no workload")?;
+        let mut figures = Vec::new();
+        for round in 0..rounds {
+            let of = |server| once(server, plain, origin, time).map_err(|error| told(&error));
+            figures.push(if round % 2 == 0 {
+                let with = of(&sluice.logged)?;
+                (with, of(&sluice.bare)?)
+            } else {
+                let without = of(&sluice.bare)?;
+                (of(&sluice.logged)?, without)
+            });
+        }
+        Ok(figures)
+    }
+
     fn sizes(&self, binary: Option<u64>) -> Vec<Size> {
         let size = |name, server: &Server, binary| {
             let (anonymous_kib, resident_kib) = cpu::memory_of(server.running.pid())?;
@@ -256,25 +317,50 @@ impl Servers {
 fn once(server: &Server, cell: &Cell, origin: &Origin, time: Duration) -> Result<f64> {
     let Cell {
         connections,
+        over,
+        streams,
         requests,
         ..
     } = cell;
-    let load = Load {
-        address: server.address,
-        requests,
-        connections: *connections,
-        warm_up: WARM_UP,
-        time,
+    let address = server.at(*over)?;
+    let look = || Ok((cpu::time_of(server.running.pid())?, origin.served()));
+    let counted = match over {
+        Over::Plain => Load {
+            address,
+            requests,
+            connections: *connections,
+            warm_up: WARM_UP,
+            time,
+        }
+        .run(look)?,
+        // Making the connections is counted too.
+        Over::Tls | Over::Http2 => {
+            let load = H2load {
+                address,
+                over: *over,
+                connections: *connections,
+                streams: *streams,
+                time,
+            };
+            let before = look()?;
+            let answers = load.run()?;
+            let after = look()?;
+            Counted {
+                answers,
+                before,
+                after,
+            }
+        }
     };
     let Counted {
         answers,
         before,
         after,
-    } = load.run(|| Ok((cpu::time_of(server.running.pid())?, origin.served())))?;
+    } = counted;
     let served = after.1 - before.1;
     let expected = if cell.from_cache { 0 } else { answers };
-    // At either look every connection may have a request under way, and so may those of the load before.
-    let slack = 2 * *connections as u64;
+    // At either look every connection may have requests under way, and so may those of the load before.
+    let slack = 2 * (*connections * *streams) as u64;
     ensure!(
         served.abs_diff(expected) <= slack,
         "{served} requests reached the upstream for {answers} answers"

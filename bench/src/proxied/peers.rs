@@ -18,7 +18,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{Server, System, cells::PLAIN, http, poll, running::Running};
-use crate::credentials::Keys;
+use crate::credentials::{Certified, Keys};
 
 /// How long a peer may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -49,11 +49,21 @@ struct Place<'a> {
     /// A folder of its own.
     dir: &'a Path,
     listen: SocketAddr,
+    /// Where TLS is spoken.
+    secure: SocketAddr,
+    /// Where HTTP/2 is spoken in the clear.
+    http2: SocketAddr,
     origin: SocketAddr,
     keys: &'a Keys,
 }
 
 impl Place<'_> {
+    /// Certificate and key in one file; its path.
+    fn certificate(&self) -> Result<PathBuf> {
+        let Certified { certificate, key } = &self.keys.server;
+        self.file("server.pem", &format!("{certificate}{key}"))
+    }
+
     /// Writes a file and returns its path.
     fn file(&self, name: &str, text: &str) -> Result<PathBuf> {
         let path = self.dir.join(name);
@@ -98,10 +108,12 @@ impl Peer {
         let name = self.kind.system.name();
         let dir = dir.join(self.kind.program);
         fs::create_dir(&dir)?;
-        let listen = super::free()?;
+        let [listen, secure, http2] = [super::free()?, super::free()?, super::free()?];
         let place = Place {
             dir: &dir,
             listen,
+            secure,
+            http2,
             origin,
             keys,
         };
@@ -117,6 +129,8 @@ impl Peer {
         Ok(Server {
             running,
             address: listen,
+            secure: Some(secure),
+            http2: Some(http2),
         })
     }
 }

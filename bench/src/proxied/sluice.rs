@@ -7,12 +7,12 @@ use std::{
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Server, free, http, poll, running::Running};
+use super::{Server, cells::PLAIN, free, http, poll, running::Running, tls};
 use crate::{
     credentials::Keys,
     world::{self, NAMESPACE, gateway::Gateway},
@@ -20,12 +20,17 @@ use crate::{
 
 /// How long anything may take to become ready.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The two pods: the second one writes an access log.
-const PODS: [(&str, Ipv4Addr); 2] = [
+/// The pods: the second one writes an access log, the third counts no requests.
+const PODS: [(&str, Ipv4Addr); 3] = [
     ("gateway-0", Ipv4Addr::new(127, 0, 0, 1)),
     ("gateway-1", Ipv4Addr::new(127, 0, 0, 2)),
+    ("gateway-2", Ipv4Addr::new(127, 0, 0, 3)),
 ];
+/// Where the edge is.
+const EDGE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 4);
 
+/// Between two tries to be answered by a sidecar that starts.
+const LOOK: Duration = Duration::from_micros(500);
 /// Routes of the gateway beside the one that is measured.
 const OTHER_ROUTES: usize = 99;
 
@@ -40,12 +45,18 @@ pub struct Programs {
     pub under: Vec<OsString>,
 }
 
-/// A running operator and two sidecars.
+/// A running operator, sidecars of one application, and an edge.
 pub struct Sluice {
     /// Writes no access log.
     pub quiet: Server,
     /// Writes one.
     pub logged: Server,
+    /// Writes none and counts nothing.
+    pub bare: Server,
+    /// Speaks TLS.
+    pub edge: Server,
+    /// How the quiet one can be started again.
+    again: Again,
     /// Ended last.
     _operator: Running,
 }
@@ -86,17 +97,14 @@ impl Programs {
         let pods = PODS
             .map(|(pod, address)| (pod.to_owned(), address.to_string()))
             .into();
-        fs::write(
-            manifests.join("bench.yaml"),
-            world::text(
-                &Gateway {
-                    port,
-                    pods,
-                    others: OTHER_ROUTES,
-                }
-                .documents(keys)?,
-            ),
-        )?;
+        let gateway = Gateway {
+            port,
+            pods,
+            others: OTHER_ROUTES,
+        };
+        let mut documents = gateway.documents(keys)?;
+        documents.extend(world::edge::documents(keys, port, origin));
+        fs::write(manifests.join("bench.yaml"), world::text(&documents))?;
         let listen = free()?;
         let mut command = Command::new(&self.operator);
         command
@@ -111,61 +119,128 @@ impl Programs {
             &free()?.to_string(),
         ]);
         let mut operator = Running::start("operator", cores[1], dir, &mut command)?;
-        let token = |pod: &str| state.join(format!("join/{NAMESPACE}.{pod}.token"));
+        let edge = format!("gateway.{}", world::edge::GATEWAY);
+        let token = |name: &str| state.join(format!("join/{NAMESPACE}.{name}.token"));
         poll::until(PATIENCE, || {
             operator.check()?;
-            let files = [state.join("roots.pem"), token(PODS[0].0), token(PODS[1].0)];
+            let tokens = PODS.map(|(pod, _)| token(pod));
+            let files = [state.join("roots.pem"), token(&edge)];
             ensure!(
-                files.iter().all(|file| file.exists()),
+                files.iter().chain(&tokens).all(|file| file.exists()),
                 "the operator writes no tokens"
             );
             Ok(())
         })?;
-        let sidecar = |(pod, address): (&'static str, Ipv4Addr),
-                       log: &str,
-                       under: &[OsString]|
-         -> Result<Server> {
-            let address = SocketAddr::from((address, port));
-            let kept = dir.join(format!("{pod}-state"));
+        let start = |name: &'static str, place: &[String], token: PathBuf, under: &[OsString]| {
+            let kept = dir.join(format!("{name}-state"));
             folder(&kept)?;
-            let mut words = under.iter().map(OsString::as_os_str);
-            let mut command = Command::new(words.next().unwrap_or(self.sidecar.as_os_str()));
-            if !under.is_empty() {
-                command.args(words).arg(&self.sidecar);
-            }
-            command.arg("--inbound").arg(format!("{address}={origin}"));
-            command.args([
-                "--operator",
-                &listen.to_string(),
-                "--data-threads",
-                "1",
-                "--access-log",
-                log,
-            ]);
-            command.args([
-                "--admin",
-                &free()?.to_string(),
-                "--metrics",
-                &free()?.to_string(),
-            ]);
-            command
-                .arg("--token-file")
-                .arg(token(pod))
-                .arg("--roots")
-                .arg(state.join("roots.pem"));
-            command.arg("--state-dir").arg(&kept);
-            let mut running = Running::start(pod, cores[0], dir, &mut command)?;
+            let mut arguments: Vec<OsString> = place.iter().map(Into::into).collect();
+            arguments.extend(["--token-file".into(), token.into()]);
+            arguments.extend(["--roots".into(), state.join("roots.pem").into()]);
+            arguments.extend(["--state-dir".into(), kept.into()]);
+            let again = Again {
+                sidecar: self.sidecar.clone(),
+                core: cores[0],
+                arguments,
+            };
+            let running = again.start(name, dir, &listen.to_string(), under)?;
+            Ok::<_, anyhow::Error>((again, running))
+        };
+        let pod = |(pod, address): (&'static str, Ipv4Addr), more: &[&str], under: &[OsString]| {
+            let address = SocketAddr::from((address, port));
+            let mut place = vec!["--inbound".to_owned(), format!("{address}={origin}")];
+            place.extend(more.iter().map(|word| (*word).to_owned()));
+            let (again, mut running) = start(pod, &place, token(pod), under)?;
             poll::until(PATIENCE, || {
                 running.check()?;
                 enforces(address)
             })?;
-            Ok(Server { running, address })
+            let server = Server {
+                running,
+                address,
+                secure: None,
+                http2: Some(address),
+            };
+            Ok::<_, anyhow::Error>((again, server))
+        };
+        let (again, quiet) = pod(PODS[0], &["--access-log", "off"], &self.under)?;
+        let (_, logged) = pod(PODS[1], &["--access-log", "stdout"], &[])?;
+        let (_, bare) = pod(PODS[2], &["--access-log", "off", "--uncounted"], &[])?;
+        let place = ["--edge", &EDGE.to_string(), "--access-log", "off"].map(str::to_owned);
+        let (_, mut running) = start("edge", &place, token(&edge), &[])?;
+        let address = SocketAddr::from((EDGE, port));
+        let client = tls::Client::new(keys)?;
+        poll::until(PATIENCE, || {
+            running.check()?;
+            client.keep(address, &http::get(PLAIN, &[]))
+        })?;
+        let edge = Server {
+            running,
+            address,
+            secure: Some(address),
+            http2: None,
         };
         Ok(Sluice {
-            quiet: sidecar(PODS[0], "off", &self.under)?,
-            logged: sidecar(PODS[1], "stdout", &[])?,
+            quiet,
+            logged,
+            bare,
+            edge,
+            again,
             _operator: operator,
         })
+    }
+}
+
+/// How a sidecar is started, a second time too: then it has its last-known-good.
+struct Again {
+    sidecar: PathBuf,
+    core: usize,
+    arguments: Vec<OsString>,
+}
+
+impl Again {
+    fn start(
+        &self,
+        name: &'static str,
+        dir: &Path,
+        operator: &str,
+        under: &[OsString],
+    ) -> Result<Running> {
+        let mut words = under.iter().map(OsString::as_os_str);
+        let mut command = Command::new(words.next().unwrap_or(self.sidecar.as_os_str()));
+        if !under.is_empty() {
+            command.args(words).arg(&self.sidecar);
+        }
+        command
+            .args(&self.arguments)
+            .args(["--operator", operator, "--data-threads", "1"]);
+        for page in ["--admin", "--metrics"] {
+            command.args([page, &free()?.to_string()]);
+        }
+        Running::start(name, self.core, dir, &mut command)
+    }
+}
+
+impl Sluice {
+    /// Ends the quiet sidecar and starts it `times`, without its operator: how long each time until the first answer.
+    pub fn starts(self, dir: &Path, times: usize) -> Result<Vec<Duration>> {
+        let Self { quiet, again, .. } = self;
+        let address = quiet.address;
+        drop(quiet);
+        let nobody = free()?.to_string();
+        let request = http::get(PLAIN, &[]);
+        (0..times)
+            .map(|_| {
+                let begun = Instant::now();
+                let mut running = again.start("restarted", dir, &nobody, &[])?;
+                while http::keep(address, &request).is_err() {
+                    ensure!(begun.elapsed() < PATIENCE, "it serves no last-known-good");
+                    running.check()?;
+                    std::thread::sleep(LOOK);
+                }
+                Ok(begun.elapsed())
+            })
+            .collect()
     }
 }
 
@@ -217,7 +292,7 @@ fn folder(path: &Path) -> Result<()> {
 fn common_port() -> Result<u16> {
     poll::until(PATIENCE, || {
         let port = free()?.port();
-        for (_, address) in PODS {
+        for address in PODS.map(|(_, address)| address).into_iter().chain([EDGE]) {
             TcpListener::bind((address, port)).context("the port is taken on another address")?;
         }
         Ok(port)

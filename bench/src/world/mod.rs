@@ -1,6 +1,7 @@
 //! The configuration that the benches run on, on the product's own way: manifests, through translation, to a program.
 
 pub mod catalog;
+pub mod edge;
 pub mod gateway;
 
 use std::sync::Arc;

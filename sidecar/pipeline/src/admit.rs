@@ -3,7 +3,7 @@
 
 use sluice_snapshot::unit::route::RequestLimits;
 
-use crate::{Facts, Reject, RejectReason};
+use crate::{Facts, Reject, RejectReason, framing::line};
 
 /// The longest method that is let through, in bytes; the IANA registry's longest has 17.
 const MAX_METHOD: usize = 32;
@@ -13,11 +13,58 @@ const MAX_AUTHORITY: usize = 255 + 6;
 
 /// Before routing: RFC 9110 and 9112 on method, authority, framing and field lines.
 pub fn admit(facts: &impl Facts) -> Result<(), Reject> {
+    let lines = Lines::of(facts);
     method(facts)
-        .and_then(|()| authority(facts))
-        .and_then(|()| fields(facts))
-        .and_then(|()| framing(facts))
+        .and_then(|()| authority(facts, &lines.host))
+        .and_then(|()| lines.fault.map_or(Ok(()), Err))
+        .and_then(|()| framing(&lines))
         .map_err(refuse)
+}
+
+/// What one look at all field lines finds: requests are many, and lines are more.
+#[derive(Default)]
+struct Lines<'f> {
+    host: Said<'f>,
+    length: Said<'f>,
+    coding: Said<'f>,
+    /// What is wrong with the first line that is.
+    fault: Option<&'static str>,
+}
+
+/// A field that may be said once.
+#[derive(Default)]
+enum Said<'f> {
+    #[default]
+    Never,
+    Once(&'f [u8]),
+    Again,
+}
+
+impl<'f> Said<'f> {
+    fn say(&mut self, value: &'f [u8]) {
+        *self = match self {
+            Self::Never => Self::Once(value),
+            Self::Once(_) | Self::Again => Self::Again,
+        };
+    }
+}
+
+impl<'f> Lines<'f> {
+    fn of(facts: &'f impl Facts) -> Self {
+        let mut lines = Self::default();
+        for (name, value) in facts.headers() {
+            match name {
+                "host" => lines.host.say(value),
+                "content-length" => lines.length.say(value),
+                "transfer-encoding" => lines.coding.say(value),
+                _ => {}
+            }
+            if lines.fault.is_none() {
+                lines.fault = field(name, value).err();
+            }
+        }
+        lines
+    }
 }
 
 /// After routing: the sizes that the route allows. `content_length` is what the head announces; a body without one is
@@ -70,60 +117,54 @@ fn method(facts: &impl Facts) -> Result<(), &'static str> {
 }
 
 /// RFC 9112 section 3.2 and RFC 9113 section 8.3.1: exactly one authority, and where it is named twice, the same.
-fn authority(facts: &impl Facts) -> Result<(), &'static str> {
+fn authority(facts: &impl Facts, host: &Said<'_>) -> Result<(), &'static str> {
     let authority = facts.authority().ok_or("no Host")?;
     if !is_authority(authority) {
         return Err("the authority is malformed");
     }
-    let mut hosts = facts.header("host");
-    match (hosts.next(), hosts.next()) {
-        (_, Some(_)) => Err("more than one Host"),
-        (Some(host), None) if !host.eq_ignore_ascii_case(authority.as_bytes()) => {
+    match host {
+        Said::Again => Err("more than one Host"),
+        // Of HTTP/1.1 it is the very same bytes.
+        Said::Once(host) if std::ptr::eq(*host, authority.as_bytes()) => Ok(()),
+        Said::Once(host) if !host.eq_ignore_ascii_case(authority.as_bytes()) => {
             Err("Host and authority differ")
         }
-        _ => Ok(()),
+        Said::Once(_) | Said::Never => Ok(()),
     }
 }
 
-/// RFC 9110 section 5: names are tokens, values hold no control byte but the tab.
-fn fields(facts: &impl Facts) -> Result<(), &'static str> {
-    for (name, value) in facts.headers() {
-        if !is_token(name) {
-            return Err("a field name is not a token");
-        }
-        if value
-            .iter()
-            .any(|byte| byte.is_ascii_control() && *byte != b'\t')
-        {
-            return Err("a field value holds a control byte");
-        }
-        // HTTP/1.1 knows no such value; in HTTP/2 it is malformed (RFC 9113 section 8.2.1).
-        if let [b' ' | b'\t', ..] | [.., b' ' | b'\t'] = value {
-            return Err("a field value begins or ends with a space");
-        }
+/// RFC 9110 section 5: a name is a token, a value holds no control byte but the tab.
+fn field(name: &str, value: &[u8]) -> Result<(), &'static str> {
+    if !is_token(name) {
+        return Err("a field name is not a token");
+    }
+    if line::has_control(value) {
+        return Err("a field value holds a control byte");
+    }
+    // HTTP/1.1 knows no such value; in HTTP/2 it is malformed (RFC 9113 section 8.2.1).
+    if let [b' ' | b'\t', ..] | [.., b' ' | b'\t'] = value {
+        return Err("a field value begins or ends with a space");
     }
     Ok(())
 }
 
 /// RFC 9112 section 6: where the body ends must be clear to everyone.
-fn framing(facts: &impl Facts) -> Result<(), &'static str> {
-    let mut lengths = facts.header("content-length");
-    let (length, second) = (lengths.next(), lengths.next());
-    let mut codings = facts.header("transfer-encoding");
-    let (coding, other) = (codings.next(), codings.next());
-    if second.is_some() {
-        return Err("more than one Content-Length");
+fn framing(lines: &Lines<'_>) -> Result<(), &'static str> {
+    match lines.length {
+        Said::Again => return Err("more than one Content-Length"),
+        Said::Once(length) if content_length(length).is_none() => {
+            return Err("Content-Length is not a number");
+        }
+        Said::Once(_) if !matches!(lines.coding, Said::Never) => {
+            return Err("Content-Length and Transfer-Encoding");
+        }
+        Said::Once(_) | Said::Never => {}
     }
-    if length.is_some_and(|length| content_length(length).is_none()) {
-        return Err("Content-Length is not a number");
+    match lines.coding {
+        Said::Once(coding) if coding.eq_ignore_ascii_case(b"chunked") => Ok(()),
+        Said::Never => Ok(()),
+        Said::Once(_) | Said::Again => Err("a transfer coding other than chunked"),
     }
-    if length.is_some() && coding.is_some() {
-        return Err("Content-Length and Transfer-Encoding");
-    }
-    if other.is_some() || coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"chunked")) {
-        return Err("a transfer coding other than chunked");
-    }
-    Ok(())
 }
 
 /// A Content-Length: digits only, no sign, no list (RFC 9110 section 8.6).
@@ -138,8 +179,7 @@ pub fn content_length(value: &[u8]) -> Option<u64> {
 
 /// A token of RFC 9110 section 5.6.2.
 pub(crate) fn is_token(text: &str) -> bool {
-    let tchar = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !text.is_empty() && text.bytes().all(tchar)
+    !text.is_empty() && line::token_len(text.as_bytes()) == text.len()
 }
 
 /// Whether this is an authority of bounded size.
@@ -164,14 +204,16 @@ pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
                 },
             )
         }
-        None => match authority.bytes().position(|byte| byte == b':') {
-            Some(at) => (&authority[..at], Some(&authority[at + 1..])),
-            None => (authority, None),
-        },
+        None => {
+            let (host, rest) = authority.split_at(name_len(authority)?);
+            let port = match rest.as_bytes() {
+                [] => None,
+                [b':', ..] => Some(&rest[1..]),
+                _ => return None,
+            };
+            (host, port)
+        }
     };
-    if !host.starts_with('[') && !is_name(host) {
-        return None;
-    }
     match port {
         // `host:` is allowed and means the scheme's port (RFC 3986 section 3.2.3).
         None | Some("") => Some((host, None)),
@@ -182,18 +224,16 @@ pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
     }
 }
 
-/// A name or an IPv4 address: labels with dots between, perhaps with the dot of the root at the end.
-fn is_name(host: &str) -> bool {
-    let mut label = 0_u32;
-    for byte in host.bytes() {
-        match byte {
-            b'.' if label == 0 => return false,
-            b'.' => label = 0,
-            b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => label += 1,
-            _ => return false,
-        }
-    }
-    label > 0 || host.len() > 1
+/// How many bytes of a name or an IPv4 address this begins with: labels with dots between, perhaps with the dot of the root
+/// at the end. None: a label is empty, or there is none.
+fn name_len(text: &str) -> Option<usize> {
+    let length = line::name_len(text.as_bytes());
+    let name = &text.as_bytes()[..length];
+    let is_dot = |byte: u8| u8::from(byte == b'.');
+    let dots_meet = name
+        .windows(2)
+        .fold(0, |found, two| found | (is_dot(two[0]) & is_dot(two[1])));
+    (length > 0 && name[0] != b'.' && dots_meet == 0).then_some(length)
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub mod mirror;
 pub mod order;
 pub mod program;
 pub mod proxy_protocol;
+pub mod quick;
 pub mod ratelimit;
 pub mod redirect;
 pub mod reject;

@@ -375,7 +375,10 @@ impl HttpBody for Body {
             Source::Memory(bytes) if bytes.is_empty() => None,
             Source::Memory(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
             Source::Upstream(passing) => {
-                let polled = Pin::new(&mut passing.incoming).poll_frame(context);
+                let polled = match &passing.lease {
+                    Some(lease) => lease.take(&mut passing.incoming, context),
+                    None => Pin::new(&mut passing.incoming).poll_frame(context),
+                };
                 let Poll::Ready(frame) = polled else {
                     this.waits_for_reader(false);
                     return Poll::Pending;

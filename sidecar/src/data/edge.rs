@@ -250,13 +250,15 @@ pub async fn serve(
         None => {}
         Some(Spoken::Http) => {
             let Preceded { first, stream } = stream;
-            serve::serve_http(thread, connection, stream, first).await;
+            Box::pin(serve::serve_http(thread, connection, stream, first)).await;
         }
-        Some(Spoken::Tls) => serve_tls(thread, connection, door, stream).await,
+        Some(Spoken::Tls) => Box::pin(serve_tls(thread, connection, door, stream)).await,
         Some(Spoken::NamedTls) => {
             Box::pin(serve_named(thread, connection, door, stream)).await;
         }
-        Some(Spoken::Bytes) => l4::pass(thread, &connection, door, Told::Tcp, stream).await,
+        Some(Spoken::Bytes) => {
+            Box::pin(l4::pass(thread, &connection, door, Told::Tcp, stream)).await;
+        }
     }
 }
 
@@ -291,8 +293,8 @@ async fn serve_tls(
     door: &Arc<Door>,
     stream: Preceded,
 ) {
-    let secured = secured(&thread, &connection, door, stream).await;
-    let Some((stream, greeting)) = secured else {
+    let secured = Box::pin(secured(&thread, &connection, door, stream));
+    let Some((stream, greeting)) = secured.await else {
         return;
     };
     let name = greeting.server_name.clone();
@@ -308,9 +310,11 @@ async fn serve_tls(
     }
     if is_stream {
         let told = Told::Name(name.as_deref());
-        l4::pass(thread, &connection, door, told, stream).await;
+        Box::pin(l4::pass(thread, &connection, door, told, stream)).await;
     } else {
-        serve::serve_http(thread, connection, stream, Bytes::new()).await;
+        // Large, and else moved into each layer around it.
+        let stream = Box::new(stream);
+        Box::pin(serve::serve_http(thread, connection, stream, Bytes::new())).await;
     }
 }
 
@@ -446,7 +450,7 @@ impl AsyncWrite for Preceded {
     }
 }
 
-impl ClientStream for TlsStream<Preceded> {
+impl ClientStream for Box<TlsStream<Preceded>> {
     fn tcp(&self) -> &TcpStream {
         &self.get_ref().0.stream
     }

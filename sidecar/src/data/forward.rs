@@ -280,7 +280,11 @@ fn prepare(
         Towards::Backend(..) => settle.force.via_forward.clone(),
     };
     headers::add_via(&mut parts.headers, via);
-    settle.trace = Some(headers::trace(&mut parts.headers, &settle.thread.dice));
+    settle.trace = Some(headers::trace(
+        &mut parts.headers,
+        settle.trace,
+        &settle.thread.dice,
+    ));
     set_target(&mut parts, target, authority, towards)?;
     set_version(&mut parts, towards.protocol());
     *request = Some(Request::from_parts(parts, body));

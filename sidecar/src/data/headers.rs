@@ -20,6 +20,7 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 const TE_OPTION: HeaderValue = HeaderValue::from_static("te");
 
@@ -172,19 +173,29 @@ pub fn add_via(headers: &mut HeaderMap, via: HeaderValue) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceId(pub u128);
 
-/// Passes the trace context on, or begins a trace where there is none that is valid.
-pub fn trace(headers: &mut HeaderMap, dice: &Dice) -> TraceId {
-    if let Some(id) = trace_given(headers) {
+/// Begins a trace, where `given` names none that goes on: see [`trace_given`].
+pub fn trace(headers: &mut HeaderMap, given: Option<TraceId>, dice: &Dice) -> TraceId {
+    if let Some(id) = given {
         return id;
     }
     let id = (u128::from(dice.roll()) << 64) | u128::from(dice.roll()).max(1);
-    let parent = format!("00-{id:032x}-{:016x}-00", dice.roll().max(1));
-    if let Ok(value) = HeaderValue::try_from(parent) {
+    let mut parent = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    write_hex(&mut parent[3..35], id);
+    write_hex(&mut parent[36..52], dice.roll().max(1).into());
+    if let Ok(value) = HeaderValue::from_bytes(&parent) {
         headers.insert(TRACEPARENT, value);
     }
     // A state without its parent means nothing (section 3.3).
-    headers.remove("tracestate");
+    headers.remove(TRACESTATE);
     TraceId(id)
+}
+
+/// The lowest digits of a number, as many as there is room for.
+fn write_hex(room: &mut [u8], mut number: u128) {
+    for digit in room.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(number & 15) as usize];
+        number >>= 4;
+    }
 }
 
 /// The trace that a request says it belongs to, if what it says is valid.
@@ -331,13 +342,14 @@ mod tests {
     #[test]
     fn a_valid_trace_goes_on_and_any_other_begins_anew() {
         let dice = Dice::seeded(1);
-        let given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let mut headers = map(&[("traceparent", given), ("tracestate", "a=b")]);
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let mut headers = map(&[("traceparent", parent), ("tracestate", "a=b")]);
+        let given = trace_given(&headers);
         assert_eq!(
-            trace(&mut headers, &dice),
+            trace(&mut headers, given, &dice),
             TraceId(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736)
         );
-        assert_eq!(headers[&TRACEPARENT], given);
+        assert_eq!(headers[&TRACEPARENT], parent);
         assert!(headers.contains_key("tracestate"));
         for bad in [
             "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
@@ -347,7 +359,8 @@ mod tests {
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
         ] {
             let mut headers = map(&[("traceparent", bad), ("tracestate", "a=b")]);
-            let id = trace(&mut headers, &dice);
+            let given = trace_given(&headers);
+            let id = trace(&mut headers, given, &dice);
             assert_eq!(
                 trace_id(headers[&TRACEPARENT].as_bytes()),
                 Some(id),

@@ -2,6 +2,7 @@
 //! [`crate::shared::Shared`] holds. `request` is the way of one request, phase by phase.
 
 mod answer;
+mod aside;
 mod body;
 mod cache;
 mod connection;

@@ -19,7 +19,10 @@ use sluice_pipeline::{
     ratelimit::{self, When},
     route, target,
 };
-use sluice_snapshot::unit::auth::{NonceFallback, NonceScope};
+use sluice_snapshot::unit::{
+    auth::{NonceFallback, NonceScope},
+    route::HeaderEdits,
+};
 
 use super::{
     answer,
@@ -185,7 +188,10 @@ async fn phases(
     let asked = forward::own_hop(settle, &mut parts);
     let bodiless = matches!(body, RequestBody::Empty);
     let upgrade = upgrade::client_end(&mut parts, asked, bodiless);
-    headers::edit(&mut parts.headers, &rule.request_headers);
+    if rule.request_headers != HeaderEdits::default() {
+        headers::edit(&mut parts.headers, &rule.request_headers);
+        settle.trace = headers::trace_given(&parts.headers);
+    }
 
     settle.enter(Phase::Dispatch);
     let mut facts = RequestFacts::new(&parts, &client);

@@ -7,9 +7,10 @@ use std::{
     future::Future,
     io::ErrorKind,
     net::SocketAddr,
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::{Arc, PoisonError},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -27,6 +28,7 @@ use tokio::{
 };
 
 use super::{
+    aside::Aside,
     body::Body,
     connection::{
         ConnectionLimits, ConnectionPlace,
@@ -198,7 +200,8 @@ async fn serve(
     }
     if door.is_none() && !speaks_http(&thread, inbound) {
         let connection = thread.connect(peer, inbound, place);
-        return passthrough::pass(thread, connection, stream).await;
+        // Boxed, as what an edge does: one connection is one of them, and would else be as large as the largest.
+        return Box::pin(passthrough::pass(thread, connection, stream)).await;
     }
     let Some(Introduced { peer, rest }) = introduced(&thread, peer, &mut stream).await else {
         return;
@@ -206,7 +209,7 @@ async fn serve(
     let connection = thread.connect(peer, inbound, place);
     match door {
         None => serve_http(thread, connection, stream, rest).await,
-        Some(door) => edge::serve(thread, connection, &door, stream, rest).await,
+        Some(door) => Box::pin(edge::serve(thread, connection, &door, stream, rest)).await,
     }
 }
 
@@ -262,6 +265,30 @@ async fn answer(
     Ok(answer)
 }
 
+/// Work in a place of its own.
+struct InFlight<F>(Pin<Box<Option<F>>>);
+
+impl<F> InFlight<F> {
+    /// The place is made first: so the work is made there, and not moved to it.
+    fn new(work: impl FnOnce() -> F) -> Self {
+        let mut place = Box::pin(None);
+        place.set(Some(work()));
+        Self(place)
+    }
+}
+
+impl<F: Future> Future for InFlight<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        match self.0.as_mut().as_pin_mut() {
+            Some(work) => work.poll(context),
+            // It is there from the beginning.
+            None => Poll::Pending,
+        }
+    }
+}
+
 /// Ends when the connection has to be told. One of HTTP/2 gets its GOAWAY once this pod drains (RFC 9113 section 6.8). One
 /// of HTTP/1.1 hears it with its next answer and is closed only at the end: closed while it is idle, it would meet the
 /// request that its client sends this moment.
@@ -315,26 +342,29 @@ async fn drive<S: ClientStream + Send>(
     let service = service_fn({
         let (thread, connection) = (Rc::clone(thread), Rc::clone(connection));
         move |request: Request<Incoming>| {
-            answer(Rc::clone(&thread), Rc::clone(&connection), request)
+            // The engine keeps a place for it while the connection is idle.
+            InFlight::new(|| answer(Rc::clone(&thread), Rc::clone(&connection), request))
         }
     });
     let builder = engine(&thread.limits);
     let mut http = pin!(builder.serve_connection_with_upgrades(TokioIo::new(wire), service));
-    let mut told = pin!(told(thread, connection, thread.shutdown.has_begun()));
+    let mut told = Aside::new(told(thread, connection, thread.shutdown.has_begun()));
+    let mut closes = Aside::new(connection.closes());
     let mut was_told = false;
     loop {
         tokio::select! {
             biased;
             // How a client ends its connection is its own affair; how a flood ends is not.
             _ = http.as_mut() => return connection.traffic.is_flooding().then_some(Closing::Flood),
-            closing = connection.closes() => {
+            closing = &mut closes => {
                 if !(closing.lets_requests_end() && connection.traffic.is_http2()) {
                     return Some(closing);
                 }
+                closes = Aside::new(connection.closes());
                 thread.tally.closings.count(closing);
                 http.as_mut().graceful_shutdown();
             }
-            () = told.as_mut(), if !was_told => {
+            () = &mut told, if !was_told => {
                 was_told = true;
                 http.as_mut().graceful_shutdown();
             }

@@ -2,16 +2,25 @@
 //! task of its own; its sender is leased to one request at a time and comes back when the answer's body has ended.
 
 use std::{
-    cell::RefCell, collections::HashMap, net::SocketAddr, pin::pin, rc::Rc, sync::Arc,
+    cell::RefCell,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
+use bytes::Bytes;
+use futures::FutureExt as _;
 use http::{Method, Request, Response, request::Parts};
+use http_body::{Body as _, Frame};
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
 };
 use hyper_util::rt::TokioIo;
+use sluice_pipeline::quick::QuickMap;
 use sluice_process::Clock;
 use sluice_snapshot::unit::backend::BackendProtocol;
 use tokio::{net::TcpStream, task::spawn_local};
@@ -19,6 +28,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 use super::{
+    aside::{Aside, Bell},
     body::RequestBody,
     deadline::Ticker,
     interim::{Hearer, Interims},
@@ -80,13 +90,14 @@ struct Inner {
     ticker: Ticker,
     /// Speaks TLS on each connection; none: they are in the clear.
     tls: Option<Rc<Client>>,
-    idle: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
-    multiplexed: RefCell<HashMap<SocketAddr, http2::SendRequest<RequestBody>>>,
+    idle: RefCell<QuickMap<SocketAddr, Vec<Idle>>>,
+    multiplexed: RefCell<QuickMap<SocketAddr, http2::SendRequest<RequestBody>>>,
 }
 
 struct Idle {
     sender: http1::SendRequest<RequestBody>,
     guard: Arc<Guard>,
+    bell: Arc<Bell>,
     since_ms: u64,
 }
 
@@ -97,6 +108,8 @@ pub struct Lease {
     sender: http1::SendRequest<RequestBody>,
     /// What is known of the bytes it answers.
     guard: Arc<Guard>,
+    /// What wakes the connection's task.
+    bell: Arc<Bell>,
 }
 
 /// An answer's head, with its body to come.
@@ -168,6 +181,7 @@ impl Pool {
         while let Some(Idle {
             sender,
             guard,
+            bell,
             since_ms,
         }) = self.take(address)
         {
@@ -192,6 +206,7 @@ impl Pool {
                 address,
                 sender,
                 guard,
+                bell,
             };
             match (lease.send(request, interims).await, spare) {
                 (Ok(answered), _) => return Ok(answered),
@@ -288,15 +303,16 @@ impl Pool {
             .handshake(io)
             .await
             .map_err(|error| UpstreamError::Broken(address, error))?;
-        spawn_local(async move {
-            // Its error reaches the request that it concerns.
-            let _ = connection.with_upgrades().await;
-        });
+        // Its error reaches the request that it concerns.
+        let connection = Aside::new(connection.with_upgrades().map(drop));
+        let bell = connection.bell();
+        spawn_local(connection);
         Ok(Lease {
             pool: self.clone(),
             address,
             sender,
             guard,
+            bell,
         })
     }
 
@@ -374,6 +390,21 @@ impl Lease {
         }
     }
 
+    /// Looks at what came of an answer's body. Taking it wakes the connection's task, to read on: where the body has
+    /// ended there is nothing to read, and the task is let be.
+    pub fn take(
+        &self,
+        body: &mut Incoming,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let held = self.bell.hold();
+        let polled = Pin::new(&mut *body).poll_frame(context);
+        if matches!(polled, Poll::Ready(Some(Ok(_)))) && body.is_end_stream() {
+            held.forget();
+        }
+        polled
+    }
+
     /// The answer's body has ended: another request may use the connection.
     pub fn give_back(self) {
         let Self {
@@ -381,6 +412,7 @@ impl Lease {
             address,
             sender,
             guard,
+            bell,
         } = self;
         if sender.is_closed() || guard.is_refused() {
             return;
@@ -392,6 +424,7 @@ impl Lease {
             idle.push(Idle {
                 sender,
                 guard,
+                bell,
                 since_ms,
             });
         }

@@ -6,14 +6,14 @@ mod edge;
 mod export;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
-use sluice_pipeline::{RejectReason, program::Rule, ratelimit::Verdict};
+use sluice_pipeline::{RejectReason, program::Rule, quick::QuickMap, ratelimit::Verdict};
 use sluice_snapshot::{UnitName, stream, unit::ObjectRef};
 
 pub use closing::{Closing, Closings};
@@ -87,6 +87,8 @@ impl UpstreamFailure {
 #[derive(Debug, Default)]
 pub struct Metrics {
     threads: Mutex<Vec<Arc<ThreadTally>>>,
+    /// Requests are not counted.
+    uncounted: AtomicBool,
 }
 
 /// What a stream's reports have told so far: they count from its beginning. The first report begins it.
@@ -104,6 +106,7 @@ type Durations = [u64; BOUNDS_US.len() + 1];
 /// The counters of one data thread: the lock is its own but for scrapes.
 #[derive(Debug, Default)]
 pub struct ThreadTally {
+    uncounted: bool,
     begun: AtomicU64,
     ended: AtomicU64,
     panics: AtomicU64,
@@ -126,11 +129,11 @@ pub struct ThreadTally {
 #[derive(Debug, Default, Clone)]
 struct Tally {
     /// By ApiRoute; its rules.
-    rules: HashMap<ObjectRef, Vec<RuleTally>>,
+    rules: QuickMap<ObjectRef, Vec<RuleTally>>,
     /// What no rule matched.
     unmatched: RuleTally,
     /// By RateLimitPolicy; its limits.
-    limits: HashMap<ObjectRef, Vec<LimitTally>>,
+    limits: QuickMap<ObjectRef, Vec<LimitTally>>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -176,6 +179,9 @@ impl ThreadTally {
     /// A request has ended.
     pub fn end(&self, rule: Option<&Rule>, ended: &Ended<'_>) {
         self.ended.fetch_add(1, Ordering::Relaxed);
+        if self.uncounted {
+            return;
+        }
         let mut tally = self.lock();
         match rule {
             Some(rule) => {
@@ -314,7 +320,7 @@ impl Named for LimitTally {
 
 /// The counter of `name` in `object`; it is looked for at `hint` first.
 fn entry<'m, T: Named>(
-    map: &'m mut HashMap<ObjectRef, Vec<T>>,
+    map: &'m mut QuickMap<ObjectRef, Vec<T>>,
     object: &ObjectRef,
     name: &str,
     hint: usize,
@@ -380,9 +386,17 @@ fn add_all(into: &mut [u64], from: &[u64]) {
 }
 
 impl Metrics {
+    /// Data threads that start from now on count no requests: what counting costs is measured so.
+    pub fn count_nothing(&self) {
+        self.uncounted.store(true, Ordering::Relaxed);
+    }
+
     /// The counters of a new data thread.
     pub fn thread(&self) -> Arc<ThreadTally> {
-        let tally = Arc::new(ThreadTally::default());
+        let tally = Arc::new(ThreadTally {
+            uncounted: self.uncounted.load(Ordering::Relaxed),
+            ..ThreadTally::default()
+        });
         self.lock().push(Arc::clone(&tally));
         tally
     }

@@ -14,8 +14,12 @@ use anyhow::{Context as _, Result, ensure};
 
 /// Two loads, of which the difference counts: what comes once does not.
 const LOADS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+/// No function has a larger share of its own.
+const MOST: f64 = 0.6;
+/// Functions that are listed.
+const FUNCTIONS: usize = 25;
 /// The parts that instructions are told apart by, as their functions are named, the first that fits.
-const PARTS: [(&str, &str); 12] = [
+const PARTS: [(&str, &str); 14] = [
     ("sluice_pipeline", "our phases (sluice_pipeline)"),
     ("sluice", "our data path (sluice_sidecar)"),
     ("hyper_util", "hyper-util"),
@@ -25,6 +29,8 @@ const PARTS: [(&str, &str); 12] = [
     ("tokio", "tokio"),
     ("mio", "tokio"),
     ("mem", "copying and comparing memory"),
+    ("bytes", "bytes"),
+    ("bcmp", "copying and comparing memory"),
     ("mi_", "allocator"),
     ("_mi_", "allocator"),
     ("", "the rest"),
@@ -73,14 +79,14 @@ impl Instrumented {
         Ok((instructions - few_instructions) / (many - few))
     }
 
-    /// The last load's instructions by part, greatest first, in shares of 1.
-    pub fn spent(&self) -> Result<Vec<(String, f64)>> {
+    /// Where the last load's instructions were spent.
+    pub fn spent(&self) -> Result<Spent> {
         let listed = Command::new("callgrind_annotate")
             .args(["--threshold=100"])
             .arg(self.dumped())
             .output()
             .context("callgrind_annotate is not installed")?;
-        Ok(parts(&String::from_utf8_lossy(&listed.stdout)))
+        Ok(Spent::of(&String::from_utf8_lossy(&listed.stdout)))
     }
 
     fn dumped(&self) -> PathBuf {
@@ -117,35 +123,58 @@ impl Instrumented {
     }
 }
 
-/// Lines like `1,234 ( 5.6%)  file:function [program]`, added up by part.
-fn parts(annotated: &str) -> Vec<(String, f64)> {
-    let mut sums = BTreeMap::<&str, f64>::new();
-    for line in annotated.lines() {
-        let mut words = line.split_whitespace();
-        let Some(count) = words
-            .next()
-            .and_then(|count| count.replace(',', "").parse::<f64>().ok())
-        else {
-            continue;
-        };
-        let Some((_, place)) = line.split_once(")  ") else {
-            continue;
-        };
-        let function = place
-            .split_once(':')
-            .map_or(place, |(_, function)| function);
-        if function.starts_with("PROGRAM TOTALS") {
-            continue;
+/// Instructions in shares of 1, greatest first.
+#[derive(Debug, Clone, Default)]
+pub struct Spent {
+    /// By part.
+    pub parts: Vec<(String, f64)>,
+    /// By function, the first few; a function has what was inlined into it.
+    pub functions: Vec<(String, f64)>,
+}
+
+impl Spent {
+    /// Of lines like `1,234 ( 5.6%)  file:function [program]`.
+    fn of(annotated: &str) -> Self {
+        let mut functions = BTreeMap::<&str, f64>::new();
+        for line in annotated.lines() {
+            let count = line.split_whitespace().next();
+            let count = count.and_then(|count| count.replace(',', "").parse::<f64>().ok());
+            let (Some(count), Some((_, place))) = (count, line.split_once(")  ")) else {
+                continue;
+            };
+            if place.starts_with("PROGRAM TOTALS") {
+                continue;
+            }
+            let (_, function) = place.split_once(':').unwrap_or(("", place));
+            let (function, _) = function.split_once(" [").unwrap_or((function, ""));
+            *functions.entry(function).or_default() += count;
         }
-        *sums.entry(part(function)).or_default() += count;
+        // What runs all the time is listed with all that it calls.
+        let greatest = functions.values().copied().fold(0.0, f64::max);
+        let own: f64 = functions
+            .values()
+            .filter(|count| **count < greatest / 2.0)
+            .sum();
+        functions.retain(|_, count| *count <= own * MOST);
+        let whole: f64 = functions.values().sum();
+        let mut parts = BTreeMap::<&str, f64>::new();
+        for (function, count) in &functions {
+            *parts.entry(part(function)).or_default() += count;
+        }
+        let listed = |shares: BTreeMap<&str, f64>, most: usize| {
+            let shares = shares.into_iter();
+            let mut shares: Vec<_> = shares
+                .map(|(what, count)| (what.to_owned(), count / whole))
+                .collect();
+            shares.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+            shares.truncate(most);
+            shares
+        };
+        Self {
+            parts: listed(parts, usize::MAX),
+            functions: listed(functions, FUNCTIONS),
+        }
     }
-    let whole: f64 = sums.values().sum();
-    let mut parts: Vec<_> = sums
-        .into_iter()
-        .map(|(part, count)| (part.to_owned(), count / whole))
-        .collect();
-    parts.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-    parts
 }
 
 /// The part of a function: by the first crate that its name begins with, `<` and `&` of implementations aside.
@@ -166,13 +195,15 @@ mod tests {
     fn instructions_are_told_apart_by_crate() {
         let annotated = "\
 3,000 (100.0%)  PROGRAM TOTALS
-2,000 (66.67%)  ???:<hyper::proto::h1::conn::Conn as X>::poll [sluice-sidecar]
-  500 (16.67%)  ???:memcpy [sluice-sidecar]
-  500 (16.67%)  ???:sluice_pipeline::route::find [sluice-sidecar]
+2,900 (96.67%)  ???:start [sluice-sidecar]
+1,500 (50.00%)  ???:<hyper::proto::h1::conn::Conn as X>::poll [sluice-sidecar]
+  750 (25.00%)  ???:memcpy [sluice-sidecar]
+  750 (25.00%)  x.rs:sluice_pipeline::route::find [sluice-sidecar]
 ";
-        let spent = parts(annotated);
-        assert_eq!(spent[0], ("hyper".to_owned(), 2.0 / 3.0));
-        assert_eq!(spent.len(), 3);
+        let Spent { parts, functions } = Spent::of(annotated);
+        assert_eq!(parts[0], ("hyper".to_owned(), 0.5));
+        assert_eq!((parts.len(), functions.len()), (3, 3));
+        assert!(functions.contains(&("sluice_pipeline::route::find".to_owned(), 0.25)));
         assert_eq!(
             part("sluice_sidecar::data::x"),
             "our data path (sluice_sidecar)"

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Kind, Place, System};
 use crate::{
-    credentials::{AUDIENCE, ISSUER, TokenKey},
+    credentials::{AUDIENCE, Certified, ISSUER, TokenKey},
     proxied::cells::NEW_TOKENS,
     world::gateway::{CLIENT_HEADER, CLIENTS, HEAVY_LIMIT},
 };
@@ -40,15 +40,32 @@ fn configure(place: &Place<'_>) -> Result<Vec<OsString>> {
 fn bootstrap(place: &Place<'_>) -> Result<Value> {
     let address = |at: std::net::SocketAddr| json!({"socket_address": {"address": at.ip().to_string(), "port_value": at.port()}});
     let endpoint = json!({"endpoint": {"address": address(place.origin)}});
+    let manager = manager(place)?;
+    let listener = |name: &str, at, secured: Option<Value>| {
+        let mut chain = json!({"filters": [{
+            "name": "envoy.filters.network.http_connection_manager",
+            "typed_config": manager,
+        }]});
+        if let Some(secured) = secured {
+            chain["transport_socket"] = secured;
+        }
+        json!({"name": name, "address": address(at), "filter_chains": [chain]})
+    };
+    let Certified { certificate, key } = &place.keys.server;
+    let certificate = json!({"certificate_chain": {"inline_string": certificate}, "private_key": {"inline_string": key}});
+    let secured = json!({
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": format!("{TYPES}.transport_sockets.tls.v3.DownstreamTlsContext"),
+            "common_tls_context": {"tls_certificates": [certificate]},
+        },
+    });
     Ok(json!({"static_resources": {
-        "listeners": [{
-            "name": "in",
-            "address": address(place.listen),
-            "filter_chains": [{"filters": [{
-                "name": "envoy.filters.network.http_connection_manager",
-                "typed_config": manager(place)?,
-            }]}],
-        }],
+        "listeners": [
+            listener("in", place.listen, None),
+            listener("http2", place.http2, None),
+            listener("secure", place.secure, Some(secured)),
+        ],
         "clusters": [{
             "name": "origin",
             "type": "STATIC",
@@ -77,11 +94,6 @@ fn manager(place: &Place<'_>) -> Result<Value> {
         "http_filters": [
             filter("envoy.filters.http.jwt_authn", jwt(place)?),
             filter("envoy.filters.http.local_ratelimit", json!({"@type": format!("{TYPES}.filters.http.local_ratelimit.v3.LocalRateLimit"), "stat_prefix": "limit"})),
-            filter("envoy.filters.http.cache", json!({
-                "@type": format!("{TYPES}.filters.http.cache.v3.CacheConfig"),
-                "disabled": true,
-                "typed_config": {"@type": format!("{TYPES}.http.cache.simple_http_cache.v3.SimpleHttpCacheConfig")},
-            })),
             filter("envoy.filters.http.router", json!({"@type": format!("{TYPES}.filters.http.router.v3.Router")})),
         ],
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes()}]},
@@ -92,10 +104,6 @@ fn manager(place: &Place<'_>) -> Result<Value> {
 fn routes() -> Vec<Value> {
     let route = |prefix: &str, own: Value| json!({"match": {"prefix": prefix}, "route": {"cluster": "origin", "timeout": "15s"}, "typed_per_filter_config": own});
     let limit = limit();
-    let cached = json!({
-        "@type": format!("{TYPES}.filters.http.cache.v3.CacheConfig"),
-        "typed_config": {"@type": format!("{TYPES}.http.cache.simple_http_cache.v3.SimpleHttpCacheConfig")},
-    });
     vec![
         limited(route(
             "/limited/",
@@ -105,7 +113,6 @@ fn routes() -> Vec<Value> {
             "/all/",
             json!({"envoy.filters.http.local_ratelimit": limit}),
         )),
-        route("/cached/", json!({"envoy.filters.http.cache": cached})),
         route("/", json!({})),
     ]
 }

@@ -18,6 +18,9 @@ fn configure(place: &Place<'_>) -> Result<Vec<OsString>> {
     let rsa = place.file("rs256.pem", place.keys.rs256.public_pem())?;
     let ec = place.file("es256.pem", place.keys.es256.public_pem())?;
     let (listen, origin) = (place.listen, place.origin);
+    let (secure, http2) = (place.secure, place.http2);
+    let certificate = place.certificate()?;
+    let certificate = certificate.display();
     let token = |path: &str, algorithm: &str, key: &std::path::Path| {
         format!(
             "    http-request set-var(txn.token) http_auth_bearer if {{ path_beg {path} }}\n    \
@@ -43,6 +46,8 @@ cache answers
     max-age 86400
 frontend in
     bind {listen}
+    bind {http2} proto h2
+    bind {secure} ssl crt {certificate} alpn http/1.1
     stick-table type string len 32 size 100k expire 60s store http_req_rate(1s)
     http-request track-sc0 hdr({CLIENT_HEADER}) if {{ path_beg /limited/ }}
     http-request deny deny_status 429 if {{ path_beg /limited/ }} {{ sc_http_req_rate(0) gt {HEAVY_LIMIT} }}

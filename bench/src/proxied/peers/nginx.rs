@@ -16,7 +16,8 @@ pub const KIND: Kind = Kind {
 fn configure(place: &Place<'_>) -> Result<Vec<OsString>> {
     let dir = place.dir;
     fs::create_dir(dir.join("cache"))?;
-    let file = place.file("nginx.conf", &text(dir, place))?;
+    let certificate = place.certificate()?;
+    let file = place.file("nginx.conf", &text(dir, &certificate, place))?;
     let mut args = Vec::new();
     for (flag, value) in [("-p", dir), ("-c", &file), ("-e", Path::new("stderr"))] {
         args.extend([flag.into(), value.into()]);
@@ -24,9 +25,10 @@ fn configure(place: &Place<'_>) -> Result<Vec<OsString>> {
     Ok(args)
 }
 
-fn text(dir: &Path, place: &Place<'_>) -> String {
+fn text(dir: &Path, certificate: &Path, place: &Place<'_>) -> String {
     let (listen, origin) = (place.listen, place.origin);
-    let dir = dir.display();
+    let (secure, http2) = (place.secure, place.http2);
+    let (dir, certificate) = (dir.display(), certificate.display());
     let scratch: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .iter()
         .map(|use_of| format!("    {use_of}_temp_path {dir}/{use_of};\n"))
@@ -46,6 +48,10 @@ http {{
     upstream origin {{ server {origin}; keepalive 128; keepalive_requests 1000000000; }}
     server {{
         listen {listen};
+        listen {http2} http2;
+        listen {secure} ssl;
+        ssl_certificate {certificate};
+        ssl_certificate_key {certificate};
         proxy_http_version 1.1;
         proxy_set_header Connection "";
         proxy_set_header Host $http_host;

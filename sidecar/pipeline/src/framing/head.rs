@@ -86,9 +86,9 @@ impl Head {
         side: Side,
         bodiless: bool,
     ) -> Result<Option<Whole>, Fault> {
+        // A head mostly comes whole: where it is is written down where it does not.
+        let (mut start, mut scanned) = (self.line as usize, self.scanned as usize);
         loop {
-            let start = self.line as usize;
-            let mut scanned = self.scanned as usize;
             let ended = line::end(bytes, &mut scanned)?;
             let (end, next) = ended.map_or((bytes.len(), bytes.len()), |Ended { end, next }| {
                 (end, next)
@@ -104,11 +104,10 @@ impl Head {
             }
             if ended.is_none() {
                 // Not more than `MAX_HEAD`.
+                self.line = start as u32;
                 self.scanned = scanned as u32;
                 return Ok(None);
             }
-            self.line = next as u32;
-            self.scanned = self.line;
             let line = &bytes[start..end];
             match (self.started, line.is_empty()) {
                 // One empty line before a request (section 2.2).
@@ -133,6 +132,7 @@ impl Head {
                     }));
                 }
             }
+            (start, scanned) = (next, next);
         }
     }
 

@@ -1,4 +1,5 @@
-//! Lines of a head: where they end, and which bytes they are made of. One look at each byte, eight at a time.
+//! Lines of a head: where they end, and which bytes they are made of. One look at each byte, sixteen at a time where
+//! the processor can.
 
 use super::Fault;
 
@@ -7,6 +8,23 @@ use super::Fault;
 pub(super) struct Ended {
     pub end: usize,
     pub next: usize,
+}
+
+/// Whether any control byte but the tab is among these.
+pub(crate) fn has_control(bytes: &[u8]) -> bool {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut found = words
+        .iter()
+        .fold(0, |found, word| found | controls(u64::from_le_bytes(*word)));
+    found |= match bytes.last_chunk::<8>() {
+        Some(last) => controls(u64::from_le_bytes(*last)),
+        None => u64::from(rest.iter().any(u8::is_ascii_control)),
+    };
+    // The tab is one too.
+    found != 0
+        && bytes
+            .iter()
+            .any(|byte| byte.is_ascii_control() && *byte != b'\t')
 }
 
 /// Finds the end of the line that goes on at `from`. None: it has not come yet, and `from` is where to go on looking.
@@ -41,15 +59,43 @@ pub(super) fn end(bytes: &[u8], from: &mut usize) -> Result<Option<Ended>, Fault
 /// The first control byte.
 #[inline(always)]
 fn special(bytes: &[u8]) -> Option<usize> {
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
-        let found = controls(u64::from_le_bytes(*word));
-        if found != 0 {
-            return Some(index * 8 + (found.trailing_zeros() / 8) as usize);
+    let (blocks, rest) = bytes.as_chunks::<16>();
+    for (index, block) in blocks.iter().enumerate() {
+        if let Some(at) = in_block(block) {
+            return Some(index * 16 + at);
         }
     }
-    let at = rest.iter().position(|byte| *byte < b' ' || *byte == 0x7f)?;
-    Some(words.len() * 8 + at)
+    let from = blocks.len() * 16;
+    let (words, rest) = rest.as_chunks::<8>();
+    for word in words {
+        if let Some(at) = in_word(u64::from_le_bytes(*word)) {
+            return Some(from + at);
+        }
+    }
+    let at = rest.iter().position(u8::is_ascii_control)?;
+    Some(from + words.len() * 8 + at)
+}
+
+/// The first control byte of sixteen. The look at all at once becomes one of vector instructions.
+#[inline(always)]
+fn in_block(block: &[u8; 16]) -> Option<usize> {
+    let found = block.iter().fold(0, |found, byte| {
+        found | u8::from(*byte < b' ') | u8::from(*byte == 0x7f)
+    });
+    if found == 0 {
+        return None;
+    }
+    let number = u128::from_le_bytes(*block);
+    in_word(number as u64).or_else(|| Some(8 + in_word((number >> 64) as u64)?))
+}
+
+/// The first control byte of eight.
+#[inline(always)]
+const fn in_word(word: u64) -> Option<usize> {
+    match controls(word) {
+        0 => None,
+        found => Some((found.trailing_zeros() / 8) as usize),
+    }
 }
 
 /// The highest bit of each control byte of a word; above the lowest such byte others may be marked too.
@@ -64,6 +110,9 @@ const fn controls(word: u64) -> u64 {
 
 /// The bytes of a token (RFC 9110 section 5.6.2).
 static TOKEN: [bool; 256] = table(b"!#$%&'*+-.^_`|~");
+
+/// The bytes of a host's name, and the dot between its labels.
+static NAME: [bool; 256] = table(b"-._");
 
 /// The bytes of a path that are let through: what a URI has (RFC 3986 section 3.3), and what clients leave unescaped
 /// although they should not; normalising escapes or refuses those.
@@ -89,15 +138,27 @@ const fn table(more: &[u8]) -> [bool; 256] {
 
 /// How many bytes of a token these begin with.
 #[inline(always)]
-pub(super) fn token_len(bytes: &[u8]) -> usize {
-    let is_token = |byte: &u8| TOKEN[usize::from(*byte)];
+pub(crate) fn token_len(bytes: &[u8]) -> usize {
+    prefix_len(bytes, &TOKEN)
+}
+
+/// How many bytes of a host's name these begin with.
+#[inline(always)]
+pub(crate) fn name_len(bytes: &[u8]) -> usize {
+    prefix_len(bytes, &NAME)
+}
+
+/// How many bytes these begin with that the table has.
+#[inline(always)]
+fn prefix_len(bytes: &[u8], table: &[bool; 256]) -> usize {
+    let has = |byte: &u8| table[usize::from(*byte)];
     let (fours, _) = bytes.as_chunks::<4>();
     let whole = fours
         .iter()
-        .take_while(|[a, b, c, d]| is_token(a) & is_token(b) & is_token(c) & is_token(d))
+        .take_while(|[a, b, c, d]| has(a) & has(b) & has(c) & has(d))
         .count();
     let from = whole * 4;
-    let rest = bytes[from..].iter().take_while(|byte| is_token(byte));
+    let rest = bytes[from..].iter().take_while(|byte| has(byte));
     from + rest.count()
 }
 
@@ -158,6 +219,24 @@ mod tests {
                 assert_eq!(special(&bytes), found, "{byte:#x} at {at}");
             }
         }
+    }
+
+    #[test]
+    fn a_control_byte_is_seen_wherever_it_stands() {
+        for length in 1..40 {
+            for at in 0..length {
+                for byte in 0..=255_u8 {
+                    let mut bytes = vec![b'\t'; length];
+                    bytes[at] = byte;
+                    let is_control = byte.is_ascii_control() && byte != b'\t';
+                    assert_eq!(has_control(&bytes), is_control, "{byte:#x} at {at}");
+                    bytes.fill(b'a');
+                    bytes[at] = byte;
+                    assert_eq!(has_control(&bytes), is_control, "{byte:#x} at {at}");
+                }
+            }
+        }
+        assert!(!has_control(b""));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 mod chunked;
 mod fault;
 mod head;
-mod line;
+pub(crate) mod line;
 #[cfg(test)]
 mod tests;
 

@@ -1,7 +1,7 @@
 //! Which rules a port serves under which hostname: the look-up structure of the routing phase. The phase itself is
 //! `crate::route`.
 
-use std::{collections::HashMap, iter, sync::Arc};
+use std::{iter, sync::Arc};
 
 use sluice_snapshot::{ConfigError, unit::backend::BackendProtocol};
 
@@ -9,16 +9,16 @@ use super::{
     Match, Route, Rule,
     matcher::{PathMatcher, Specificity},
 };
-use crate::reject::Decider;
+use crate::{quick::QuickMap, reject::Decider};
 
 /// The routes of one port.
 #[derive(Debug, Default)]
 pub struct Table {
     /// What the app speaks there.
     pub protocol: BackendProtocol,
-    exact: HashMap<Box<str>, HostRules>,
+    exact: QuickMap<Box<str>, HostRules>,
     /// Keyed by what follows the `*`: `.example.com`.
-    wildcard: HashMap<Box<str>, HostRules>,
+    wildcard: QuickMap<Box<str>, HostRules>,
     any: HostRules,
 }
 
@@ -26,10 +26,10 @@ pub struct Table {
 #[derive(Debug, Default)]
 pub struct HostRules {
     denied: Option<Denial>,
-    exact: HashMap<Box<str>, Vec<Candidate>>,
+    exact: QuickMap<Box<str>, Vec<Candidate>>,
     regex: Vec<Candidate>,
     /// Keyed by the prefix without the slash at its end.
-    prefix: HashMap<Box<str>, Vec<Candidate>>,
+    prefix: QuickMap<Box<str>, Vec<Candidate>>,
     longest_prefix: usize,
 }
 

@@ -27,7 +27,7 @@ use super::{
     thread::Thread,
 };
 use crate::{
-    log::{Limited, Line, Rfc3339, Sharded},
+    log::{Endpoint, Limited, Line, Rfc3339, Sharded, Trace},
     metrics::{CacheEvent, Closing},
     shared::InForce,
 };
@@ -238,11 +238,11 @@ impl Exchange {
 
     fn log(&self, complete: bool, duration_us: u64) {
         let decider = self.reject.as_ref().map(|reject| &reject.decider);
-        let object = |object: &ObjectRef| format!("{}/{}", object.namespace, object.name);
+        let object = |object: &ObjectRef| [object.namespace.as_str(), "/", object.name.as_str()].concat();
         let upstream = self.upstream.as_ref();
         self.thread.log.add(&Line {
             time: Rfc3339(wall().saturating_sub(std::time::Duration::from_micros(duration_us))),
-            peer: self.connection.peer.to_string(),
+            peer: Some(Endpoint(self.connection.peer)),
             client: (!self.client.is_peer()).then_some(self.client.address),
             protocol: if self.version == Version::HTTP_2 {
                 "HTTP/2"
@@ -300,7 +300,7 @@ impl Exchange {
                     .as_ref()
                     .map_or("app", |backend| backend.service.as_str())
             }),
-            upstream_address: upstream.map(|upstream| upstream.address.to_string()),
+            upstream_address: upstream.map(|upstream| Endpoint(upstream.address)),
             shard: upstream
                 .and_then(|upstream| upstream.shard.as_ref())
                 .map(|seen| Sharded {
@@ -318,7 +318,7 @@ impl Exchange {
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
             aborted: !complete,
-            trace: self.trace.map(|TraceId(id)| format!("{id:032x}")),
+            trace: self.trace.map(|TraceId(id)| Trace(id)),
             config: self.force.program.version().short(),
         });
     }

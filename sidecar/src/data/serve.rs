@@ -200,7 +200,7 @@ async fn serve(
     }
     if door.is_none() && !speaks_http(&thread, inbound) {
         let connection = thread.connect(peer, inbound, place);
-        // Boxed, as what an edge does: one connection is one of them, and would else be as large as the largest.
+        // Each is boxed: a connection is one of them, and would else be as large as the largest.
         return Box::pin(passthrough::pass(thread, connection, stream)).await;
     }
     let Some(Introduced { peer, rest }) = introduced(&thread, peer, &mut stream).await else {
@@ -208,7 +208,7 @@ async fn serve(
     };
     let connection = thread.connect(peer, inbound, place);
     match door {
-        None => serve_http(thread, connection, stream, rest).await,
+        None => Box::pin(serve_http(thread, connection, stream, rest)).await,
         Some(door) => Box::pin(edge::serve(thread, connection, &door, stream, rest)).await,
     }
 }

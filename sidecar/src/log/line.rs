@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::Rfc3339;
+use super::{Endpoint, Rfc3339, Trace};
 
 /// One request.
 #[derive(Debug, Default, Serialize)]
@@ -12,7 +12,8 @@ pub struct Line<'r> {
     /// When it began.
     pub time: Rfc3339,
     /// `192.0.2.1:4711`.
-    pub peer: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<Endpoint>,
     /// The client behind it, where trusted proxies name one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<IpAddr>,
@@ -66,7 +67,7 @@ pub struct Line<'r> {
     pub upstream: Option<&'r str>,
     /// Its address.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub upstream_address: Option<String>,
+    pub upstream_address: Option<Endpoint>,
     /// The shard, where a ShardSet chose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shard: Option<Sharded<'r>>,
@@ -84,7 +85,7 @@ pub struct Line<'r> {
     pub aborted: bool,
     /// Trace id, as in `traceparent`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub trace: Option<String>,
+    pub trace: Option<Trace>,
     /// The version of the configuration, its first digits.
     pub config: &'r str,
 }

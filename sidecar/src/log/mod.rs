@@ -2,6 +2,7 @@
 //! the writer cannot keep up lines are dropped and counted, and no request waits.
 
 mod line;
+mod text;
 mod time;
 
 use std::{
@@ -20,12 +21,13 @@ use std::{
 use tokio::sync::Notify;
 
 pub use line::{Limited, Line, Sharded};
+pub use text::{Endpoint, Trace};
 pub use time::Rfc3339;
 
 /// Batches that may wait for the writer.
-const MAX_BATCHES: usize = 64;
-/// A batch is handed over when it is this large, in bytes.
-const BATCH_BYTES: usize = 16 << 10;
+const MAX_BATCHES: usize = 16;
+/// A batch is handed over when it is this large, in bytes: the writer is woken for each.
+const BATCH_BYTES: usize = 64 << 10;
 /// Or when its first line is this old.
 const BATCH_AGE: Duration = Duration::from_millis(50);
 

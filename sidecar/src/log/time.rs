@@ -1,29 +1,37 @@
 //! Points in time as the log writes them: RFC 3339, UTC, milliseconds.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
+
+use super::text::decimal;
 
 /// Time since 1970 that prints as `2026-11-22T15:04:05.123Z`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rfc3339(pub Duration);
 
-impl fmt::Display for Rfc3339 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Rfc3339 {
+    /// The text.
+    fn text(self) -> [u8; 24] {
         let (seconds, millis) = (self.0.as_secs(), self.0.subsec_millis());
         let (days, second) = (seconds / 86_400, seconds % 86_400);
         let (year, month, day) = civil(days);
-        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z"
-        )
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        decimal(&mut text[..4], year);
+        decimal(&mut text[5..7], month);
+        decimal(&mut text[8..10], day);
+        decimal(&mut text[11..13], second / 3600);
+        decimal(&mut text[14..16], second / 60 % 60);
+        decimal(&mut text[17..19], second % 60);
+        decimal(&mut text[20..23], millis.into());
+        text
     }
 }
 
 impl Serialize for Rfc3339 {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        // Digits and signs.
+        serializer.serialize_str(str::from_utf8(&self.text()).unwrap_or_default())
     }
 }
 
@@ -59,11 +67,14 @@ mod tests {
             (4_107_542_400, "2100-03-01T00:00:00.000Z"),
             (1_795_359_845, "2026-11-22T15:04:05.000Z"),
         ] {
-            assert_eq!(Rfc3339(Duration::from_secs(seconds)).to_string(), text);
+            assert_eq!(
+                Rfc3339(Duration::from_secs(seconds)).text(),
+                *text.as_bytes()
+            );
         }
         assert_eq!(
-            Rfc3339(Duration::from_millis(1)).to_string(),
-            "1970-01-01T00:00:00.001Z"
+            Rfc3339(Duration::from_millis(1)).text(),
+            *b"1970-01-01T00:00:00.001Z"
         );
     }
 }

@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 /// Two loads, of which the difference counts: what comes once does not.
 const LOADS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 /// No function has a larger share of its own.
-const MOST: f64 = 0.6;
+const MOST: f64 = 0.8;
 /// Functions that are listed.
 const FUNCTIONS: usize = 25;
 /// The parts that instructions are told apart by, as their functions are named, the first that fits.
@@ -135,7 +135,7 @@ pub struct Spent {
 impl Spent {
     /// Of lines like `1,234 ( 5.6%)  file:function [program]`.
     fn of(annotated: &str) -> Self {
-        let mut functions = BTreeMap::<&str, f64>::new();
+        let (mut functions, mut total) = (BTreeMap::<&str, f64>::new(), 0.0);
         for line in annotated.lines() {
             let count = line.split_whitespace().next();
             let count = count.and_then(|count| count.replace(',', "").parse::<f64>().ok());
@@ -143,6 +143,7 @@ impl Spent {
                 continue;
             };
             if place.starts_with("PROGRAM TOTALS") {
+                total = count;
                 continue;
             }
             let (_, function) = place.split_once(':').unwrap_or(("", place));
@@ -150,12 +151,7 @@ impl Spent {
             *functions.entry(function).or_default() += count;
         }
         // What runs all the time is listed with all that it calls.
-        let greatest = functions.values().copied().fold(0.0, f64::max);
-        let own: f64 = functions
-            .values()
-            .filter(|count| **count < greatest / 2.0)
-            .sum();
-        functions.retain(|_, count| *count <= own * MOST);
+        functions.retain(|_, count| *count <= total * MOST);
         let whole: f64 = functions.values().sum();
         let mut parts = BTreeMap::<&str, f64>::new();
         for (function, count) in &functions {

@@ -16,7 +16,7 @@ use tokio::{
 use super::{super::thread::Thread, Connection};
 use crate::{
     cli::Inbound,
-    log::{Line, Rfc3339},
+    log::{Endpoint, Line, Rfc3339},
     metrics::Closing,
 };
 
@@ -189,7 +189,7 @@ fn log(
     }
     thread.log.add(&Line {
         time: Rfc3339(Duration::from_millis(thread.clock().wall_ms())),
-        peer: peer.to_string(),
+        peer: Some(Endpoint(peer)),
         protocol: if http2 { "HTTP/2" } else { "HTTP/1.1" },
         port: inbound.listen.port(),
         status,

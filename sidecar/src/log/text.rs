@@ -1,0 +1,87 @@
+//! Values as the log writes them, put together by hand: std's formatting costs a request more than all else of its line.
+
+use std::net::SocketAddr;
+
+use serde::{Serialize, Serializer};
+
+/// Writes a number's lowest decimal digits, as many as there is room for.
+pub fn decimal(room: &mut [u8], mut number: u64) {
+    for digit in room.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+}
+
+/// An address and its port: `192.0.2.1:4711`.
+#[derive(Debug, Clone, Copy)]
+pub struct Endpoint(pub SocketAddr);
+
+impl Serialize for Endpoint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let SocketAddr::V4(address) = self.0 else {
+            return serializer.collect_str(&self.0);
+        };
+        // The longest is `255.255.255.255:65535`.
+        let mut text = [0; 21];
+        let mut at = 0;
+        let mut number = |number: u32, end: &[u8]| {
+            let digits = number.checked_ilog10().map_or(1, |log| log as usize + 1);
+            decimal(&mut text[at..at + digits], number.into());
+            at += digits;
+            text[at..at + end.len()].copy_from_slice(end);
+            at += end.len();
+        };
+        let [a, b, c, d] = address.ip().octets().map(u32::from);
+        number(a, b".");
+        number(b, b".");
+        number(c, b".");
+        number(d, b":");
+        number(address.port().into(), b"");
+        // Digits and signs.
+        serializer.serialize_str(str::from_utf8(&text[..at]).unwrap_or_default())
+    }
+}
+
+/// A trace's id: 32 hexadecimal digits.
+#[derive(Debug, Clone, Copy)]
+pub struct Trace(pub u128);
+
+impl Serialize for Trace {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut text = [0; 32];
+        let mut number = self.0;
+        for digit in text.iter_mut().rev() {
+            *digit = b"0123456789abcdef"[(number & 15) as usize];
+            number >>= 4;
+        }
+        serializer.serialize_str(str::from_utf8(&text).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_written_as_std_writes_it() {
+        for address in [
+            "0.0.0.0:0",
+            "9.10.99.100:9",
+            "255.255.255.255:65535",
+            "192.0.2.1:4711",
+            "[2001:db8::1]:80",
+        ] {
+            let parsed = address.parse().expect("an address");
+            let text = serde_json::to_string(&Endpoint(parsed)).expect("JSON");
+            assert_eq!(text, format!("\"{address}\""));
+        }
+    }
+
+    #[test]
+    fn a_trace_has_all_its_digits() {
+        for id in [0, 1, u128::MAX, 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736] {
+            let text = serde_json::to_string(&Trace(id)).expect("JSON");
+            assert_eq!(text, format!("\"{id:032x}\""));
+        }
+    }
+}

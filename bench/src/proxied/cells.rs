@@ -148,10 +148,11 @@ pub fn all(keys: &Keys) -> Result<Vec<Cell>> {
         },
         Cell {
             logged: true,
-            with: &[Floor, Nginx],
+            with: &[Nginx],
             ..cell("plain 128 B, access log on", 16, get("/logged/128"))
         },
         Cell {
+            with: &[Nginx, Envoy],
             must: &[(Nginx, 0.90), (Envoy, 0.42)],
             ..cell(
                 "token bucket, 1,000 keys by header",
@@ -160,7 +161,7 @@ pub fn all(keys: &Keys) -> Result<Vec<Cell>> {
             )
         },
         Cell {
-            with: &[Floor, Envoy],
+            with: &[Envoy],
             must: &[(Envoy, 0.42)],
             ..cell(
                 "JWT RS256, verified before",
@@ -169,7 +170,7 @@ pub fn all(keys: &Keys) -> Result<Vec<Cell>> {
             )
         },
         Cell {
-            with: &[Floor, Haproxy, Envoy],
+            with: &[Haproxy, Envoy],
             must: &[(Envoy, 0.55)],
             ..cell(
                 "JWT RS256, never seen",
@@ -178,7 +179,7 @@ pub fn all(keys: &Keys) -> Result<Vec<Cell>> {
             )
         },
         Cell {
-            with: &[Floor, Haproxy, Envoy],
+            with: &[Haproxy, Envoy],
             must: &[(Envoy, 0.70)],
             ..cell(
                 "JWT ES256, never seen",
@@ -188,7 +189,7 @@ pub fn all(keys: &Keys) -> Result<Vec<Cell>> {
         },
         Cell {
             logged: true,
-            with: &[Floor, Envoy],
+            with: &[Envoy],
             must: &[(Envoy, 0.42)],
             ..cell(
                 "JWT verified before, limit and access log",

@@ -284,6 +284,8 @@ pub struct Body {
     settle: Option<Settle>,
     /// The client has to read before more is asked for.
     unread: bool,
+    /// It has reached its end, which a body of unknown length tells by nothing else.
+    over: bool,
 }
 
 /// Where it comes from.
@@ -315,6 +317,7 @@ impl Body {
             source: Source::Memory(bytes),
             settle: None,
             unread: false,
+            over: false,
         }
     }
 
@@ -328,6 +331,7 @@ impl Body {
             source: Source::Upstream(Box::new(passing)),
             settle: None,
             unread: false,
+            over: false,
         }
     }
 
@@ -388,12 +392,14 @@ impl HttpBody for Body {
                         if let (Some(fill), Some(data)) = (&mut passing.fill, frame.data_ref()) {
                             fill.push(data);
                         }
-                        if passing.incoming.is_end_stream() {
-                            passing.finish();
-                        }
+                        // Trailers are the last that comes.
+                        this.over = passing.incoming.is_end_stream() || frame.is_trailers();
                     }
                     Some(Err(_)) => {}
-                    None => passing.finish(),
+                    None => this.over = true,
+                }
+                if this.over {
+                    passing.finish();
                 }
                 match passing.web {
                     None => frame,
@@ -432,7 +438,7 @@ impl HttpBody for Body {
 impl Drop for Body {
     fn drop(&mut self) {
         // The engine drops a body when it has ended, when the client went away and when the upstream broke off.
-        let ended = self.is_end_stream();
+        let ended = self.over || self.is_end_stream();
         if let Source::Upstream(passing) = &mut self.source
             && ended
         {

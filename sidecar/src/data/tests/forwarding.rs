@@ -158,4 +158,8 @@ async fn trailers_pass_to_those_who_take_them() {
             .collect::<Vec<_>>(),
         [(Some("trailers"), Some("te")), (None, None)]
     );
+    // A body of unknown length has an end too.
+    for line in rig.lines(2).await {
+        assert_eq!(line.get("aborted"), None, "{line}");
+    }
 }

@@ -53,6 +53,7 @@ pub fn routed(settle: &mut Settle, extras: &Extras, facts: &impl Facts) -> Optio
 pub fn edit_for(settle: &mut Settle, parts: &mut Parts, edits: &Arc<TargetEdits>) {
     headers::edit(&mut parts.headers, &edits.request);
     settle.decorations.get_or_insert_default().edits = Some(Arc::clone(edits));
+    settle.trace = headers::trace_given(&parts.headers);
 }
 
 /// What leaves: the head for the host that the upstream is to see, the body as it is copied for mirrors, the target that is
@@ -72,7 +73,11 @@ pub fn leaving(
     let body = match (forwarded, asked) {
         (Some(forwarded), Some(asked)) => {
             // Request and copies are of one trace.
-            settle.trace = Some(headers::trace(&mut parts.headers, &settle.thread.dice));
+            settle.trace = Some(headers::trace(
+                &mut parts.headers,
+                settle.trace,
+                &settle.thread.dice,
+            ));
             let sent = (&*parts, seen.as_deref().unwrap_or(target), asked);
             mirror::begin(settle, extras, forwarded, sent, body)
         }

@@ -302,8 +302,8 @@ pub struct Invalidation {
 }
 
 impl Invalidation {
-    /// None where nothing could become invalid.
-    pub fn of(settle: &Settle, parts: &Parts) -> Option<Self> {
+    /// None where nothing could become invalid, as for most requests: the others' is boxed.
+    pub fn of(settle: &Settle, parts: &Parts) -> Option<Box<Self>> {
         if parts.method.is_safe() || settle.thread.shared.cache.bytes() == 0 {
             return None;
         }
@@ -313,7 +313,7 @@ impl Invalidation {
         if let Some(host) = parts.headers.get(HOST) {
             view.headers.insert(HOST, host.clone());
         }
-        Some(Self { parts: view })
+        Some(Box::new(Self { parts: view }))
     }
 
     /// The answer is there.

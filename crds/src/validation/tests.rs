@@ -87,6 +87,13 @@ fn cases() -> Vec<Case> {
             "a Gateway is of group gateway.networking.k8s.io",
         ),
         case(
+            RateLimitPolicy,
+            "/spec/targetRefs/0/kind",
+            json!("ApiRoute"),
+            json!("HTTPRoute"),
+            "an ApiRoute is of group sluice.dev, an HTTPRoute or Gateway of gateway.networking.k8s.io",
+        ),
+        case(
             ApiRoute,
             "/spec/parentRefs/0",
             json!({"kind": "Service", "name": "a"}),

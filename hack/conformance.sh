@@ -4,7 +4,7 @@
 # the GatewayClass says in its status. `conformance.sh [FLAG...]`: more flags of the suite
 #   RUN=NAME       one test, no report
 #   PROFILE=dev    images in a third of the time; PROFILE=test: from what `make test` has built
-#   KEEP=1         leaves the cluster up; the next run then takes it as it is, with new images
+#   KEEP=1         leaves the cluster up, to look into; end it before the next run
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"

@@ -1,7 +1,7 @@
 //! What is said of the Gateway API's features in the status of our GatewayClass: what `make conformance` runs, and no more.
 
 /// Names of features, sorted.
-pub const FEATURES: [&str; 40] = [
+pub const FEATURES: [&str; 39] = [
     "BackendTLSPolicy",
     "BackendTLSPolicySANValidation",
     "GRPCRoute",
@@ -36,7 +36,6 @@ pub const FEATURES: [&str; 40] = [
     "HTTPRouteRequestTimeout",
     "HTTPRouteResponseHeaderModification",
     "HTTPRouteSchemeRedirect",
-    "ListenerSet",
     "ReferenceGrant",
     "TCPRoute",
     "TLSRoute",

@@ -183,7 +183,12 @@ fn gateway(
     stored: &Value,
     stamp: &Stamp<'_>,
 ) -> Value {
-    let programmed = programmed(accepted, facts);
+    let of_set = gathered.object.kind == Kind::ListenerSet;
+    let programmed = match of_set && !accepted.status {
+        // A ListenerSet has no word of its own for it.
+        true => Outcome::bad(accepted.reason, "it is not accepted"),
+        false => programmed(accepted, facts),
+    };
     let there = stored.get("listeners").and_then(Value::as_array);
     let there = there.map(Vec::as_slice).unwrap_or_default();
     let listeners: Vec<Value> = listeners
@@ -194,6 +199,7 @@ fn gateway(
                 former.find(|entry| entry.get("name") == Some(&standing.name.as_str().into()));
             listener(
                 standing,
+                of_set,
                 &programmed,
                 &former.map(known).unwrap_or_default(),
                 stamp,
@@ -223,6 +229,7 @@ fn address(address: &Address) -> Value {
 
 fn listener(
     standing: &ListenerStanding,
+    of_set: bool,
     programmed: &Outcome,
     known: &[Condition],
     stamp: &Stamp<'_>,
@@ -237,7 +244,13 @@ fn listener(
         broken_for_programmed,
     } = standing;
     let refused = Outcome::bad("Invalid", "the listener is not accepted");
+    let in_conflict = Outcome {
+        status: false,
+        ..conflicted.clone()
+    };
     let programmed = match broken_for_programmed {
+        // Of a ListenerSet's the conflict itself is the reason.
+        _ if of_set && conflicted.status => &in_conflict,
         Some(broken) => broken,
         None if !accepted.status => &refused,
         // Reasons of a listener are Programmed, Invalid and Pending.

@@ -1,14 +1,13 @@
 //! What is said of the Gateway API's features in the status of our GatewayClass: what `make conformance` runs, and no more.
 
 /// Names of features, sorted.
-pub const FEATURES: [&str; 39] = [
+pub const FEATURES: [&str; 38] = [
     "BackendTLSPolicy",
     "BackendTLSPolicySANValidation",
     "GRPCRoute",
     "GRPCRouteNamedRouteRule",
     "Gateway",
     "GatewayAddressEmpty",
-    "GatewayFrontendClientCertificateValidation",
     "GatewayHTTPListenerIsolation",
     "GatewayInfrastructure",
     "GatewayPort8080",

@@ -25,6 +25,7 @@ use super::{
     facts::RequestFacts,
     headers::{self, Asked},
     mirror,
+    placement::Place,
     record::Settle,
 };
 
@@ -49,11 +50,15 @@ pub fn routed(settle: &mut Settle, extras: &Extras, facts: &impl Facts) -> Optio
     answer
 }
 
-/// Edits the request for the target that was chosen, and has the answer edited later.
-pub fn edit_for(settle: &mut Settle, parts: &mut Parts, edits: &Arc<TargetEdits>) {
-    headers::edit(&mut parts.headers, &edits.request);
-    settle.decorations.get_or_insert_default().edits = Some(Arc::clone(edits));
-    settle.trace = headers::trace_given(&parts.headers);
+/// Edits the request for the target that was chosen, and has the answer edited later. By value: a place that was borrowed
+/// would be kept beside where it is moved to.
+pub fn placed(settle: &mut Settle, parts: &mut Parts, place: Place) -> Place {
+    if let Some(edits) = place.edits() {
+        headers::edit(&mut parts.headers, &edits.request);
+        settle.decorations.get_or_insert_default().edits = Some(Arc::clone(edits));
+        settle.trace = headers::trace_given(&parts.headers);
+    }
+    place
 }
 
 /// What leaves: the head for the host that the upstream is to see, the body as it is copied for mirrors, the target that is

@@ -207,12 +207,8 @@ async fn phases(
     };
     let place = match placement::place(&thread, &force, matched, &asking).await? {
         Place::Redirect { status, location } => return Ok(answer::redirect(status, &location)),
-        place => place,
+        place => extras::placed(settle, &mut parts, place),
     };
-
-    if let Some(edits) = place.edits() {
-        extras::edit_for(settle, &mut parts, edits);
-    }
 
     settle.enter(Phase::Upstream);
     let invalidation = cache::Invalidation::of(settle, &parts);

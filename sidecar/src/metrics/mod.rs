@@ -170,6 +170,15 @@ pub struct Ended<'e> {
     pub verdicts: &'e [Verdict],
 }
 
+impl Metrics {
+    /// Copies of requests, of all threads.
+    #[cfg(test)]
+    pub fn mirrored(&self, how: Mirrored) -> u64 {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.iter().map(|thread| thread.edge.mirrors(how)).sum()
+    }
+}
+
 impl ThreadTally {
     /// A request begins.
     pub fn begin(&self) {

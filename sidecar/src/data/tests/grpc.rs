@@ -11,15 +11,21 @@ use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
 use hyper::{body::Incoming, client::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use sluice_snapshot::{
-    Unit, UnitName,
+    ConfigError, ConfigReason, Unit, UnitName,
     unit::{
+        ObjectRef,
         backend::BackendProtocol,
         inbound::{InboundPort, RouteUse},
+        listener::Protocol,
+        route::Target,
     },
 };
 use tokio::net::{TcpListener, TcpStream};
 
-use super::rig::{Rig, key_units, route, rule, with_key};
+use super::{
+    rig::{Rig, backend_name, backend_of, key_units, route, rule, to, with_key},
+    streams::{connected, free_port, listener, served},
+};
 
 type Pieces = BoxBody<Bytes, Infallible>;
 
@@ -84,7 +90,11 @@ fn rig(app: std::net::SocketAddr, rule: sluice_snapshot::unit::route::Rule) -> R
 }
 
 async fn call(rig: &Rig, media: &str) -> Response<Incoming> {
-    let stream = TcpStream::connect(rig.address).await.expect("connects");
+    call_at(rig.address, media).await
+}
+
+async fn call_at(address: std::net::SocketAddr, media: &str) -> Response<Incoming> {
+    let stream = TcpStream::connect(address).await.expect("connects");
     let io = TokioIo::new(stream);
     let executor = TokioExecutor::new();
     let (mut sender, connection) = http2::handshake(executor, io).await.expect("speaks HTTP/2");
@@ -169,4 +179,37 @@ async fn a_browsers_call_is_one_of_grpc_to_the_app() {
         .await;
     assert_eq!(broken.status, 200, "an outcome of gRPC");
     assert_eq!(broken.header("grpc-status"), Some("13"));
+}
+
+#[tokio::test]
+async fn a_call_through_an_edge_has_its_trailers_and_a_broken_grpcroute_is_unavailable() {
+    let (port, app) = (free_port(), app().await);
+    let served_by = |target: Target| {
+        let mut route = route("orders", vec![rule("all", "/")]);
+        route.object = ObjectRef::new("GRPCRoute", "shop", "orders");
+        route.rules[0].action = to(target);
+        let name = UnitName::grpc_route("shop", "orders");
+        let used = served("http", port, None, &[(name.clone(), &[])]);
+        let mut units = key_units();
+        units.extend(backend_of("main", &[app], BackendProtocol::H2c));
+        units.push(listener("http", port, Protocol::Http, None));
+        units.push((name, Unit::Route(route)));
+        (vec![used], units)
+    };
+    let rig = Rig::edge(std::net::Ipv4Addr::LOCALHOST.into());
+    let (used, units) = served_by(Target::Backend(backend_name("main")));
+    rig.listen(used, units);
+    drop(connected(port).await);
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let answer = call_at(address, "application/grpc").await;
+    assert_eq!(answer.status(), 200);
+    let whole = answer.into_body().collect().await.expect("whole");
+    assert_eq!(whole.trailers().expect("trailers")["grpc-status"], "7");
+    assert_eq!(whole.to_bytes(), "ab");
+    let gone = ConfigError::new(ConfigReason::BackendNotFound, "gone");
+    let (used, units) = served_by(Target::Broken(gone));
+    rig.listen(used, units);
+    let refused = call_at(address, "application/grpc").await;
+    assert_eq!(refused.status(), 200);
+    assert_eq!(refused.headers()["grpc-status"], "14", "unavailable");
 }

@@ -3,6 +3,7 @@
 
 mod cache;
 mod client;
+mod extras;
 mod forwarding;
 mod grpc;
 mod interim;
@@ -14,5 +15,6 @@ mod rig;
 mod routing;
 mod shards;
 mod signed;
+mod streams;
 mod upgrade;
 mod upstream;

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     io::Write,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -21,7 +21,7 @@ use sluice_snapshot::{
         auth::{AllOf, Anonymous, ApiKey, Method, Provider, Requirement},
         backend::{BackendProtocol, Endpoint},
         cache::{CacheRule, CacheScope},
-        inbound::{InboundPort, RouteUse},
+        inbound::{InboundPort, ListenerUse, RouteUse},
         policy::{KeyPart, Limit, Mode, OnMissingKey, Scope, TokenBucket},
         route::{
             Action, HeaderEdits, Match, PathMatch, RequestLimits, Rule, Target, Timeouts,
@@ -68,6 +68,15 @@ impl Write for Out {
 impl Rig {
     /// Two data threads in front of `app`, with no snapshot yet.
     pub fn start(app: SocketAddr) -> Self {
+        Self::of(app, None)
+    }
+
+    /// Two data threads of an edge at `ip`, with no snapshot yet.
+    pub fn edge(ip: IpAddr) -> Self {
+        Self::of(SocketAddr::new(ip, 9), Some(ip))
+    }
+
+    fn of(app: SocketAddr, edge: Option<IpAddr>) -> Self {
         let (shared, inbox) = Shared::new(SharedLimits::default());
         let shutdown = Shutdown::default();
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -79,7 +88,7 @@ impl Rig {
             }],
             pod_ips: Vec::new(),
             capture: None,
-            edge: None,
+            edge,
             limits: ConnectionLimits::default(),
             quiet: Duration::from_millis(500),
             drain_timeout: Duration::from_secs(10),
@@ -129,9 +138,24 @@ impl Rig {
 
     /// Puts units in force.
     pub fn put(&self, ports: Vec<InboundPort>, units: Vec<(UnitName, Unit)>) {
+        self.put_all(ports, Vec::new(), units);
+    }
+
+    /// Puts listeners of an edge in force.
+    pub fn listen(&self, listeners: Vec<ListenerUse>, units: Vec<(UnitName, Unit)>) {
+        self.put_all(Vec::new(), listeners, units);
+    }
+
+    fn put_all(
+        &self,
+        ports: Vec<InboundPort>,
+        listeners: Vec<ListenerUse>,
+        units: Vec<(UnitName, Unit)>,
+    ) {
         let settings = UnitName::settings();
+        let is_edge = !listeners.is_empty();
         let inbound = Unit::Inbound(Inbound {
-            listeners: Vec::new(),
+            listeners,
             namespace: "shop".into(),
             services: vec!["orders".into()],
             trust_domain: "shop.example".into(),
@@ -141,9 +165,11 @@ impl Rig {
                 .then_some(settings),
             ports,
         });
-        let units = units
-            .into_iter()
-            .chain([(UnitName::inbound("shop", "orders"), inbound)]);
+        let root = match is_edge {
+            true => UnitName::inbound("shop", "gateway/public"),
+            false => UnitName::inbound("shop", "orders"),
+        };
+        let units = units.into_iter().chain([(root, inbound)]);
         let held = |unit: Unit| Held {
             hash: Hash::of(&unit.encode()),
             content: Content::Unit(Arc::new(unit)),

@@ -26,11 +26,11 @@ impl<'r> RequestFacts<'r> {
         }
     }
 
-    /// The same, of a request that came by a Gateway's listener.
+    /// The same, of a request that came by a Gateway's listener, if it did.
     #[must_use]
-    pub fn at_listener(self, port: u16) -> Self {
+    pub fn at_listener(self, port: Option<u16>) -> Self {
         Self {
-            listener_port: Some(port),
+            listener_port: port,
             ..self
         }
     }

@@ -80,8 +80,10 @@ pub async fn ask(
             inbound,
             protocol,
             shard,
-            edits: _, // made before
+            edits,
         } => {
+            // Made before. What is left in a place that is moved from would be kept to the end.
+            drop(edits);
             let app = inbound.map_or(settle.connection.inbound.app, |inbound| inbound.app);
             (Towards::App(app, protocol), shard)
         }
@@ -89,8 +91,11 @@ pub async fn ask(
             backend,
             endpoint,
             shard,
-            edits: _,
-        } => (Towards::Backend(backend, endpoint), shard),
+            edits,
+        } => {
+            drop(edits);
+            (Towards::Backend(backend, endpoint), shard)
+        }
         Place::Redirect { .. } => {
             return Err(Reject::new(RejectReason::Internal).detail("a redirect has no upstream"));
         }

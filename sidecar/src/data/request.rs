@@ -194,18 +194,19 @@ async fn phases(
     }
 
     settle.enter(Phase::Dispatch);
-    let mut facts = RequestFacts::new(&parts, &client);
-    if settle.connection.arrival.get().is_some() {
-        facts = facts.at_listener(port);
-    }
-    let asking = Asked {
-        facts: &facts,
-        target: &target,
-        identity: settle.identity.as_ref(),
-        port,
-        arrival: settle.connection.arrival.get(),
+    let placed = {
+        let arrival = settle.connection.arrival.get();
+        let facts = RequestFacts::new(&parts, &client).at_listener(arrival.map(|_| port));
+        let asking = Asked {
+            facts: &facts,
+            target: &target,
+            identity: settle.identity.as_ref(),
+            port,
+            arrival,
+        };
+        placement::place(&thread, &force, matched, &asking).await?
     };
-    let place = match placement::place(&thread, &force, matched, &asking).await? {
+    let place = match placed {
         Place::Redirect { status, location } => return Ok(answer::redirect(status, &location)),
         place => extras::placed(settle, &mut parts, place),
     };

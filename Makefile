@@ -70,6 +70,10 @@ fuzz: ## the fuzz targets for SECONDS (20) in all, and that they find a planted 
 soak: ## new connections and changing routes for SECONDS (120): nothing may be left behind (root)
 	@hack/soak.sh $(SECONDS)
 
+.PHONY: churn
+churn: ## ROUTES (5000) HTTPRoutes at two edges, CHANGES (3000) of them under load, with bounds (root)
+	@hack/churn.sh $(ROUTES) $(CHANGES)
+
 .PHONY: crds
 crds: ## writes crds/yaml from the Rust types
 	cargo run --quiet --package sluice-crds --bin crdgen crds/yaml

@@ -13,6 +13,7 @@ mod identity;
 mod install;
 mod keda;
 mod leader;
+mod many_routes;
 mod metrics_api;
 mod moves;
 mod order;

@@ -150,6 +150,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "IP,...", env = "POD_IPS", value_delimiter = ',', value_parser = pod_ip)]
     pub pod_ips: Vec<IpAddr>,
 
+    /// Where edges and other sidecars forward requests to this one, over TLS with certificates of the trust domain.
+    #[arg(long, value_name = "ADDR", conflicts_with = "edge")]
+    pub hop: Option<SocketAddr>,
+
     /// Be an edge: open the ports of the Gateway's listeners at this address, as they come and go. The token says which
     /// Gateway.
     #[arg(long, value_name = "IP", conflicts_with_all = ["inbound", "capture"])]

@@ -68,6 +68,8 @@ pub struct ThreadListeners {
     pub inbound: Vec<TcpListener>,
     /// Connections that the pod's packet filter redirected.
     pub capture: Option<TcpListener>,
+    /// Hops of edges and other sidecars.
+    pub hop: Option<TcpListener>,
 }
 
 impl Listeners {
@@ -105,8 +107,12 @@ impl Listeners {
     pub fn named(&self) -> Vec<(String, &TcpListener)> {
         let Self { pages, threads } = self;
         let sockets = threads.iter().flat_map(|thread| {
-            let ThreadListeners { inbound, capture } = thread;
-            inbound.iter().chain(capture)
+            let ThreadListeners {
+                inbound,
+                capture,
+                hop,
+            } = thread;
+            inbound.iter().chain(capture).chain(hop)
         });
         let names = names(
             threads.len(),
@@ -114,6 +120,7 @@ impl Listeners {
             threads
                 .first()
                 .is_some_and(|thread| thread.capture.is_some()),
+            threads.first().is_some_and(|thread| thread.hop.is_some()),
         );
         names
             .into_iter()
@@ -128,7 +135,7 @@ impl Listeners {
     ) -> Result<Self, ListenError> {
         let pages = socket(args.metrics, false)?;
         let inbound: Vec<_> = args.inbound.iter().map(|inbound| inbound.listen).collect();
-        let threads = of_threads(&inbound, args.capture, args.data_threads, socket)?;
+        let threads = of_threads(&inbound, (args.capture, args.hop), args.data_threads, socket)?;
         Ok(Self { pages, threads })
     }
 }
@@ -144,12 +151,12 @@ pub fn bind_threads(
     capture: Option<SocketAddr>,
     threads: u16,
 ) -> Result<Vec<ThreadListeners>, ListenError> {
-    of_threads(inbound, capture, threads, bind)
+    of_threads(inbound, (capture, None), threads, bind)
 }
 
 fn of_threads(
     inbound: &[SocketAddr],
-    mut capture: Option<SocketAddr>,
+    (mut capture, mut hop): (Option<SocketAddr>, Option<SocketAddr>),
     threads: u16,
     mut socket: impl FnMut(SocketAddr, bool) -> Result<TcpListener, ListenError>,
 ) -> Result<Vec<ThreadListeners>, ListenError> {
@@ -169,6 +176,7 @@ fn of_threads(
                     .map(&mut shared)
                     .collect::<Result<_, _>>()?,
                 capture: capture.as_mut().map(&mut shared).transpose()?,
+                hop: hop.as_mut().map(&mut shared).transpose()?,
             })
         })
         .collect()
@@ -176,15 +184,21 @@ fn of_threads(
 
 fn names_of(args: &ServeArgs) -> Vec<String> {
     let threads = usize::from(args.data_threads.max(1));
-    names(threads, args.inbound.len(), args.capture.is_some())
+    names(
+        threads,
+        args.inbound.len(),
+        args.capture.is_some(),
+        args.hop.is_some(),
+    )
 }
 
 /// Names have no colon: it separates them.
-fn names(threads: usize, inbound: usize, capture: bool) -> Vec<String> {
+fn names(threads: usize, inbound: usize, capture: bool, hop: bool) -> Vec<String> {
     let mut names = vec!["pages".to_owned()];
     for thread in 0..threads {
         names.extend((0..inbound).map(|index| format!("inbound-{index}-{thread}")));
         names.extend(capture.then(|| format!("capture-{thread}")));
+        names.extend(hop.then(|| format!("hop-{thread}")));
     }
     names
 }

@@ -260,6 +260,7 @@ fn plan(args: &ServeArgs, log: AccessLog, shutdown: Shutdown) -> Plan {
     let listening = [args.admin, args.metrics]
         .into_iter()
         .chain(args.capture)
+        .chain(args.hop)
         .chain(args.inbound.iter().map(|inbound| inbound.listen));
     let origins = || {
         Origins::new(

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use http::HeaderValue;
 use sluice_pipeline::{
     Program, UnitSet,
@@ -18,6 +18,7 @@ use crate::{
     cache::CacheStore,
     control,
     data::OpenConnections,
+    data::hop::credentials::{Credentials, Issued},
     data::tls::server::Terminators,
     drain::Apps,
     limits::Limits,
@@ -39,6 +40,8 @@ pub struct Shared {
     pub cache: CacheStore,
     /// Requests in flight by shard slot, and the holds that wait for them.
     pub flights: Flights,
+    /// What proves this sidecar on hops; none: it has no certificate yet.
+    pub credentials: ArcSwapOption<Credentials>,
     /// Counters.
     pub metrics: Metrics,
     /// How many clients are connected.
@@ -81,6 +84,7 @@ impl Shared {
             nonces: Nonces::new(max_nonces),
             cache: CacheStore::new(max_cache_bytes),
             flights,
+            credentials: ArcSwapOption::empty(),
             metrics: Metrics::default(),
             connections: Arc::default(),
             apps: Apps::default(),
@@ -119,6 +123,13 @@ impl control::DataPlane for Shared {
         self.flights.observe(set, self.clock.now_ms());
         self.live.wake();
         self.applied.met();
+    }
+
+    fn identify(&self, issued: Issued) {
+        match Credentials::new(issued) {
+            Ok(credentials) => self.credentials.store(Some(Arc::new(credentials))),
+            Err(error) => tracing::error!(%error, "the certificate is of no use for hops"),
+        }
     }
 
     fn restored(&self) {

@@ -162,6 +162,10 @@ text!(
     Url, 1..=2048, r"^\S+$"
 );
 text!(
+    /// The SPIFFE id of a pod's certificate.
+    SpiffeId, 1..=512, r"^spiffe://[^/\s]+/ns/[^/\s]+/sa/[^/\s]+$"
+);
+text!(
     /// A component of a signature's base (RFC 9421 section 2): `@method`, `content-digest`, `@query-param;name="id"`.
     SignatureComponent, 1..=128, r#"^@?[a-z0-9!#$%&'*+\-.^_|~`]+(;[a-z]+(="[^"\\]*")?)*$"#
 );

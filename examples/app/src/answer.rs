@@ -25,6 +25,7 @@ const ECHOED: [&str; 12] = [
     "content-type",
     "forwarded",
     "host",
+    "sluice-hop",
     "te",
     "traceparent",
     "tracestate",

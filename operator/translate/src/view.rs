@@ -15,7 +15,7 @@ use crate::{
     world::{
         AuthoritiesFacts, BackendTlsFacts, Claim, GatewayClassFacts, GatewayFacts, GatewayRef,
         GrantFacts, GrpcRouteFacts, HpaFacts, HttpRouteFacts, Index, Kind, ListenerSetFacts,
-        Object, ObjectId, PolicyFacts, Read, RouteFacts, SecretFacts, ServiceFacts, Settings,
+        Object, ObjectId, PodFacts, PolicyFacts, Read, RouteFacts, SecretFacts, ServiceFacts, Settings,
         ShardSetFacts, SliceFacts, TcpRouteFacts, TlsRouteFacts, World, key, parent_key,
     },
 };
@@ -110,6 +110,10 @@ impl<'w> View<'w> {
     accessor!(
         /// An EndpointSlice.
         slice, EndpointSlice, SliceFacts
+    );
+    accessor!(
+        /// A Pod.
+        pod, Pod, PodFacts
     );
     accessor!(
         /// A Secret.

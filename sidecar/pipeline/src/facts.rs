@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use crate::hop::Hop;
+
 /// A request as received: nothing decoded, nothing normalised.
 pub trait Facts {
     /// The method, exact.
@@ -24,6 +26,11 @@ pub trait Facts {
     fn headers(&self) -> impl Iterator<Item = (&str, &[u8])>;
     /// The client's address.
     fn peer(&self) -> IpAddr;
+
+    /// What another sidecar or an edge asserts of it; none: it came from anybody.
+    fn hop(&self) -> Option<&Hop> {
+        None
+    }
 
     /// The first value of a header that is visible ASCII or UTF-8.
     fn header_str<'a>(&'a self, name: &'a str) -> Option<&'a str> {

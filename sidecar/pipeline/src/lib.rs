@@ -14,6 +14,7 @@ pub mod facts;
 mod fixture;
 pub mod forwarded;
 pub mod framing;
+pub mod hop;
 pub mod identity;
 pub mod mirror;
 pub mod order;

@@ -52,11 +52,15 @@ pub enum Feature {
     TimeoutNone,
     /// TLSRoutes and TCPRoutes, and the listeners that they are of.
     StreamRoute,
+    /// Endpoints that are reached by hops.
+    Hops,
+    /// Authentication by what an edge asserts.
+    AuthHop,
 }
 
 impl Feature {
     /// Every feature of this build.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Core,
         Self::AuthApiKey,
         Self::AuthSignature,
@@ -77,6 +81,8 @@ impl Feature {
         Self::TargetHeaders,
         Self::TimeoutNone,
         Self::StreamRoute,
+        Self::Hops,
+        Self::AuthHop,
     ];
 
     /// The name on the wire.
@@ -102,6 +108,8 @@ impl Feature {
             Self::TargetHeaders => "target-headers",
             Self::TimeoutNone => "timeout-none",
             Self::StreamRoute => "stream-route",
+            Self::Hops => "hops",
+            Self::AuthHop => "auth-hop",
         }
     }
 }
@@ -144,6 +152,9 @@ pub fn needed(unit: &Unit) -> Vec<Feature> {
         Unit::Secret(secret) if secret.purpose == Purpose::Tls => {
             needs.push(Feature::EdgeListener);
         }
+        Unit::Endpoints(endpoints) if endpoints.endpoints.iter().any(|one| one.hop.is_some()) => {
+            needs.push(Feature::Hops);
+        }
         Unit::Backend(_) | Unit::Endpoints(_) | Unit::Keys(_) | Unit::Secret(_) => {}
     }
     needs.sort_unstable();
@@ -160,6 +171,7 @@ fn of_route(route: &Route, needs: &mut Vec<Feature>) {
         Method::ApiKey(_) => Some(Feature::AuthApiKey),
         Method::Signature(_) => Some(Feature::AuthSignature),
         Method::Jwt(_) => Some(Feature::AuthJwt),
+        Method::Hop(_) => Some(Feature::AuthHop),
         Method::Broken(_) => None,
     }));
     for rule in &route.rules {

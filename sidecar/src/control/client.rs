@@ -24,7 +24,7 @@ use super::{
     principal::Principal,
     snapshot::{Pending, Snapshot, UpdateError},
 };
-use crate::metrics::Told;
+use crate::{data::hop::credentials::Issued, metrics::Told};
 
 /// How long a connection may take, TLS included.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -247,11 +247,28 @@ impl Client {
                 }
             }
             Some(down::Kind::Certificate(certificate)) => {
-                self.certificate.accept(&certificate, unix_now())?
+                self.certificate.accept(&certificate, unix_now())?;
+                self.identify()?;
             }
-            Some(down::Kind::Roots(stream::Roots { pem })) => self.roots.replace(&pem)?,
+            Some(down::Kind::Roots(stream::Roots { pem })) => {
+                self.roots.replace(&pem)?;
+                self.identify()?;
+            }
             // A newer operator's message that this build need not know.
             None => {}
+        }
+        Ok(())
+    }
+
+    /// Tells the data plane what proves this sidecar to others.
+    fn identify(&self) -> Result<(), IdentityError> {
+        if let Some((chain, key)) = self.certificate.usable(unix_now()) {
+            self.plane.identify(Issued {
+                chain,
+                key,
+                roots: self.roots.load()?,
+                not_after: self.certificate.ends_at(),
+            });
         }
         Ok(())
     }

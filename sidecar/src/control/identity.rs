@@ -193,6 +193,11 @@ impl Certificate {
         self.issued = None;
     }
 
+    /// When the certificate ends (Unix seconds); without one it has ended.
+    pub fn ends_at(&self) -> i64 {
+        self.issued.as_ref().map_or(0, |issued| issued.not_after)
+    }
+
     /// When to ask for the next one (Unix seconds): at half-life. None: there is no certificate.
     pub fn renew_at(&self) -> Option<i64> {
         self.issued

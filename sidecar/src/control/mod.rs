@@ -19,7 +19,7 @@ pub use abilities::build;
 pub use identity::{IdentityError, RootsSource};
 pub use metrics::Metrics;
 
-use crate::metrics::Told;
+use crate::{data::hop::credentials::Issued, metrics::Told};
 
 /// What the control side is told at start.
 #[derive(Debug, Clone)]
@@ -44,6 +44,8 @@ pub trait DataPlane: Send + Sync + 'static {
     fn current(&self) -> Arc<Program>;
     /// Puts a program in force, whole.
     fn install(&self, program: Program, set: &sluice_pipeline::UnitSet);
+    /// This sidecar has a new certificate, or trusts others.
+    fn identify(&self, issued: Issued);
     /// Whatever was kept from before is in force by now, or is of no use.
     fn restored(&self);
     /// What a stream reports next, for scaling and fleet facts; `told` is what it reported so far.

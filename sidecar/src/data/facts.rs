@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use http::{header::HOST, request::Parts};
-use sluice_pipeline::Facts;
+use sluice_pipeline::{Facts, hop::Hop};
 
 use super::forwarded::Client;
 
@@ -12,6 +12,7 @@ use super::forwarded::Client;
 pub struct RequestFacts<'r> {
     parts: &'r Parts,
     client: Client,
+    hop: Option<&'r Hop>,
     listener_port: Option<u16>,
 }
 
@@ -22,8 +23,15 @@ impl<'r> RequestFacts<'r> {
         Self {
             parts,
             client,
+            hop: None,
             listener_port: None,
         }
+    }
+
+    /// The same, of a request that came over a hop.
+    #[must_use]
+    pub fn over(self, hop: Option<&'r Hop>) -> Self {
+        Self { hop, ..self }
     }
 
     /// The same, of a request that came by a Gateway's listener, if it did.
@@ -37,6 +45,10 @@ impl<'r> RequestFacts<'r> {
 }
 
 impl Facts for RequestFacts<'_> {
+    fn hop(&self) -> Option<&Hop> {
+        self.hop
+    }
+
     fn method(&self) -> &str {
         self.parts.method.as_str()
     }

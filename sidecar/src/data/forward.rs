@@ -25,7 +25,7 @@ use super::{
     forwarded,
     grpc::Kind,
     grpc_web::{self, Format},
-    headers,
+    headers, hop,
     knock::Knock,
     placement::{OnShard, Place},
     record::{Settle, Upstream},
@@ -144,7 +144,8 @@ pub async fn ask(
     Ok((head, Some(passing)))
 }
 
-/// The port had a route and has none any more: the request passes to the application without any policy.
+/// The request passes to the application without any policy: the port had a route and has none any more, or a sidecar that
+/// forwards it ran one.
 pub async fn unrouted(
     settle: &mut Settle,
     mut parts: Parts,
@@ -156,7 +157,9 @@ pub async fn unrouted(
     } else {
         RequestBody::Stream(body, Rc::clone(&meter))
     };
-    let towards = Towards::App(settle.connection.inbound.app, BackendProtocol::Http1);
+    let port = settle.connection.inbound.listen.port();
+    let protocol = settle.force.program.app_protocol(port);
+    let towards = Towards::App(settle.connection.inbound.app, protocol);
     let asked = headers::Asked {
         websocket: false,
         ..own_hop(settle, &mut parts)
@@ -375,6 +378,10 @@ async fn send(
             },
             shard: shard.as_ref().map(|shard| shard.seen.clone()),
         });
+        let pool = match leap(settle, request, (towards, address), shard, tries > 1)? {
+            Some(pool) => pool,
+            None => pool.clone(),
+        };
         let error = match pool
             .send(
                 address,
@@ -409,6 +416,34 @@ async fn send(
             _ => return Err(error),
         }
     }
+}
+
+/// The way over a hop, where the endpoint's sidecar takes hops; the request then says what was decided about it.
+fn leap(
+    settle: &Settle,
+    request: &mut Option<Request<RequestBody>>,
+    (towards, endpoint): (&Towards, SocketAddr),
+    shard: &Option<OnShard>,
+    again: bool,
+) -> Result<Option<Pool>, UpstreamError> {
+    let Towards::Backend(backend, _) = towards else {
+        return Ok(None);
+    };
+    let thread = &settle.thread;
+    let pool = match backend.hop(endpoint) {
+        Some(hop) => thread.hop_pools.of(thread, backend, endpoint, hop)?,
+        None => None,
+    };
+    match (&pool, request.as_mut()) {
+        (Some(_), _) => {
+            let shard = shard.as_ref().map(|shard| &shard.seen);
+            hop::way::announce(settle, request, endpoint, shard);
+        }
+        // The endpoint before this one was told.
+        (None, Some(request)) if again => hop::way::withdraw(request),
+        (None, _) => {}
+    }
+    Ok(pool)
 }
 
 /// Another endpoint than the one that failed, where there is one.

@@ -9,7 +9,7 @@ use http::{
 };
 use sluice_snapshot::unit::route::HeaderEdits;
 
-use super::{dice::Dice, upgrade};
+use super::{dice::Dice, hop::way::HOP, upgrade};
 
 /// What delivery to the own application, and every answer, says in `Via` of a message that came by HTTP/1.1.
 const VIA_HTTP1: HeaderValue = HeaderValue::from_static("1.1 sluice");
@@ -25,7 +25,7 @@ const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 const TE_OPTION: HeaderValue = HeaderValue::from_static("te");
 
 /// The fields that belong to a connection. `Expect` is of requests, and this hop has answered it.
-const OF_CONNECTION: [HeaderName; 8] = [
+const OF_CONNECTION: [HeaderName; 9] = [
     CONNECTION,
     KEEP_ALIVE,
     PROXY_CONNECTION,
@@ -34,6 +34,8 @@ const OF_CONNECTION: [HeaderName; 8] = [
     UPGRADE,
     HTTP2_SETTINGS,
     EXPECT,
+    // Of one hop between sidecars: whoever else sends it says nothing.
+    HOP,
 ];
 
 /// What a client asked of this connection, which is now between this hop and the next one.
@@ -49,7 +51,7 @@ pub struct Asked {
 /// needs stays, whatever `Connection` says: else a client could take from a request what policy or framing rest on.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) -> Asked {
     // One look at each line; most messages have nothing to remove.
-    let mut found = 0_u8;
+    let mut found = 0_u16;
     for name in headers.keys() {
         if let Some(place) = of_connection(name.as_str()) {
             found |= 1 << place;
@@ -87,6 +89,7 @@ fn of_connection(name: &str) -> Option<u8> {
         "upgrade" => 5,
         "http2-settings" => 6,
         "expect" => 7,
+        sluice_pipeline::hop::HEADER => 8,
         _ => return None,
     })
 }

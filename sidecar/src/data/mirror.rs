@@ -131,8 +131,8 @@ pub fn begin(
 
 impl Copied {
     /// The body alone: its copy is given up.
-    pub fn uncopied(self: Box<Self>) -> RequestBody {
-        let Self { body, copy: _ } = *self;
+    pub fn uncopied(self) -> RequestBody {
+        let Self { body, copy: _ } = self;
         body
     }
 

@@ -16,6 +16,7 @@ mod forwarded;
 mod grpc;
 mod grpc_web;
 mod headers;
+pub(crate) mod hop;
 mod interim;
 mod knock;
 mod l4;

@@ -100,7 +100,7 @@ pub async fn place<F: Facts>(
     matched: Matched<'_>,
     asked: &Asked<'_, F>,
 ) -> Result<Place, Reject> {
-    let random = thread.dice.roll32();
+    let random = thread.dice.even32();
     match step(thread, force, matched, asked, random)? {
         Step::Placed(place) => Ok(place),
         // Rare, and large: not in every request's future.

@@ -11,6 +11,7 @@ use http::{Method, Uri, Version, request::Parts};
 use sluice_pipeline::{
     Identity, Reject,
     dispatch::Role,
+    hop::Hop,
     order::{Phase, Progress},
     program::{Backend, Route, Rule},
     ratelimit::Verdict,
@@ -55,6 +56,10 @@ pub struct Exchange {
     pub matched: Option<(Arc<Route>, Arc<Rule>)>,
     /// Who asks, once proven.
     pub identity: Option<Identity>,
+    /// What an edge asserts of it, where that is believed about nonces and limits.
+    pub vouched: Option<Rc<Hop>>,
+    /// Keys of the nonces it used.
+    pub nonces: Vec<[u8; 32]>,
     /// What the limits said.
     pub verdicts: Vec<Verdict>,
     /// The answer's `Cache-Status`.
@@ -133,6 +138,8 @@ impl Settle {
             began_us,
             matched: None,
             identity: None,
+            vouched: None,
+            nonces: Vec::new(),
             verdicts: Vec::new(),
             cache_status: None,
             cache_event: None,

@@ -32,7 +32,7 @@ use super::{
     extras,
     facts::RequestFacts,
     forward::{self, Forwarding},
-    grpc, headers,
+    grpc, headers, hop,
     pace::Pace,
     placement::{self, Asked, Place},
     record::Settle,
@@ -106,6 +106,11 @@ async fn phases(
     let shared = &thread.shared;
     let port = settle.connection.inbound.listen.port();
 
+    let hop = hop::way::arrived(settle, &parts)?;
+    if hop.as_ref().is_some_and(|hop| hop.delivers(force.program.namespace())) {
+        return Box::pin(hop::way::deliver(settle, parts, body)).await;
+    }
+
     let table = force.program.table(port);
     if table.is_none() && settle.connection.arrival.get().is_none() {
         // The port had a route when the connection was accepted. What is on its way passes as it is.
@@ -114,7 +119,7 @@ async fn phases(
 
     thread.limits.admit(&parts)?;
     let client = settle.client;
-    let facts = RequestFacts::new(&parts, &client);
+    let facts = RequestFacts::new(&parts, &client).over(hop.as_deref());
     admit::admit(&facts)?;
     let table = match (settle.connection.arrival.get(), table) {
         (None, Some(table)) => table,
@@ -129,6 +134,9 @@ async fn phases(
     let matched = route::find(table, &facts, &target)?;
     let (route, rule) = (matched.route, matched.rule);
     settle.matched = Some((Arc::clone(route), Arc::clone(rule)));
+    let namespace = force.program.namespace();
+    let vouched = hop.clone();
+    settle.vouched = vouched.filter(|hop| hop.is_believed(rule, namespace));
     let deadline_ms = deadline::after(settle.began_ms(), rule.timeouts.request_ms);
 
     if let Some(extras) = &rule.extras
@@ -259,7 +267,10 @@ async fn limit(
     if rule.policies.is_empty() {
         return Ok(());
     }
-    let charges = ratelimit::charges(rule, when, facts, settle.identity.as_ref())?;
+    let mut charges = ratelimit::charges(rule, when, facts, settle.identity.as_ref())?;
+    if let Some(hop) = &settle.vouched {
+        charges.retain(|charge| !hop.charged(charge.limit.id.as_str()));
+    }
     if charges.is_empty() {
         return Ok(());
     }
@@ -294,7 +305,11 @@ async fn authenticate(
         Outcome::Identified(authenticated) => authenticated,
     };
     for claim in &nonces {
-        claim_nonce(&thread, claim).await?;
+        let before = settle.vouched.as_ref();
+        if !before.is_some_and(|hop| hop.claimed(&claim.key)) {
+            claim_nonce(&thread, claim).await?;
+        }
+        settle.nonces.push(claim.key);
     }
     settle.identity = Some(identity);
     Ok(digest)

@@ -36,6 +36,7 @@ use super::{
         traffic::{Returned, Watched},
     },
     edge::{self, Door},
+    hop,
     passthrough,
     proxy_protocol::{self, Introduced},
     request,
@@ -82,6 +83,8 @@ pub enum Entrance {
     Capture(Origins),
     /// A port of a Gateway's listeners.
     Edge(Arc<Door>),
+    /// The port of hops.
+    Hop(Arc<Door>),
 }
 
 impl Entrance {
@@ -90,7 +93,8 @@ impl Entrance {
         match self {
             Self::Port(inbound) => Ok(*inbound),
             Self::Capture(origins) => origins.of(stream, peer.ip()),
-            Self::Edge(_) => Ok(edge::inbound(stream)),
+            // Which port a hop is for, its handshake says.
+            Self::Edge(_) | Self::Hop(_) => Ok(edge::inbound(stream)),
         }
     }
 }
@@ -121,10 +125,14 @@ pub async fn accept(thread: Rc<Thread>, listener: TcpListener, entrance: Entranc
             thread.tally.captured(led);
         }
         match (led, thread.connection_place()) {
+            (Ok(_), Some(place)) if let Entrance::Hop(door) = &entrance => {
+                let thread = Rc::clone(&thread);
+                spawn_local(hop::server::serve(thread, stream, peer, place, Arc::clone(door)));
+            }
             (Ok(inbound), Some(place)) => {
                 let served = match &entrance {
                     Entrance::Edge(door) => Some(Arc::clone(door)),
-                    Entrance::Port(_) | Entrance::Capture(_) => None,
+                    Entrance::Port(_) | Entrance::Capture(_) | Entrance::Hop(_) => None,
                 };
                 spawn_local(serve(
                     Rc::clone(&thread),
@@ -141,7 +149,7 @@ pub async fn accept(thread: Rc<Thread>, listener: TcpListener, entrance: Entranc
                     tracing::warn!(%peer, unsaid, "a connection is refused: --max-connections is reached");
                 }
                 // Bytes that only pass have no word for it.
-                let is_edge = matches!(entrance, Entrance::Edge(_));
+                let is_edge = matches!(entrance, Entrance::Edge(_) | Entrance::Hop(_));
                 let place = thread
                     .refusing_place()
                     .filter(|_| !is_edge && speaks_http(&thread, inbound));

@@ -21,6 +21,7 @@ use super::{
     deadline::Ticker,
     dice::Dice,
     edge,
+    hop::client::HopPools,
     serve::{self, Entrance},
     tls::client::Pools,
     upstream,
@@ -116,6 +117,8 @@ pub struct Thread {
     pub pool: upstream::Pool,
     /// Upstream connections over TLS.
     pub tls_pools: Pools,
+    /// Connections to other sidecars.
+    pub hop_pools: HopPools,
     /// Tokens that verified lately.
     pub tokens: RefCell<Tokens>,
     /// Where lines go.
@@ -168,6 +171,7 @@ impl Thread {
         Rc::new(Self {
             pool: upstream::Pool::new(shared.clock, ticker.clone()),
             tls_pools: Pools::default(),
+            hop_pools: HopPools::default(),
             ticker,
             dice: Dice::new(),
             tokens: RefCell::default(),
@@ -269,6 +273,8 @@ impl Thread {
         let thread = Rc::clone(self);
         tokio::task::spawn_local(async move { thread.tls_pools.keep_tidy().await });
         let thread = Rc::clone(self);
+        tokio::task::spawn_local(async move { thread.hop_pools.keep_tidy().await });
+        let thread = Rc::clone(self);
         tokio::task::spawn_local(async move {
             thread.sweep.run(thread.clock(), &thread.limits).await;
         });
@@ -366,7 +372,11 @@ struct Equipped {
 
 impl Equipped {
     fn new(plan: &Plan, listeners: ThreadListeners) -> Result<Self, StartError> {
-        let ThreadListeners { inbound, capture } = listeners;
+        let ThreadListeners {
+            inbound,
+            capture,
+            hop,
+        } = listeners;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -376,7 +386,8 @@ impl Equipped {
         let sockets = inbound
             .into_iter()
             .zip(ports)
-            .chain(capture.into_iter().zip(captured));
+            .chain(capture.into_iter().zip(captured))
+            .chain(hop.map(|socket| (socket, Entrance::Hop(Arc::default()))));
         let listeners = {
             let _reactor = runtime.enter();
             let register = |(socket, entrance): (std::net::TcpListener, Entrance)| {
@@ -515,6 +526,7 @@ mod tests {
         let listeners = ThreadListeners {
             inbound: vec![no_socket],
             capture: None,
+            hop: None,
         };
         // The kernel's poller takes no regular file.
         match start(&shared, &plan, vec![listeners]) {

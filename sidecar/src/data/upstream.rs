@@ -90,6 +90,8 @@ struct Inner {
     ticker: Ticker,
     /// Speaks TLS on each connection; none: they are in the clear.
     tls: Option<Rc<Client>>,
+    /// The port that is dialled instead of the endpoint's own.
+    hop: Option<u16>,
     idle: RefCell<QuickMap<SocketAddr, Vec<Idle>>>,
     multiplexed: RefCell<QuickMap<SocketAddr, http2::SendRequest<RequestBody>>>,
 }
@@ -123,20 +125,26 @@ pub struct Answered {
 impl Pool {
     /// No connections yet.
     pub fn new(clock: Clock, ticker: Ticker) -> Self {
-        Self::of(clock, ticker, None)
+        Self::of(clock, ticker, None, None)
     }
 
     /// No connections yet; each will speak TLS as `client` does.
     pub fn over_tls(clock: Clock, ticker: Ticker, client: Rc<Client>) -> Self {
-        Self::of(clock, ticker, Some(client))
+        Self::of(clock, ticker, Some(client), None)
     }
 
-    fn of(clock: Clock, ticker: Ticker, tls: Option<Rc<Client>>) -> Self {
+    /// No connections yet; each will be one to the sidecar of its endpoint, which takes hops at port `hop`.
+    pub fn over_hops(clock: Clock, ticker: Ticker, client: Rc<Client>, hop: u16) -> Self {
+        Self::of(clock, ticker, Some(client), Some(hop))
+    }
+
+    fn of(clock: Clock, ticker: Ticker, tls: Option<Rc<Client>>, hop: Option<u16>) -> Self {
         let (idle, multiplexed) = (RefCell::default(), RefCell::default());
         Self(Rc::new(Inner {
             clock,
             ticker,
             tls,
+            hop,
             idle,
             multiplexed,
         }))
@@ -266,10 +274,11 @@ impl Pool {
         deadline_ms: u64,
     ) -> Result<UpstreamStream, UpstreamError> {
         let deadline_ms = deadline_ms.min(self.0.clock.now_ms() + CONNECT_TIMEOUT_MS);
+        let dialled = SocketAddr::new(address.ip(), self.0.hop.unwrap_or(address.port()));
         let stream = match self
             .0
             .ticker
-            .within(deadline_ms, TcpStream::connect(address))
+            .within(deadline_ms, TcpStream::connect(dialled))
             .await
         {
             Ok(connected) => connected.map_err(|error| UpstreamError::Connect(address, error))?,

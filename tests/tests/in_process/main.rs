@@ -10,6 +10,7 @@ mod connections;
 mod drain;
 mod edge;
 mod global_limit;
+mod hops;
 mod house;
 mod identities;
 mod manifests;

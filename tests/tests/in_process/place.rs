@@ -45,6 +45,18 @@ impl<'w> Plan<'w> {
         Ok(())
     }
 
+    /// As [`Plan::group`], and the sidecars take hops at port 15008.
+    pub fn hops(&mut self, name: &str) -> Result<()> {
+        self.group(name)?;
+        let prefix = format!("{name}-");
+        let pods = self.pods.iter().filter(|(pod, _)| pod.starts_with(&prefix));
+        let addresses: Vec<_> = pods.map(|(_, ip)| *ip).collect();
+        let labels = "labels: {kubernetes.io/service-name";
+        let marked = format!("annotations: {{sluice.dev/hop-port: \"15008\"}}, {labels}");
+        let manifest = service(name, &addresses).replace(labels, &marked);
+        self.put(&format!("service-{name}"), &manifest)
+    }
+
     /// A Service, port 80, whose pods at these addresses, port 8080, have no sidecar.
     pub fn service(&self, name: &str, addresses: &[Ipv4Addr]) -> Result<()> {
         self.put(&format!("service-{name}"), &service(name, addresses))
@@ -165,7 +177,8 @@ impl Place<'_> {
         let options = Sidecar::options(self.world, &format!("sidecar-{name}"), ip)?
             .operator(self.operator.stream)
             .token_file(&token)
-            .roots(&roots);
+            .roots(&roots)
+            .arg(format!("--hop={ip}:15008"));
         Ok((options.start(self.world)?, options))
     }
 

@@ -1,6 +1,7 @@
 //! Who may send requests: the providers a route declares and the requirement over them.
 
 pub mod api_key;
+pub mod hop;
 pub mod jwt;
 pub mod signature;
 
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::common::{DnsLabel, choice, union};
 
 pub use api_key::ApiKey;
+pub use hop::Hop;
 pub use jwt::Jwt;
 pub use signature::HttpMessageSignature;
 
@@ -147,4 +149,6 @@ union! {
     HttpMessageSignature = "HTTPMessageSignature" => http_message_signature = "httpMessageSignature": HttpMessageSignature;
     /// A signed token of an issuer (RFC 7519).
     Jwt = "JWT" => jwt = "jwt": Jwt;
+    /// What an edge proved, and asserts.
+    Hop = "Hop" => hop = "hop": Hop;
 }

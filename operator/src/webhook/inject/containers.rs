@@ -15,7 +15,7 @@ use super::{
     json,
     named_ports::Moved,
     pod,
-    pod::{PAGES_NAME, PROGRAM, STATE_DIRECTORY, TOKEN_DIRECTORY, USER},
+    pod::{HOP_NAME, PAGES_NAME, PROGRAM, STATE_DIRECTORY, TOKEN_DIRECTORY, USER},
     ports, probes, volumes,
 };
 
@@ -204,6 +204,7 @@ fn sluice(injection: &Injection, wishes: &Wishes, state: &State) -> Value {
         CaptureMode::Redirect => arguments.push(format!("--capture=[::]:{}", ports::CAPTURE)),
         CaptureMode::NamedPorts => arguments.extend(moved.iter().map(Moved::argument)),
     }
+    arguments.push(format!("--hop=[::]:{}", ports::HOP));
     let of_pod = |name: &str, field: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": field}}});
     let mut environment = vec![
         of_pod("POD_IP", "status.podIP"),
@@ -221,6 +222,8 @@ fn sluice(injection: &Injection, wishes: &Wishes, state: &State) -> Value {
         .map(|moved| port(&moved.name, moved.listen))
         .collect();
     declared.push(port(PAGES_NAME, ports::PAGES));
+    // Its name tells the operator that this build takes hops.
+    declared.push(port(HOP_NAME, ports::HOP));
     let [token, state] = pod::mounts();
     let mut container = json!({
         "name": CONTAINER,

@@ -12,6 +12,8 @@ pub(crate) const STATE_DIRECTORY: &str = "/var/run/sluice";
 pub(crate) const PROGRAM: &str = "/sluice-sidecar";
 /// Metrics and readiness, for whoever looks for a port by its name.
 pub(crate) const PAGES_NAME: &str = "sluice-pages";
+/// The port of hops, by its name: an operator reads it in the Pod.
+pub(crate) const HOP_NAME: &str = "sluice-hop";
 /// The user of `sluice`: nobody's.
 pub(crate) const USER: u32 = 65_532;
 /// The volume of the token that proves the Pod to the operator.

@@ -7,10 +7,12 @@ use super::{InjectError, json};
 
 /// Where redirected connections arrive.
 pub(super) const CAPTURE: u16 = 15_006;
+/// Hops of edges and other sidecars.
+pub(super) const HOP: u16 = 15_008;
 /// Metrics, readiness, probes.
 pub(crate) const PAGES: u16 = 15_020;
 /// Ports that are never redirected: the debug endpoint on loopback, the capture itself, hops from other sidecars, pages.
-pub(super) const OURS: [u16; 4] = [15_000, CAPTURE, 15_008, PAGES];
+pub(super) const OURS: [u16; 4] = [15_000, CAPTURE, HOP, PAGES];
 /// The first port that a moved name may get.
 pub(super) const FIRST_MOVED: u16 = 15_100;
 /// How many names can move.

@@ -56,7 +56,7 @@ pub fn resolve(view: &View<'_>, id: &ObjectId) -> Resolved {
             .map(|facts| service::backends(view, &facts)),
         Kind::EndpointSlice => view
             .slice(namespace, name)
-            .map(|slice| service::endpoints(&slice)),
+            .map(|slice| service::endpoints(view, &slice)),
         Kind::Secret => view
             .secret(namespace, name)
             .map(|secret| secrets::resolve(view, &secret)),

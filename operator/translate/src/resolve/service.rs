@@ -12,7 +12,7 @@ use super::{Resolved, report::Report, seal};
 use crate::{
     gateway_api::backend_tls,
     view::View,
-    world::{ServiceFacts, ServicePort, SliceFacts},
+    world::{EndpointFacts, Pods, ServiceFacts, ServicePort, SliceFacts},
 };
 
 /// What a Service says in `appProtocol` for HTTP/2 without TLS.
@@ -68,7 +68,19 @@ pub(crate) fn protocol(port: &ServicePort) -> BackendProtocol {
     }
 }
 
-pub(super) fn endpoints(slice: &SliceFacts) -> Resolved {
+/// The port at which the sidecar of an endpoint takes hops: its container declares it, so that one of an elder build does
+/// not. Where there are no Pods, the slice says so for all of its endpoints.
+pub(crate) fn hop(view: &View<'_>, slice: &SliceFacts, endpoint: &EndpointFacts) -> Option<u16> {
+    match view.settings().pods {
+        Pods::FromPods => {
+            let (name, _) = endpoint.pod.as_ref()?;
+            view.pod(&slice.id.namespace, name)?.hop
+        }
+        Pods::FromSlices => slice.hop,
+    }
+}
+
+pub(super) fn endpoints(view: &View<'_>, slice: &SliceFacts) -> Resolved {
     let mut endpoints: Vec<Endpoint> = slice
         .endpoints
         .iter()
@@ -77,6 +89,7 @@ pub(super) fn endpoints(slice: &SliceFacts) -> Resolved {
                 address: endpoint.address?,
                 ready: endpoint.ready && !endpoint.terminating,
                 serving: endpoint.serving,
+                hop: hop(view, slice, endpoint),
             })
         })
         .collect();

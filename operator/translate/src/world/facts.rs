@@ -44,6 +44,10 @@ const POD_SECURITY_LABEL: &str = "pod-security.kubernetes.io/enforce";
 pub const GATEWAY_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
 /// The entry of a ConfigMap that holds authorities, as PEM.
 const AUTHORITIES_ENTRY: &str = "ca.crt";
+/// The annotation of an EndpointSlice manifest with the port at which its pods' sidecars take hops.
+const HOP_ANNOTATION: &str = "sluice.dev/hop-port";
+/// The name of the port at which an injected sidecar takes hops.
+const HOP_PORT_NAME: &str = "sluice-hop";
 /// The label by which an EndpointSlice names its Service.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
@@ -272,6 +276,8 @@ pub struct SliceFacts {
     pub id: ObjectId,
     /// The Service it belongs to.
     pub service: Option<String>,
+    /// The port at which the sidecars of its endpoints take hops, where it says so: file mode alone believes it.
+    pub hop: Option<u16>,
     /// TCP ports: name (empty where it has none) -> number.
     pub ports: BTreeMap<String, u16>,
     /// Its endpoints, in the slice's order.
@@ -301,6 +307,11 @@ impl From<&EndpointSlice> for SliceFacts {
         Self {
             id: id_of(Kind::EndpointSlice, &slice.metadata),
             service: slice.labels().get(SERVICE_NAME_LABEL).cloned(),
+            hop: slice
+                .annotations()
+                .get(HOP_ANNOTATION)
+                .and_then(|port| port.parse().ok())
+                .filter(|port| *port != 0),
             ports: ports
                 .filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")))
                 .filter_map(|port| {
@@ -443,6 +454,8 @@ pub struct PodFacts {
     pub ports: BTreeMap<String, u16>,
     /// Whether it has its sidecar.
     pub sidecar: Sidecar,
+    /// The port at which its sidecar takes hops.
+    pub hop: Option<u16>,
     /// Being deleted, or done for good.
     pub terminating: bool,
     /// Ready now, or once since it was made.
@@ -476,6 +489,15 @@ impl Sidecar {
             false => Self::Absent,
         }
     }
+}
+
+/// The port at which the injected sidecar takes hops; none: it is of a build that takes none, or there is none.
+fn hop_port(pod: &Pod) -> Option<u16> {
+    let containers = pod.spec.as_ref()?.init_containers.iter().flatten();
+    let mut sidecar = containers.filter(|container| container.name == SIDECAR_CONTAINER);
+    let mut ports = sidecar.next()?.ports.iter().flatten();
+    let port = ports.find(|port| port.name.as_deref() == Some(HOP_PORT_NAME))?;
+    port_number(port.container_port)
 }
 
 /// Ports that Services may name, as Kubernetes looks for them: in the containers, then in the native sidecars among the
@@ -515,6 +537,7 @@ impl From<&Pod> for PodFacts {
                 .unwrap_or_else(|| "default".into()),
             ports: named_ports(pod),
             sidecar: Sidecar::of(pod),
+            hop: hop_port(pod),
             terminating: pod.metadata.deletion_timestamp.is_some() || over,
             was_ready: ready
                 .into_iter()

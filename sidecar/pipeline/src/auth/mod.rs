@@ -6,6 +6,7 @@
 
 pub mod api_key;
 pub mod digest;
+pub mod hop;
 pub mod jwt;
 pub mod keyring;
 pub mod signature;
@@ -30,6 +31,7 @@ use crate::{
 };
 use api_key::ApiKey;
 pub use digest::DigestCheck;
+use hop::Hop;
 use jwt::Jwt;
 use keyring::KeyRing;
 use signature::Signature;
@@ -123,6 +125,8 @@ pub enum Method {
     Signature(Signature),
     /// A bearer token.
     Jwt(Jwt),
+    /// An identity that an edge asserts.
+    Hop(Hop),
     /// Cannot serve: what asks for it is refused.
     Broken(ConfigError),
 }
@@ -179,6 +183,7 @@ impl Provider {
                     Ok(Method::Jwt(Jwt::new(name, method, ring).map_err(invalid)?))
                 })
             }
+            unit::Method::Hop(method) => Ok(Method::Hop(Hop::new(method))),
             unit::Method::Broken(error) => Err(error.clone()),
         };
         Self {
@@ -192,6 +197,7 @@ impl Provider {
             Method::ApiKey(method) => method.present(facts),
             Method::Signature(_) => signature::present(facts),
             Method::Jwt(_) => jwt::present(facts),
+            Method::Hop(method) => method.present(facts),
             Method::Broken(_) => return Presence::Unknown,
         };
         if present {
@@ -215,6 +221,7 @@ impl Provider {
             Method::Jwt(method) => method
                 .verify(&self.name, facts, verified, wall_s)
                 .map(Proof::from),
+            Method::Hop(method) => method.verify(&self.name, facts).map(Proof::from),
             Method::Broken(error) => Err(broken(error)),
         };
         proof.map_err(|reject| reject.by(decider))
@@ -250,6 +257,7 @@ pub fn check(provider: &unit::Provider) -> Result<(), String> {
         unit::Method::ApiKey(method) => api_key::check(method),
         unit::Method::Signature(method) => signature::check(method),
         unit::Method::Jwt(method) => jwt::check(method),
+        unit::Method::Hop(method) => hop::check(method),
         unit::Method::Broken(_) => Ok(()),
     }
 }
@@ -373,7 +381,8 @@ pub fn challenge_after(rule: &Rule, reason: RejectReason) -> Vec<String> {
                 format!("Bearer realm=\"{REALM}\", error=\"invalid_token\"")
             }
             Method::Jwt(_) => format!("Bearer realm=\"{REALM}\""),
-            Method::Broken(_) => continue,
+            // No client can answer it: only who forwards can.
+            Method::Hop(_) | Method::Broken(_) => continue,
         };
         if !challenges.contains(&challenge) {
             challenges.push(challenge);

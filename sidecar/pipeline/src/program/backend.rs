@@ -1,6 +1,6 @@
 //! A Service port with the addresses of all its slices merged. Which of them is healthy is live state and not here.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use sluice_snapshot::{
     Hash, UnitName,
@@ -54,6 +54,8 @@ pub struct Backend {
     pub ready: Vec<SocketAddr>,
     /// Endpoints that terminate but still answer, sorted: used only where none is ready.
     pub serving: Vec<SocketAddr>,
+    /// Endpoints whose sidecar takes hops, with the port where it does.
+    pub hops: BTreeMap<SocketAddr, u16>,
 }
 
 impl Backend {
@@ -74,12 +76,14 @@ impl Backend {
             broken: _, // whoever needs it is told so instead
         } = unit;
         let (mut ready, mut serving) = (Vec::new(), Vec::new());
+        let mut hops = BTreeMap::new();
         for slice in slices {
             let Some(&port) = slice.ports.get(port_name) else {
                 continue;
             };
             for endpoint in &slice.endpoints {
                 let address = SocketAddr::new(endpoint.address, port);
+                hops.extend(endpoint.hop.map(|hop| (address, hop)));
                 if endpoint.ready {
                     ready.push(address);
                 } else if endpoint.serving {
@@ -101,6 +105,15 @@ impl Backend {
             tls: tls.clone().map(|asked| Arc::new(Tls::of(asked))),
             ready,
             serving,
+            hops,
+        }
+    }
+
+    /// Where the sidecar of an endpoint takes hops. What a BackendTLSPolicy protects is spoken to as that asks.
+    pub fn hop(&self, endpoint: SocketAddr) -> Option<u16> {
+        match self.tls {
+            None => self.hops.get(&endpoint).copied(),
+            Some(_) => None,
         }
     }
 

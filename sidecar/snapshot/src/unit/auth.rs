@@ -51,8 +51,18 @@ pub enum Method {
     Signature(Signature),
     /// A bearer token (RFC 6750, 7519).
     Jwt(Jwt),
+    /// An identity that an edge proved and asserts.
+    Hop(Hop),
     /// The provider is declared but cannot serve: what asks for it is refused.
     Broken(ConfigError),
+}
+
+/// Identities that others assert over a hop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Hop {
+    /// SPIFFE ids of the certificates that are believed; never empty.
+    pub from: Vec<String>,
 }
 
 /// A key sent as it is. The sidecar holds keyed hashes only.

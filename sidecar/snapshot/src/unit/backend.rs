@@ -99,4 +99,7 @@ pub struct Endpoint {
     pub ready: bool,
     /// Still answers although it terminates: used only where no other is ready.
     pub serving: bool,
+    /// The port at which its sidecar takes hops; none: it has no sidecar that does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hop: Option<u16>,
 }

@@ -344,7 +344,7 @@ impl Route {
                     }
                 }
                 Method::Jwt(method) => needs.extend(method.keys.unit().cloned()),
-                Method::Broken(_) => {}
+                Method::Hop(_) | Method::Broken(_) => {}
             }
         }
         for rule in &self.rules {

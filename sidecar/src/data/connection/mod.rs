@@ -45,6 +45,8 @@ pub struct Connection {
     pub traffic: Arc<Traffic>,
     /// The client as `X-Forwarded-For` names it, once a request needed it.
     named: OnceCell<HeaderValue>,
+    /// Who is at its other end, where it is a hop of the own trust domain.
+    pub hop: OnceCell<sluice_pipeline::hop::Peer>,
     /// How it came through the door of an edge; none: it is a pod's.
     pub arrival: OnceCell<Arrival>,
     /// Requests that run.
@@ -86,6 +88,7 @@ impl Connection {
             http2: Notify::new(),
             traffic: Arc::default(),
             named: OnceCell::new(),
+            hop: OnceCell::new(),
             arrival: OnceCell::new(),
             busy: Cell::new(0),
             used: Cell::new(false),

@@ -93,6 +93,22 @@ impl Client {
         })
     }
 
+    /// A client of other sidecars.
+    pub fn for_hops(
+        config: ClientConfig,
+        server_name: &str,
+        http2: bool,
+    ) -> Result<Self, TlsError> {
+        let name = ServerName::try_from(server_name.to_owned())
+            .map_err(|_| TlsError::Name(server_name.to_owned()))?;
+        Ok(Self {
+            connector: TlsConnector::from(Arc::new(config)),
+            name,
+            policy: "hops".into(),
+            http2,
+        })
+    }
+
     /// Speaks to a backend until both may send.
     pub async fn connect(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let connecting = self.connector.connect(self.name.clone(), stream);

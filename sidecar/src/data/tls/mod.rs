@@ -36,7 +36,7 @@ pub enum TlsError {
 }
 
 /// The one provider of cryptography.
-pub(super) fn provider() -> Arc<CryptoProvider> {
+pub(in crate::data) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 

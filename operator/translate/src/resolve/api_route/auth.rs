@@ -7,7 +7,7 @@ use sluice_crds::{
     api_route::{
         AuthRequirement, RouteRule,
         auth::{
-            Anonymous, ApiKey, AuthMethod, AuthMode, AuthProvider, HttpMessageSignature, Jwt,
+            Anonymous, ApiKey, AuthMethod, AuthMode, AuthProvider, Hop, HttpMessageSignature, Jwt,
             jwt::{JwtAlgorithm, JwtKeySource},
             signature::{DigestMode, NonceMemory, NonceStoreFailure, SignatureAlgorithm},
         },
@@ -70,6 +70,7 @@ pub(crate) fn provider(view: &View<'_>, owner: &Owner, provider: &AuthProvider) 
         Ok(AuthMethod::ApiKey(spec)) => api_key(view, owner, &provider.name, spec),
         Ok(AuthMethod::HttpMessageSignature(spec)) => signature(view, owner, &provider.name, spec),
         Ok(AuthMethod::Jwt(spec)) => jwt(view, owner, &provider.name, spec),
+        Ok(AuthMethod::Hop(spec)) => Ok(hop(spec)),
         Err(error) => Err(invalid(&error)),
     };
     made.unwrap_or_else(|error| Made {
@@ -209,6 +210,15 @@ fn jwt(view: &View<'_>, owner: &Owner, name: &str, spec: &Jwt) -> Result<Made, C
                 method(auth::JwtKeys::Keys(keys))
             }))
         }
+    }
+}
+
+fn hop(spec: &Hop) -> Made {
+    let from = spec.from.iter().map(ToString::to_string).collect();
+    Made {
+        method: auth::Method::Hop(auth::Hop { from }),
+        keys: None,
+        problems: Vec::new(),
     }
 }
 

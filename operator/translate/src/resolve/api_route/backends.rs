@@ -16,7 +16,7 @@ use sluice_snapshot::{
 use super::conflicts;
 use crate::{
     finding::FindingReason,
-    resolve::{ports, report::Report},
+    resolve::{ports, report::Report, service},
     view::View,
     world::{Claim, ObjectId, ServiceFacts, ServicePort, ShardSetFacts},
 };
@@ -135,7 +135,8 @@ pub(crate) fn exists(
     Ok((facts, found))
 }
 
-/// A port of a Service that takes forwards: it exists, and its pods ask nothing of their own.
+/// A port of a Service that takes forwards: it exists, and its pods ask nothing of their own, or are told by a hop what was
+/// asked before.
 pub(crate) fn plain(
     view: &View<'_>,
     namespace: &str,
@@ -145,6 +146,7 @@ pub(crate) fn plain(
     let (facts, found) = exists(view, namespace, service, port)?;
     match enforcer(view, &facts, &found) {
         None => Ok(()),
+        Some(_) if takes_hops(view, namespace, service) => Ok(()),
         Some(route) => {
             let what = format!(
                 "port {port} of Service {namespace}/{service} has auth, limits or a cache of its own, by {route}"
@@ -152,6 +154,22 @@ pub(crate) fn plain(
             Err(ConfigError::new(ConfigReason::TargetEnforces, what))
         }
     }
+}
+
+/// Whether every pod behind a Service has a sidecar that takes hops.
+fn takes_hops(view: &View<'_>, namespace: &str, service: &str) -> bool {
+    let names = view.slices_of(namespace, service);
+    let slices = names.iter().filter_map(|name| view.slice(namespace, name));
+    let mut any = false;
+    for slice in slices {
+        for endpoint in slice.endpoints.iter().filter(|one| one.address.is_some()) {
+            any = true;
+            if service::hop(view, &slice, endpoint).is_none() {
+                return false;
+            }
+        }
+    }
+    any
 }
 
 /// The route that would enforce something on requests forwarded to this port.

@@ -79,7 +79,7 @@ fn keys(method: &Method) -> Result<(), String> {
             .keys
             .unit()
             .map_or(Ok(()), |keys| refers(keys, UnitKind::Keys)),
-        Method::Broken(_) => Ok(()),
+        Method::Hop(_) | Method::Broken(_) => Ok(()),
     }
 }
 

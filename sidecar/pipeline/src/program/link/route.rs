@@ -180,7 +180,7 @@ impl Linker<'_> {
                 ring(&method.keys).err().or(store)
             }
             Method::Jwt(method) => method.keys.unit().and_then(|keys| ring(keys).err()),
-            Method::Broken(_) => None,
+            Method::Hop(_) | Method::Broken(_) => None,
         };
         let lookup = |name: &UnitName| ring(name).ok();
         match problem {

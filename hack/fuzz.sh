@@ -7,7 +7,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"
 seconds=${1:-20}
-targets=(admit config signature proxy_protocol)
+targets=(admit config signature proxy_protocol hop)
 # A panic that is planted is found in less: a fuzzer that needs longer has lost its way.
 longest=60
 

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use crate::wish::Wish;
 
 /// Request headers that are echoed, besides every `x-*` that is no credential.
-const ECHOED: [&str; 12] = [
+const ECHOED: [&str; 13] = [
     "accept",
     "accept-encoding",
     "accept-language",

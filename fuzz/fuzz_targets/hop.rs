@@ -11,7 +11,10 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(hop.assertion.port, 8080);
         assert!(lines().nth(1).is_none());
         if let Some(again) = hop.assertion.encode() {
-            assert_eq!(Assertion::decode(again.as_bytes()).expect("our own"), Some(hop.assertion));
+            assert_eq!(
+                Assertion::decode(again.as_bytes()).expect("our own"),
+                Some(hop.assertion)
+            );
         }
     } else {
         #[cfg(feature = "planted-panic")]

@@ -135,7 +135,12 @@ impl Listeners {
     ) -> Result<Self, ListenError> {
         let pages = socket(args.metrics, false)?;
         let inbound: Vec<_> = args.inbound.iter().map(|inbound| inbound.listen).collect();
-        let threads = of_threads(&inbound, (args.capture, args.hop), args.data_threads, socket)?;
+        let threads = of_threads(
+            &inbound,
+            (args.capture, args.hop),
+            args.data_threads,
+            socket,
+        )?;
         Ok(Self { pages, threads })
     }
 }

@@ -20,7 +20,8 @@ pub use status::{Condition, LiveStatus};
 pub use text::{
     ApiVersion, AttributeName, ClaimPath, CookieName, CronText, DnsLabel, FreeText, GroupName,
     HeaderName, HeaderValue, Hostname, JwksText, KindName, LabelValue, ObjectName, PathText,
-    QueryName, QueryValue, SignatureComponent, SpiffeId, StoreAddress, TimeZoneName, TrustDomain, Url,
+    QueryName, QueryValue, SignatureComponent, SpiffeId, StoreAddress, TimeZoneName, TrustDomain,
+    Url,
 };
 pub use union::WrongMember;
 

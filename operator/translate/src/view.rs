@@ -15,8 +15,8 @@ use crate::{
     world::{
         AuthoritiesFacts, BackendTlsFacts, Claim, GatewayClassFacts, GatewayFacts, GatewayRef,
         GrantFacts, GrpcRouteFacts, HpaFacts, HttpRouteFacts, Index, Kind, ListenerSetFacts,
-        Object, ObjectId, PodFacts, PolicyFacts, Read, RouteFacts, SecretFacts, ServiceFacts, Settings,
-        ShardSetFacts, SliceFacts, TcpRouteFacts, TlsRouteFacts, World, key, parent_key,
+        Object, ObjectId, PodFacts, PolicyFacts, Read, RouteFacts, SecretFacts, ServiceFacts,
+        Settings, ShardSetFacts, SliceFacts, TcpRouteFacts, TlsRouteFacts, World, key, parent_key,
     },
 };
 

@@ -279,7 +279,11 @@ fn a_forward_is_refused_as_soon_as_its_target_enforces_something() {
         [FindingReason::TargetEnforces]
     );
     // A pod that takes hops is told what was enforced before.
-    let slice = |hop: &str| format!("apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: stock, namespace: shop, labels: {{kubernetes.io/service-name: stock}}{hop}}}\naddressType: IPv4\nports: [{{name: http, port: 8080}}]\nendpoints: [{{addresses: [10.0.0.2], targetRef: {{kind: Pod, name: stock-0}}}}]\n");
+    let slice = |hop: &str| {
+        format!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: stock, namespace: shop, labels: {{kubernetes.io/service-name: stock}}{hop}}}\naddressType: IPv4\nports: [{{name: http, port: 8080}}]\nendpoints: [{{addresses: [10.0.0.2], targetRef: {{kind: Pod, name: stock-0}}}}]\n"
+        )
+    };
     change(
         &mut engine,
         &slice(", annotations: {sluice.dev/hop-port: \"15008\"}"),

@@ -303,7 +303,8 @@ fn service(set: &mut UnitSet, service: &str, port: u16, net: u8) {
     let endpoint = |host| Endpoint {
         address: [10, 0, net, host].into(),
         ready: true,
-        serving: true, hop: None,
+        serving: true,
+        hop: None,
     };
     let endpoints = Endpoints {
         ports: BTreeMap::from([("http".into(), 8080)]),

@@ -134,7 +134,10 @@ impl Peer {
         let [trust_domain, "ns", namespace, "sa", account] = names else {
             return None;
         };
-        let whole = parts.next().is_none() && [trust_domain, namespace, account].iter().all(|part| !part.is_empty());
+        let whole = parts.next().is_none()
+            && [trust_domain, namespace, account]
+                .iter()
+                .all(|part| !part.is_empty());
         whole.then(|| Self {
             id: id.to_owned(),
             namespace: namespace.to_owned(),
@@ -188,7 +191,10 @@ impl Hop {
     /// Whether an edge is believed about nonces and limits: it is of the own namespace, or the rule names it in a provider
     /// of type Hop. Another namespace's word counts only with this one's consent.
     pub fn is_believed(&self, rule: &Rule, namespace: &str) -> bool {
-        let providers = rule.auth.iter().flat_map(|auth| auth.any_of.iter().flatten());
+        let providers = rule
+            .auth
+            .iter()
+            .flat_map(|auth| auth.any_of.iter().flatten());
         self.assertion.from == Role::Edge
             && (self.peer.namespace == namespace
                 || providers
@@ -260,7 +266,10 @@ mod tests {
     fn another_version_asserts_nothing_and_what_is_too_long_is_neither_written_nor_read() {
         assert_eq!(Assertion::decode(b"2.e30"), Ok(None));
         assert!(Assertion::decode(b"1.e30").is_err());
-        let long = Assertion { rule: "x".repeat(MAX_BYTES), ..assertion() };
+        let long = Assertion {
+            rule: "x".repeat(MAX_BYTES),
+            ..assertion()
+        };
         assert_eq!(long.encode(), None);
         assert!(Assertion::decode(&vec![b'2'; MAX_BYTES + 1]).is_err());
     }
@@ -269,7 +278,13 @@ mod tests {
     fn an_assertion_stands_once_and_is_for_one_port() {
         let value = assertion().encode().expect("it is short");
         let line = value.as_bytes();
-        let at = |port, lines: Vec<&[u8]>| Hop::arrived(&peer(), port, lines.into_iter().collect::<Vec<_>>().into_iter());
+        let at = |port, lines: Vec<&[u8]>| {
+            Hop::arrived(
+                &peer(),
+                port,
+                lines.into_iter().collect::<Vec<_>>().into_iter(),
+            )
+        };
         assert!(at(8080, vec![line]).expect("sound").is_some());
         assert_eq!(at(8080, vec![]), Ok(None));
         assert!(at(8080, vec![line, line]).is_err());
@@ -279,7 +294,13 @@ mod tests {
 
     #[test]
     fn only_a_sidecar_of_the_own_namespace_delivers() {
-        let hop = |from| Hop { peer: peer(), assertion: Assertion { from, ..assertion() } };
+        let hop = |from| Hop {
+            peer: peer(),
+            assertion: Assertion {
+                from,
+                ..assertion()
+            },
+        };
         assert!(hop(Role::Sidecar).delivers("shop"));
         assert!(!hop(Role::Sidecar).delivers("bank"));
         assert!(!hop(Role::Edge).delivers("shop"));
@@ -288,7 +309,13 @@ mod tests {
     #[test]
     fn ids_have_one_form() {
         assert_eq!(peer().namespace, "shop");
-        for bad in ["spiffe://x/ns/a/sa/", "spiffe://x/ns/a/sa/b/c", "spiffe:///ns/a/sa/b", "https://x/ns/a/sa/b", "spiffe://x/ns/a"] {
+        for bad in [
+            "spiffe://x/ns/a/sa/",
+            "spiffe://x/ns/a/sa/b/c",
+            "spiffe:///ns/a/sa/b",
+            "https://x/ns/a/sa/b",
+            "spiffe://x/ns/a",
+        ] {
             assert_eq!(Peer::parse(bad), None, "{bad}");
         }
     }

@@ -107,7 +107,10 @@ async fn phases(
     let port = settle.connection.inbound.listen.port();
 
     let hop = hop::way::arrived(settle, &parts)?;
-    if hop.as_ref().is_some_and(|hop| hop.delivers(force.program.namespace())) {
+    if hop
+        .as_ref()
+        .is_some_and(|hop| hop.delivers(force.program.namespace()))
+    {
         return Box::pin(hop::way::deliver(settle, parts, body)).await;
     }
 

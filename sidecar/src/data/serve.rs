@@ -36,8 +36,7 @@ use super::{
         traffic::{Returned, Watched},
     },
     edge::{self, Door},
-    hop,
-    passthrough,
+    hop, passthrough,
     proxy_protocol::{self, Introduced},
     request,
     thread::Thread,
@@ -127,7 +126,13 @@ pub async fn accept(thread: Rc<Thread>, listener: TcpListener, entrance: Entranc
         match (led, thread.connection_place()) {
             (Ok(_), Some(place)) if let Entrance::Hop(door) = &entrance => {
                 let thread = Rc::clone(&thread);
-                spawn_local(hop::server::serve(thread, stream, peer, place, Arc::clone(door)));
+                spawn_local(hop::server::serve(
+                    thread,
+                    stream,
+                    peer,
+                    place,
+                    Arc::clone(door),
+                ));
             }
             (Ok(inbound), Some(place)) => {
                 let served = match &entrance {

@@ -108,7 +108,9 @@ fn gate(edge: &Sidecar) -> Client {
 }
 
 fn asked(path: &str) -> http::Request<bytes::Bytes> {
-    get(path).with("host", "gate.example").with("x-api-key", KEY)
+    get(path)
+        .with("host", "gate.example")
+        .with("x-api-key", KEY)
 }
 
 #[test]
@@ -119,36 +121,62 @@ fn what_an_edge_decided_counts_once_and_nobody_else_can_say_so() {
         let pod = place.pods[0].sidecar.client();
 
         // The pods' routes ask for the edge's word: it is there, and none but it.
-        gate.send(get("/").with("host", "gate.example")).await?.expect(401)?;
-        pod.send(get("/").with("host", "gate.example")).await?.expect(401)?;
+        gate.send(get("/").with("host", "gate.example"))
+            .await?
+            .expect(401)?;
+        pod.send(get("/").with("host", "gate.example"))
+            .await?
+            .expect(401)?;
         let answer = gate.send(asked("/only-a")).await?.expect(200)?.json()?;
         ensure!(answer["headers"].get("sluice-hop").is_none(), "{answer}");
 
         // The limit is the edge's and the pod's, and is charged by one of them: all five pass, and the pod's own bucket
         // is still full.
         for _ in 0..5 {
-            gate.send(asked("/only-a").with("x-tenant", "t")).await?.expect(200)?;
+            gate.send(asked("/only-a").with("x-tenant", "t"))
+                .await?
+                .expect(200)?;
         }
-        gate.send(asked("/only-a").with("x-tenant", "t")).await?.expect(429)?;
+        gate.send(asked("/only-a").with("x-tenant", "t"))
+            .await?
+            .expect(429)?;
         for pod in &place.pods[..2] {
             let client = pod.sidecar.client();
             for _ in 0..5 {
-                client.send(get("/open").with("x-tenant", "t")).await?.expect(200)?;
+                client
+                    .send(get("/open").with("x-tenant", "t"))
+                    .await?
+                    .expect(200)?;
             }
-            client.send(get("/open").with("x-tenant", "t")).await?.expect(429)?;
+            client
+                .send(get("/open").with("x-tenant", "t"))
+                .await?
+                .expect(429)?;
         }
 
         // Forged: a sidecar's word, by somebody who came to the Service's port.
         let forged = r#"{"from":"Sidecar","port":8080,"route":"shop/gate","rule":"all"}"#;
-        let forged = format!("1.{}", base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, forged));
-        let with_forged = |path: &str| get(path).with("host", "x.example").with("sluice-hop", &forged);
+        let forged = format!(
+            "1.{}",
+            base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, forged)
+        );
+        let with_forged = |path: &str| {
+            get(path)
+                .with("host", "x.example")
+                .with("sluice-hop", &forged)
+        };
         pod.send(with_forged("/")).await?.expect(401)?;
         let answer = pod.send(with_forged("/open")).await?.expect(200)?.json()?;
         ensure!(answer["headers"].get("sluice-hop").is_none(), "{answer}");
 
         // A sidecar's forward to a route that asks for more is not asked again; one that leads back is a loop.
         let answer = pod.send(get("/forward")).await?.expect(200)?.json()?;
-        ensure!(answer["name"].as_str().is_some_and(|name| name.starts_with("b-")), "{answer}");
+        ensure!(
+            answer["name"]
+                .as_str()
+                .is_some_and(|name| name.starts_with("b-")),
+            "{answer}"
+        );
         pod.send(get("/round")).await?.expect(508)?;
 
         // Another trust domain's certificate, or none: not a byte is answered.
@@ -185,14 +213,21 @@ fn shares_by_weight_are_kept_over_hops() {
             of_a += count??;
         }
         let share = of_a as f64 / REQUESTS as f64;
-        eprintln!("{of_a} of {REQUESTS} requests went to a: {:.2} %", share * 100.0);
+        eprintln!(
+            "{of_a} of {REQUESTS} requests went to a: {:.2} %",
+            share * 100.0
+        );
         ensure!((share - 0.5).abs() <= 0.015, "{share}");
         Ok(())
     });
 }
 
 /// Sends a request over TLS to whoever is there, and gives what came back.
-async fn knock(at: SocketAddr, own: Option<&sluice_tests::pki::Certified>, forged: &str) -> Result<Vec<u8>> {
+async fn knock(
+    at: SocketAddr,
+    own: Option<&sluice_tests::pki::Certified>,
+    forged: &str,
+) -> Result<Vec<u8>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -208,8 +243,11 @@ async fn knock(at: SocketAddr, own: Option<&sluice_tests::pki::Certified>, forge
     let name = ServerName::try_from("p8080.hop.sluice")?;
     let stream = TcpStream::connect(at).await?;
     // With TLS 1.3 a client hears of its refusal only after the handshake.
-    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
-    let request = format!("GET / HTTP/1.1\r\nhost: x\r\nsluice-hop: {forged}\r\nconnection: close\r\n\r\n");
+    let mut stream = TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await?;
+    let request =
+        format!("GET / HTTP/1.1\r\nhost: x\r\nsluice-hop: {forged}\r\nconnection: close\r\n\r\n");
     let mut answer = Vec::new();
     if stream.write_all(request.as_bytes()).await.is_ok() {
         let _ = tokio::time::timeout(seconds(10), stream.read_to_end(&mut answer)).await?;
@@ -252,6 +290,9 @@ impl ServerCertVerifier for Anybody {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::ED25519]
+        vec![
+            SignatureScheme::ECDSA_NISTP256_SHA256,
+            SignatureScheme::ED25519,
+        ]
     }
 }

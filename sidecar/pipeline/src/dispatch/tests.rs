@@ -411,7 +411,8 @@ fn an_endpoint_is_a_ready_one_or_one_that_still_serves() {
             .map(|(host, (ready, serving))| Endpoint {
                 address: [10, 0, 10, host].into(),
                 ready,
-                serving, hop: None,
+                serving,
+                hop: None,
             });
         let unit = Endpoints {
             ports: BTreeMap::from([("http".into(), 8080)]),

@@ -235,7 +235,8 @@ fn what_did_not_change_is_kept() {
         endpoints: vec![Endpoint {
             address: [10, 9, 9, 9].into(),
             ready: true,
-            serving: true, hop: None,
+            serving: true,
+            hop: None,
         }],
     };
     put(
@@ -354,7 +355,8 @@ fn slices_of_a_backend_are_merged() {
     let endpoint = |host| Endpoint {
         address: [10, 0, 10, host].into(),
         ready: true,
-        serving: true, hop: None,
+        serving: true,
+        hop: None,
     };
     for (slice, port, hosts) in [
         ("a", "http", [2, 1]),

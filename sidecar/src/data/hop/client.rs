@@ -1,7 +1,9 @@
 //! Connections to other sidecars, kept for one data thread: a pool for each namespace, port of hops and port that requests
 //! are for. New credentials begin with new pools; what runs ends on the old ones.
 
-use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, sync::Arc, time::Duration,
+};
 
 use sluice_pipeline::program::Backend;
 use sluice_snapshot::unit::backend::BackendProtocol;
@@ -50,7 +52,9 @@ impl HopPools {
             return Ok(None);
         };
         let mut made_with = self.made_with.borrow_mut();
-        let same = made_with.as_ref().is_some_and(|known| Arc::ptr_eq(known, &credentials));
+        let same = made_with
+            .as_ref()
+            .is_some_and(|known| Arc::ptr_eq(known, &credentials));
         let mut pools = self.pools.borrow_mut();
         if !same || pools.len() >= MAX_POOLS {
             pools.clear();

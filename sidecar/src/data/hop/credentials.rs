@@ -89,20 +89,27 @@ impl Credentials {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_auth_cert(self.issued.chain.clone(), self.issued.key.clone_key())?;
-        config.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+        config.alpn_protocols = vec![if http2 {
+            b"h2".to_vec()
+        } else {
+            b"http/1.1".to_vec()
+        }];
         Ok(config)
     }
 }
 
 /// The SPIFFE id of a certificate; it has exactly one URI, as the operator issues it.
 pub fn peer(certificate: &CertificateDer<'static>) -> Option<Peer> {
-    let (_, certificate) =
-        x509_parser::certificate::X509Certificate::from_der(certificate).ok()?;
+    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(certificate).ok()?;
     let names = certificate.subject_alternative_name().ok().flatten()?;
-    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(*uri),
-        _ => None,
-    });
+    let mut uris = names
+        .value
+        .general_names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None,
+        });
     let (Some(uri), None) = (uris.next(), uris.next()) else {
         return None;
     };

@@ -51,7 +51,9 @@ pub async fn serve(
         Err(_) => return thread.tally.closings.count(Closing::HeadTimeout),
     };
     let local = stream.get_ref().0.local_addr().map(|local| local.ip());
-    let inbound = local.ok().and_then(|ip| thread.own(SocketAddr::new(ip.to_canonical(), port)));
+    let inbound = local
+        .ok()
+        .and_then(|ip| thread.own(SocketAddr::new(ip.to_canonical(), port)));
     let Some(inbound) = inbound else {
         tracing::debug!(%peer, port, "a hop is for a port that is not served here");
         return;
@@ -67,16 +69,18 @@ async fn secured(
     door: &Door,
 ) -> Result<(TlsStream<TcpStream>, u16, Peer), String> {
     let _place = door.handshake().ok_or("too many handshakes")?;
-    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    stream
+        .set_nodelay(true)
+        .map_err(|error| error.to_string())?;
     let credentials = thread.shared.credentials.load_full();
     let credentials = credentials.ok_or("this sidecar has no certificate yet")?;
     let acceptor = TlsAcceptor::from(Arc::clone(&credentials.server));
     let stream = acceptor.accept(stream).await;
     let stream = stream.map_err(|error| error.to_string())?;
     let session = stream.get_ref().1;
-    let from = session.peer_certificates().and_then(|chain| {
-        credentials::peer(&chain.first()?.clone().into_owned())
-    });
+    let from = session
+        .peer_certificates()
+        .and_then(|chain| credentials::peer(&chain.first()?.clone().into_owned()));
     let from = from.filter(|from| from.trust_domain == credentials.own.trust_domain);
     let from = from.ok_or("the certificate is of no pod of this trust domain")?;
     let port = session.server_name().and_then(port);
@@ -99,7 +103,12 @@ mod tests {
         for number in [0, 80, 65_535] {
             assert_eq!(port(&server_name(number)), Some(number));
         }
-        for bad in ["p65536.hop.sluice", "80.hop.sluice", "p80", "p80.hop.sluice.example"] {
+        for bad in [
+            "p65536.hop.sluice",
+            "80.hop.sluice",
+            "p80",
+            "p80.hop.sluice.example",
+        ] {
             assert_eq!(port(bad), None, "{bad}");
         }
     }

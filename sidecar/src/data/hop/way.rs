@@ -52,9 +52,10 @@ pub async fn deliver(
             && let Action::Backends { targets, .. } = &matched.rule.action
         {
             let elsewhere = |destination: &Destination| match destination {
-                Destination::Backend(backend) => {
-                    !backend.endpoints().iter().any(|one| thread.own(*one).is_some())
-                }
+                Destination::Backend(backend) => !backend
+                    .endpoints()
+                    .iter()
+                    .any(|one| thread.own(*one).is_some()),
                 _ => false,
             };
             let mut weighted = targets.iter().filter(|target| target.weight > 0).peekable();
@@ -109,7 +110,9 @@ fn assertion(settle: &Settle, endpoint: SocketAddr, shard: Option<&ShardSeen>) -
         route,
         rule: rule.to_string(),
         identity: settle.identity.as_ref().map(Asserted::from),
-        charged: charged.map(|verdict| verdict.limit.id.as_str().to_owned()).collect(),
+        charged: charged
+            .map(|verdict| verdict.limit.id.as_str().to_owned())
+            .collect(),
         nonces: settle.nonces.clone(),
         epoch: shard.map(|shard| shard.epoch),
     }

@@ -370,7 +370,8 @@ pub fn backend_of(
             let endpoint = Endpoint {
                 address: address.ip(),
                 ready: true,
-                serving: true, hop: None,
+                serving: true,
+                hop: None,
             };
             let ports = BTreeMap::from([(String::new(), address.port())]);
             let name = UnitName::endpoints("shop", &format!("{service}-{index}"));

@@ -144,12 +144,21 @@ pub async fn ask(
     Ok((head, Some(passing)))
 }
 
-/// The request passes to the application without any policy: the port had a route and has none any more, or a sidecar that
-/// forwards it ran one.
+/// The port had a route and has none any more: the request passes to the application without any policy.
 pub async fn unrouted(
+    settle: &mut Settle,
+    parts: Parts,
+    body: Incoming,
+) -> Result<Response<Body>, Reject> {
+    pass(settle, parts, body, UNROUTED_MS).await
+}
+
+/// The request passes to the application as it is, which has `longest_ms` to answer; 0: as long as the client waits.
+pub async fn pass(
     settle: &mut Settle,
     mut parts: Parts,
     body: Incoming,
+    longest_ms: u64,
 ) -> Result<Response<Body>, Reject> {
     let meter = Meter::new(u64::MAX);
     let body = if body.is_end_stream() {
@@ -160,9 +169,13 @@ pub async fn unrouted(
     let port = settle.connection.inbound.listen.port();
     let protocol = settle.force.program.app_protocol(port);
     let towards = Towards::App(settle.connection.inbound.app, protocol);
+    let asked = own_hop(settle, &mut parts);
+    let bodiless = matches!(body, RequestBody::Empty);
+    let upgrade = upgrade::client_end(&mut parts, asked, bodiless);
+    let upgrade = upgrade.filter(|_| protocol == BackendProtocol::Http1);
     let asked = headers::Asked {
-        websocket: false,
-        ..own_hop(settle, &mut parts)
+        websocket: upgrade.is_some(),
+        ..asked
     };
     let facts = RequestFacts::new(&parts, &settle.client);
     let (raw_path, query) = (facts.path().to_owned(), facts.query().map(str::to_owned));
@@ -173,12 +186,17 @@ pub async fn unrouted(
     };
     let mut request = Some(Request::from_parts(parts, body));
     prepare(settle, &mut request, &target, &towards, asked)?;
-    let deadline_ms = settle.thread.clock().now_ms() + UNROUTED_MS;
+    let deadline_ms = deadline::after(settle.began_ms(), longest_ms);
     let sent = send(settle, &mut request, &towards, &None, deadline_ms).await;
     let Answered { response, lease } =
         sent.map_err(|error| refusal(settle, &error, &meter, Decider::default()))?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let head = upgrade::switch(&settle.thread, &settle.connection, None, response)?;
+        let ends = upgrade.map(|client| Ends {
+            client,
+            lease,
+            flight: None,
+        });
+        let head = upgrade::switch(&settle.thread, &settle.connection, ends, response)?;
         return Ok(Response::from_parts(head, Body::memory(Bytes::new())));
     }
     let (head, passing) = received(response, lease, None);

@@ -65,7 +65,8 @@ pub async fn deliver(
             }
         }
     }
-    forward::unrouted(settle, parts, body).await
+    // How long it may take, who forwards knows.
+    forward::pass(settle, parts, body, 0).await
 }
 
 /// Says to the sidecar of `endpoint` what was decided about a request. What is too long is not said: the receiver then

@@ -76,7 +76,8 @@ async fn start(world: &World) -> Result<(Place<'_>, Sidecar)> {
     plan.hops("b")?;
     let to = |path: &str, other: &str| {
         format!(
-            "  - {{name: round, matches: [{{path: {{type: PathPrefix, value: {path}}}}}], auth: {{anonymous: Allow}}, backendRefs: [{{name: {other}, port: 80}}]}}\n"
+            "  - {{name: {}, matches: [{{path: {{type: PathPrefix, value: {path}}}}}], auth: {{anonymous: Allow}}, backendRefs: [{{name: {other}, port: 80}}]}}\n",
+            path.trim_start_matches('/')
         )
     };
     plan.put(
@@ -170,7 +171,8 @@ fn what_an_edge_decided_counts_once_and_nobody_else_can_say_so() {
         ensure!(answer["headers"].get("sluice-hop").is_none(), "{answer}");
 
         // A sidecar's forward to a route that asks for more is not asked again; one that leads back is a loop.
-        let answer = pod.send(get("/forward")).await?.expect(200)?.json()?;
+        let forwarded = async || pod.send(get("/forward")).await?.expect(200)?.json();
+        let answer = eventually("a sidecar's forward", seconds(PATIENCE), forwarded).await?;
         ensure!(
             answer["name"]
                 .as_str()

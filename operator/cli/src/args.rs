@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{completion, outdated, status, translate, validate, version};
+use crate::{completion, convert, explain, outdated, status, translate, validate, version};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -10,6 +10,9 @@ Examples:
   kubectl sluice status apiroute/orders -n shop
   kubectl-sluice status --state-dir ./state     the same of an operator without a cluster
   kubectl sluice outdated -A                    pods that run an old sidecar, and the commands that renew them
+  kubectl sluice explain https://shop.example/v1/orders -X POST
+                                                which rule takes this request, and why not the others
+  kubectl-sluice convert -f ingress.yaml        ApiRoutes from Ingresses and HTTPRoutes
   kubectl-sluice validate -f manifests/         offline: errors with file, line and column
   kubectl-sluice translate -f manifests/        offline: what each sidecar would get
 
@@ -38,6 +41,10 @@ pub enum Command {
     Status(status::Args),
     /// Which pods run another sidecar than new ones get, or none, and how to renew them
     Outdated(outdated::Args),
+    /// Which listener, route, rule and backend take a request, and why not the others
+    Explain(explain::Args),
+    /// ApiRoutes from Ingresses and HTTPRoutes, and what they do not carry over
+    Convert(convert::Args),
     /// What each group of sidecars would get from manifests, without a cluster
     Translate(translate::Args),
     /// What is wrong with manifests, with file, line and column, without a cluster

@@ -1,11 +1,14 @@
-//! `kubectl sluice`: what is live and what is wrong (`status`), which sidecars are old (`outdated`), and what manifests amount to without a cluster
-//! (`translate`, `validate`), by the operator's own code. It only reads.
+//! `kubectl sluice`: what is live and what is wrong (`status`), which sidecars are old (`outdated`), what becomes of a request
+//! and why (`explain`), and what manifests amount to without a cluster (`translate`, `validate`) or as ApiRoutes (`convert`),
+//! by the operator's and the sidecars' own code. It only reads.
 //!
-//! One file per subcommand; this one chooses between them. Exit codes: 0 nothing is wrong, 1 something is, 2 the question
-//! could not be answered.
+//! One file or folder per subcommand; this one chooses between them. Exit codes: 0 nothing is wrong, 1 something is, 2 the
+//! question could not be answered, 3 something was left out.
 
 mod args;
 mod completion;
+mod convert;
+pub mod explain;
 mod input;
 mod offline;
 mod outdated;
@@ -28,6 +31,8 @@ enum Verdict {
     Good,
     /// Something is; it was said.
     Wrong,
+    /// Something was left out; it was said.
+    Partial,
 }
 
 impl Verdict {
@@ -44,6 +49,7 @@ pub fn main() -> ExitCode {
     match run(Args::parse()) {
         Ok(Verdict::Good) => ExitCode::SUCCESS,
         Ok(Verdict::Wrong) => ExitCode::from(1),
+        Ok(Verdict::Partial) => ExitCode::from(3),
         Err(error) => {
             output::complain(&format!("error: {}", output::chain(error.as_ref())));
             ExitCode::from(2)
@@ -55,6 +61,8 @@ fn run(args: Args) -> anyhow::Result<Verdict> {
     match args.command {
         Command::Status(args) => status::run(&args),
         Command::Outdated(args) => outdated::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Translate(args) => translate::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Version(args) => version::run(&args),

@@ -29,20 +29,35 @@ pub struct Input {
         value_name = "FILE|DIR|-",
         required = true
     )]
-    files: Vec<PathBuf>,
+    pub files: Vec<PathBuf>,
 
     /// Look for manifests below the directories too
     #[arg(short = 'R', long)]
-    recursive: bool,
+    pub recursive: bool,
 
     /// The file of SluiceConfig, where it is not among the manifests
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub config: Option<PathBuf>,
 
     /// The operator's namespace, in which the Secrets are that SluiceConfig names
-    #[arg(long, value_name = "NAME", default_value = "sluice-system")]
-    operator_namespace: String,
+    #[arg(long, value_name = "NAME", default_value = OPERATOR_NAMESPACE)]
+    pub operator_namespace: String,
 }
+
+impl Input {
+    /// These files and directories, with the defaults for everything else.
+    pub fn of(files: &[PathBuf]) -> Self {
+        Self {
+            files: files.to_vec(),
+            recursive: false,
+            config: None,
+            operator_namespace: OPERATOR_NAMESPACE.to_owned(),
+        }
+    }
+}
+
+/// Where the operator is by its chart.
+pub const OPERATOR_NAMESPACE: &str = "sluice-system";
 
 /// Why nothing could be translated.
 #[derive(Debug, thiserror::Error)]
@@ -88,22 +103,27 @@ pub struct Translated<'a> {
 pub fn load(input: &Input) -> Result<Loaded, OfflineError> {
     let config = input.config.as_deref().map(input::read_file).transpose()?;
     let manifests = input::read_all(&input.files, input.recursive)?;
-    let config = config.into_iter().map(|source| (source, Role::Config));
-    let manifests = manifests
-        .into_iter()
-        .map(|source| (source, Role::Manifests));
-    let files = config.chain(manifests).map(|(source, role)| File {
-        contents: manifests::read(&source.name, &source.text),
-        source,
-        role,
-    });
-    Ok(Loaded {
-        files: files.collect(),
-        operator_namespace: input.operator_namespace.clone(),
-    })
+    Ok(Loaded::of(config, manifests, &input.operator_namespace))
 }
 
 impl Loaded {
+    /// Texts, wherever they come from.
+    pub fn of(config: Option<Source>, manifests: Vec<Source>, operator_namespace: &str) -> Self {
+        let config = config.into_iter().map(|source| (source, Role::Config));
+        let manifests = manifests
+            .into_iter()
+            .map(|source| (source, Role::Manifests));
+        let files = config.chain(manifests).map(|(source, role)| File {
+            contents: manifests::read(&source.name, &source.text),
+            source,
+            role,
+        });
+        Self {
+            files: files.collect(),
+            operator_namespace: operator_namespace.to_owned(),
+        }
+    }
+
     /// Translates what was read, as the operator does.
     pub fn translate(&self) -> Result<Translated<'_>, OfflineError> {
         let files = self.files.iter();

@@ -256,8 +256,107 @@ fn version_and_completion_answer() {
         ends(&script, 0);
         let text = out(&script);
         assert!(
-            text.contains("kubectl-sluice") && text.contains("validate"),
+            ["kubectl-sluice", "validate", "explain", "convert"]
+                .iter()
+                .all(|word| text.contains(word)),
             "{shell}"
         );
     }
+}
+
+/// What `explain` says of a request to the shop in `explain/shop.yaml`.
+fn explained(arguments: &[&str], code: i32) -> String {
+    let manifests = ["explain", "-f", "operator/cli/tests/explain/shop.yaml"];
+    let output = sluice(&[&manifests[..], arguments].concat());
+    ends(&output, code);
+    out(&output)
+}
+
+#[test]
+fn a_request_is_explained() {
+    let served = explained(
+        &[
+            "http://A.example/v1//orders?page=1",
+            "--from",
+            "203.0.113.7",
+        ],
+        0,
+    );
+    insta::assert_snapshot!("explain_served", served);
+    let hostname = explained(&["http://other.test/v1/orders"], 1);
+    insta::assert_snapshot!("explain_hostname", hostname);
+    let shadowed = explained(
+        &[
+            "http://a.example/v1/orders",
+            "-X",
+            "POST",
+            "-H",
+            "X-Tenant: acme",
+        ],
+        0,
+    );
+    insta::assert_snapshot!("explain_shadowed", shadowed);
+    let broken = explained(&["http://a.example/gone"], 1);
+    insta::assert_snapshot!("explain_broken", broken);
+    let misdirected = explained(&["https://a.example/", "-H", "Host: b.example"], 1);
+    insta::assert_snapshot!("explain_misdirected", misdirected);
+    let unknown = explained(&["http://a.example/nothing/here"], 1);
+    insta::assert_snapshot!("explain_unknown", unknown);
+    let method = explained(&["http://c.example/files", "-X", "PUT", "-o", "yaml"], 0);
+    insta::assert_snapshot!("explain_yaml", method);
+}
+
+#[test]
+fn a_request_that_meets_no_listener_is_told_so() {
+    for (arguments, words) in [
+        (&["http://a.example:8080/"][..], "it listens on"),
+        (&["http://a.example:443/"], "https://"),
+        (&["https://a.example:80/"], "speaks no TLS"),
+        (&["https://c.example/"], "a.example, b.example"),
+        (
+            &["http://a.example:9999/v1", "--at", "gateway/shop/public:81"],
+            "port 81",
+        ),
+    ] {
+        let text = explained(arguments, 1);
+        assert!(
+            text.contains("no answer") || text.contains("hint"),
+            "{text}"
+        );
+        let flat = text.replace("listens on", "it listens on");
+        assert!(flat.contains(words), "{words}: {text}");
+    }
+    let manifests = "operator/cli/tests/explain/shop.yaml";
+    for (arguments, words) in [
+        (&["ftp://a.example/"][..], "only http and https"),
+        (&["http://a.example/", "-H", "nothing"], "-H 'Name: value'"),
+        (
+            &["http://a.example/", "--at", "public"],
+            "gateway/NAMESPACE/NAME",
+        ),
+        (
+            &["http://a.example/", "--at", "gateway/shop/x"],
+            "gateway/shop/public",
+        ),
+    ] {
+        let output = sluice(&[&["explain", "-f", manifests][..], arguments].concat());
+        ends(&output, 2);
+        assert!(err(&output).contains(words), "{words}: {}", err(&output));
+    }
+}
+
+#[test]
+fn an_ingress_becomes_routes_that_validate() {
+    let ingress = "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: shop, namespace: shop}\n\
+        spec: {rules: [{host: a.example, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: a, port: {number: 80}}}}]}}]}\n";
+    let whole = with_input(&["convert", "-f", "-"], ingress);
+    ends(&whole, 0);
+    ends(&with_input(&["validate", "-f", "-"], &out(&whole)), 0);
+    let tls = ingress.replace("spec: {", "spec: {tls: [{hosts: [a.example]}], ");
+    let lossy = with_input(&["convert", "-f", "-", "-o", "json"], &tls);
+    ends(&lossy, 3);
+    assert!(err(&lossy).contains("spec.tls[0]"), "{}", err(&lossy));
+    ends(&with_input(&["validate", "-f", "-"], &out(&lossy)), 0);
+    ends(&with_input(&["convert", "-f", "-", "--lossy"], &tls), 0);
+    ends(&with_input(&["convert", "-f", "-"], CONFLICT), 2);
 }

@@ -189,7 +189,7 @@ pub(crate) fn is_authority(text: &str) -> bool {
 
 /// Host and port of an authority; none where it is malformed. User information is no part of it (RFC 9110 section
 /// 4.2.4). An IPv6 address keeps its brackets.
-pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
+pub fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (address, after) = rest.split_once(']')?;

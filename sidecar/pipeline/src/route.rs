@@ -12,9 +12,13 @@ use sluice_snapshot::ConfigError;
 
 use crate::{
     Decider, Facts, Reject, RejectReason, admit,
-    program::{Candidate, EdgePort, Match, PathMatcher, Route, Rule, Table, ValueMatcher},
+    program::{Candidate, Denial, EdgePort, Match, PathMatcher, Route, Rule, Table, ValueMatcher},
     target::Target,
 };
+
+mod trace;
+
+pub use trace::{Before, Condition, Standing, Trace, trace};
 
 /// The rule that a request belongs to.
 #[derive(Debug, Clone, Copy)]
@@ -33,32 +37,41 @@ pub fn find<'p>(
     facts: &impl Facts,
     target: &Target,
 ) -> Result<Matched<'p>, Reject> {
-    let host = hostname(facts);
-    for rules in table.hosts(&host) {
-        if let Some(denial) = rules.denied() {
-            return Err(misconfigured(&denial.error, denial.decider.clone()));
-        }
-        let candidate = rules
-            .candidates(target.path())
-            .find(|candidate| applies(candidate.spec(), facts, target));
-        if let Some(Candidate {
+    match meet(table, &hostname(facts), facts, target) {
+        None => Err(Reject::new(RejectReason::NoRoute)),
+        Some(Met::Denial(denial)) => Err(misconfigured(&denial.error, denial.decider.clone())),
+        Some(Met::Candidate(Candidate {
             route,
             rule,
             match_index,
             ..
-        }) = candidate
-        {
-            return match &rule.broken {
-                Some(error) => Err(misconfigured(error, rule.decider())),
-                None => Ok(Matched {
-                    route,
-                    rule,
-                    match_index: *match_index,
-                }),
-            };
-        }
+        })) => match &rule.broken {
+            Some(error) => Err(misconfigured(error, rule.decider())),
+            None => Ok(Matched {
+                route,
+                rule,
+                match_index: *match_index,
+            }),
+        },
     }
-    Err(Reject::new(RejectReason::NoRoute))
+}
+
+/// What a request comes to.
+#[derive(Clone, Copy)]
+enum Met<'p> {
+    Denial(&'p Denial),
+    Candidate(&'p Candidate),
+}
+
+/// The first that applies, whether it can serve or not.
+fn meet<'p>(table: &'p Table, host: &str, facts: &impl Facts, target: &Target) -> Option<Met<'p>> {
+    table.hosts(host).find_map(|rules| match rules.denied() {
+        Some(denial) => Some(Met::Denial(denial)),
+        None => rules
+            .candidates(target.path())
+            .find(|candidate| failing(candidate.spec(), facts, target).is_none())
+            .map(Met::Candidate),
+    })
 }
 
 impl Matched<'_> {
@@ -126,7 +139,7 @@ pub fn at_edge<'p>(
 }
 
 /// The host a request names: lower-case, without port and without the dot of the root.
-fn hostname(facts: &impl Facts) -> Cow<'_, str> {
+pub fn hostname(facts: &impl Facts) -> Cow<'_, str> {
     let host = facts
         .authority()
         .and_then(admit::split_authority)
@@ -139,7 +152,8 @@ fn hostname(facts: &impl Facts) -> Cow<'_, str> {
     }
 }
 
-fn applies(spec: &Match, facts: &impl Facts, target: &Target) -> bool {
+/// The first condition that a request does not meet. Exact paths and prefixes the look-up has compared before.
+fn failing<'p>(spec: &'p Match, facts: &impl Facts, target: &Target) -> Option<Condition<'p>> {
     let Match {
         path,
         method,
@@ -147,23 +161,33 @@ fn applies(spec: &Match, facts: &impl Facts, target: &Target) -> bool {
         query,
         cookies,
     } = spec;
-    let path = match path {
-        PathMatcher::Regex(regex) => regex.is_match(target.path()),
-        // The look-up has compared these.
-        PathMatcher::Exact(_) | PathMatcher::Prefix(_) => true,
+    if let PathMatcher::Regex(regex) = path
+        && !regex.is_match(target.path())
+    {
+        return Some(Condition::Path(path));
+    }
+    if let Some(method) = method
+        && method != facts.method()
+    {
+        return Some(Condition::Method(method));
+    }
+    if let Some(header) = headers.iter().find(|header| !header_matches(header, facts)) {
+        return Some(Condition::Header(header));
+    }
+    let asked = |parameter: &ValueMatcher| {
+        let value = target.parameter(&parameter.name);
+        value.is_some_and(|value| parameter.value.matches(value.as_bytes()))
     };
-    path && method
-        .as_ref()
-        .is_none_or(|method| method == facts.method())
-        && headers.iter().all(|header| header_matches(header, facts))
-        && query.iter().all(|parameter| {
-            target
-                .parameter(&parameter.name)
-                .is_some_and(|value| parameter.value.matches(value.as_bytes()))
-        })
-        && cookies.iter().all(|cookie| {
-            cookie_value(facts, &cookie.name).is_some_and(|value| cookie.value.matches(value))
-        })
+    if let Some(parameter) = query.iter().find(|parameter| !asked(parameter)) {
+        return Some(Condition::Query(parameter));
+    }
+    let kept = |cookie: &ValueMatcher| {
+        cookie_value(facts, &cookie.name).is_some_and(|value| cookie.value.matches(value))
+    };
+    cookies
+        .iter()
+        .find(|cookie| !kept(cookie))
+        .map(Condition::Cookie)
 }
 
 /// Several lines of a header are one value with commas between (RFC 9110 section 5.3): a request cannot show a policy

@@ -100,6 +100,11 @@ impl EdgePort {
         self.listeners.push(listener);
     }
 
+    /// Every one of them, in the order of the root unit.
+    pub fn listeners(&self) -> impl Iterator<Item = &Listener> {
+        self.listeners.iter()
+    }
+
     /// The listener of a host, which is in lower case and has no port.
     pub fn listener(&self, host: &str) -> Option<&Listener> {
         let wildcard = || {
@@ -167,6 +172,11 @@ impl Listener {
             port: used.port,
             hostname: used.hostname.as_deref().map(Into::into),
         }
+    }
+
+    /// The hostname it serves, perhaps with `*.` before it; none is any.
+    pub fn hostname(&self) -> Option<&str> {
+        self.hostname.as_deref()
     }
 
     /// Whether TLS passes through it as it is.

@@ -1,7 +1,7 @@
 //! Which rules a port serves under which hostname: the look-up structure of the routing phase. The phase itself is
 //! `crate::route`.
 
-use std::{iter, sync::Arc};
+use std::{borrow::Cow, iter, sync::Arc};
 
 use sluice_snapshot::{ConfigError, unit::backend::BackendProtocol};
 
@@ -153,6 +153,16 @@ impl Table {
             .chain(wildcards)
             .chain(iter::once(&self.any))
     }
+
+    /// Every hostname, perhaps with `*.` before it, none for any, and what is served under it; in no order.
+    pub fn all(&self) -> impl Iterator<Item = (Option<Cow<'_, str>>, &HostRules)> {
+        let exact = self.exact.iter();
+        let exact = exact.map(|(host, rules)| (Some(Cow::Borrowed(&**host)), rules));
+        let wildcard = self.wildcard.iter();
+        let wildcard =
+            wildcard.map(|(suffix, rules)| (Some(Cow::Owned(format!("*{suffix}"))), rules));
+        exact.chain(wildcard).chain(iter::once((None, &self.any)))
+    }
 }
 
 impl HostRules {
@@ -188,6 +198,12 @@ impl HostRules {
         exact
             .chain(&self.regex)
             .chain(self.prefixes(path).flatten())
+    }
+
+    /// Every match, in no order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Candidate> {
+        let lists = self.exact.values().chain(iter::once(&self.regex));
+        lists.chain(self.prefix.values()).flatten()
     }
 
     /// The lists of every prefix of whole segments, the longest first. A path may have thousands of segments, so only

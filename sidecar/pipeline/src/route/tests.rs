@@ -580,3 +580,90 @@ proptest! {
         }
     }
 }
+
+/// What became of each match, by `rule` and hostname.
+fn traced(program: &crate::Program, facts: &StaticFacts) -> Vec<String> {
+    let target = crate::target::normalise(facts).expect("a target");
+    let table = program.table(APP).expect("the port has routes");
+    let traces = trace(table, facts, &target);
+    let traces = traces.iter().map(|trace| {
+        let standing = match trace.standing {
+            Standing::Decides => "decides".into(),
+            Standing::Shadowed(before) => format!("shadowed by {before:?}"),
+            Standing::OtherHost => "other host".into(),
+            Standing::Fails(Condition::Path(_)) => "path".into(),
+            Standing::Fails(Condition::Method(method)) => format!("method {method}"),
+            Standing::Fails(Condition::Header(header)) => format!("header {}", header.name),
+            Standing::Fails(Condition::Query(query)) => format!("query {}", query.name),
+            Standing::Fails(Condition::Cookie(cookie)) => format!("cookie {}", cookie.name),
+        };
+        let host = trace.hostname.as_deref().unwrap_or("*");
+        format!("{host} {}: {standing}", trace.candidate.rule.name)
+    });
+    traces.collect()
+}
+
+#[test]
+fn a_trace_names_the_first_condition_that_fails() {
+    let spec = |edit: fn(&mut Spec)| {
+        let mut spec = prefix("/v1");
+        edit(&mut spec);
+        spec
+    };
+    let program = serving(vec![
+        spec(|spec| spec.method = Some("POST".into())),
+        spec(|spec| spec.headers = vec![value("x-a", "1")]),
+        spec(|spec| spec.query = vec![value("q", "1"), value("r", "1")]),
+        spec(|spec| spec.cookies = vec![value("c", "1")]),
+        prefix("/v2"),
+        regex("/v."),
+        prefix("/v1"),
+        prefix("/"),
+    ]);
+    let all = traced(&program, &get("/v1/orders?q=1"));
+    let own: Vec<&str> = all
+        .iter()
+        .filter_map(|line| line.strip_prefix("orders.shop "))
+        .collect();
+    assert_eq!(
+        own,
+        [
+            "5: path",
+            "0: method POST",
+            "1: header x-a",
+            "2: query r",
+            "3: cookie c",
+            "4: path",
+            "6: decides",
+            "7: shadowed by Match",
+        ],
+        "{all:?}"
+    );
+    assert!(
+        all.iter().any(|line| line.ends_with("other host")),
+        "{all:?}"
+    );
+}
+
+proptest! {
+    /// The trace tells of the same decision, and of at most one.
+    #[test]
+    fn a_trace_agrees_with_the_decision(
+        specs in prop::collection::vec(any_spec(), 1..6),
+        path in prop::sample::select(vec!["/", "/a", "/a/b", "/a/b/c", "/b", "/c"]),
+        method in prop::sample::select(vec!["GET", "POST"]),
+    ) {
+        let program = serving(specs);
+        let facts = StaticFacts::new(method, "orders.shop", path);
+        let target = crate::target::normalise(&facts).expect("a target");
+        let traces = trace(program.table(APP).expect("routes"), &facts, &target);
+        let decides: Vec<_> = traces
+            .iter()
+            .filter(|trace| matches!(trace.standing, Standing::Decides))
+            .map(|trace| (trace.candidate.rule.index, trace.candidate.match_index))
+            .collect();
+        let found = find(&program, APP, &facts).ok();
+        let found = found.map(|(matched, _)| (matched.rule.index, matched.match_index));
+        prop_assert_eq!(decides, Vec::from_iter(found));
+    }
+}

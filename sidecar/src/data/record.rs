@@ -245,7 +245,8 @@ impl Exchange {
 
     fn log(&self, complete: bool, duration_us: u64) {
         let decider = self.reject.as_ref().map(|reject| &reject.decider);
-        let object = |object: &ObjectRef| [object.namespace.as_str(), "/", object.name.as_str()].concat();
+        let object =
+            |object: &ObjectRef| [object.namespace.as_str(), "/", object.name.as_str()].concat();
         let upstream = self.upstream.as_ref();
         self.thread.log.add(&Line {
             time: Rfc3339(wall().saturating_sub(std::time::Duration::from_micros(duration_us))),

@@ -425,7 +425,7 @@ fn what_is_said_of_requests_is_what_an_edge_logs() {
         );
         let whole = |served: bool| {
             let of = |logged: &Value| {
-                logged["reason"].is_null() == served && !logged["upstream"].is_null() == served
+                logged["reason"].is_null() == served && logged["upstream"].is_null() != served
             };
             log.iter().position(of)
         };

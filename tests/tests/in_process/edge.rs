@@ -47,7 +47,7 @@ pub fn authority(name: &str, pem: &str) -> String {
 }
 
 /// A Gateway; each listener is one line of flow YAML.
-fn gateway(name: &str, listeners: &[&str], rest: &str) -> String {
+pub fn gateway(name: &str, listeners: &[&str], rest: &str) -> String {
     let listeners = listeners.iter().map(|listener| format!("\n  - {listener}"));
     let listeners = listeners.collect::<String>();
     format!(
@@ -75,7 +75,8 @@ spec:
     )
 }
 
-fn https(name: &str, port: u16, hostname: &str, secret: &str) -> String {
+/// An HTTPS listener of a Gateway.
+pub fn https(name: &str, port: u16, hostname: &str, secret: &str) -> String {
     format!(
         "{{name: {name}, port: {port}, protocol: HTTPS, hostname: \"{hostname}\", tls: {{certificateRefs: [{{name: {secret}}}]}}}}"
     )

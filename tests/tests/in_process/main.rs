@@ -9,6 +9,7 @@ mod clients;
 mod connections;
 mod drain;
 mod edge;
+mod edge_routes;
 mod explain;
 mod global_limit;
 mod hops;

@@ -201,6 +201,11 @@ impl Place<'_> {
 
     /// Starts the edge of a Gateway of the namespace `shop`. It is not waited for.
     pub async fn edge(&self, gateway: &str) -> Result<Sidecar> {
+        self.another_edge(gateway, gateway).await
+    }
+
+    /// Starts an edge of a Gateway of the namespace `shop`, beside others: it has a name of its own.
+    pub async fn another_edge(&self, gateway: &str, name: &str) -> Result<Sidecar> {
         let file_mode = "an operator with manifests has a state folder";
         let pod = format!("gateway.{gateway}");
         let token = self.operator.join_token("shop", &pod).context(file_mode)?;
@@ -210,7 +215,7 @@ impl Place<'_> {
             Ok(())
         })
         .await?;
-        Sidecar::options(self.world, &format!("edge-{gateway}"), self.world.address())?
+        Sidecar::options(self.world, &format!("edge-{name}"), self.world.address())?
             .operator(self.operator.stream)
             .token_file(&token)
             .roots(&roots)

@@ -240,6 +240,8 @@ impl Holding {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
 
     fn route(name: &str) -> UnitName {
@@ -300,12 +302,12 @@ mod tests {
         assert!(world.put(&[
             (root.clone(), "r", &[a.clone(), b.clone()]),
             (a.clone(), "a", &[shared.clone(), shared.clone()]),
-            (b.clone(), "b", &[shared.clone()]),
+            (b.clone(), "b", from_ref(&shared)),
             (shared.clone(), "s", &[]),
             (route("c"), "c", &[]),
         ]));
         assert_eq!(world.held().len(), 4, "not what nobody needs");
-        assert!(world.put(&[(root.clone(), "r2", &[b.clone()])]));
+        assert!(world.put(&[(root.clone(), "r2", from_ref(&b))]));
         assert_eq!(world.held().len(), 3);
         assert!(!world.put(&[(a.clone(), "a2", &[])]), "held by none");
         assert!(world.put(&[(b.clone(), "b2", &[])]));
@@ -318,7 +320,7 @@ mod tests {
     fn what_is_missing_is_held_once_it_comes() {
         let mut world = World::new();
         let (root, a) = (world.group.inbound(), route("a"));
-        world.put(&[(root.clone(), "r", &[a.clone()])]);
+        world.put(&[(root.clone(), "r", from_ref(&a))]);
         assert_eq!(world.held().len(), 1);
         assert!(world.put(&[(a.clone(), "a", &[UnitName::policy("shop", "p")])]));
         assert!(world.put(&[(UnitName::policy("shop", "p"), "p", &[])]));
@@ -332,7 +334,7 @@ mod tests {
     fn a_group_that_goes_is_nobodys_holder() {
         let mut world = World::new();
         let (root, a) = (world.group.inbound(), route("a"));
-        world.put(&[(root, "r", &[a.clone()]), (a.clone(), "a", &[])]);
+        world.put(&[(root, "r", from_ref(&a)), (a.clone(), "a", &[])]);
         let none = |_: &UnitName| None;
         let changed = world
             .holdings

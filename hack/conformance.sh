@@ -74,6 +74,8 @@ inside=$state/conformance.kubeconfig
 said=$state/report.yaml
 product=$(awk -F '"' '/^version = / { print $2; exit }' Cargo.toml)
 suite=("$dir/suite" -test.v -test.timeout=60m --gateway-class=sluice "--conformance-profiles=$profiles" --cleanup-base-resources=false
+    # One test at a time: all edges of all tests at once are more than one node of two cores takes.
+    --disable-parallel-tests
     --organization=sluice --project=sluice --url=https://sluice.dev "--version=$product" --contact=https://sluice.dev "--report-output=$said")
 [ -z "${RUN:-}" ] || suite+=("--run-test=$RUN")
 status=0

@@ -95,8 +95,12 @@ async fn disappear(cluster: &Cluster, gateway: &str) -> Result<()> {
     .await
 }
 
+/// What says that somebody wrote: of what has a status, which controllers write all the time, the generation.
 fn versions(objects: &[Value]) -> Vec<Value> {
-    let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+    let version = |object: &Value| match &object["metadata"]["generation"] {
+        Value::Null => object["metadata"]["resourceVersion"].clone(),
+        generation => generation.clone(),
+    };
     objects.iter().map(version).collect()
 }
 

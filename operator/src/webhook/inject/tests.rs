@@ -148,7 +148,8 @@ fn in_the_mode_without_privilege_a_second_call_finds_a_new_port() {
             ("http", 15_100.into()),
             ("grpc", 15_101.into()),
             ("agent", 15_102.into()),
-            ("sluice-pages", 15_020.into())
+            ("sluice-pages", 15_020.into()),
+            ("sluice-hop", 15_008.into())
         ]
     );
     let arguments = sluice["args"].to_string();

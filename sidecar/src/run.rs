@@ -42,9 +42,15 @@ const QUIET: Duration = Duration::from_millis(500);
 /// Requests were cut off at the end of the drain.
 const CUT_OFF: u8 = 3;
 
+/// Reads the command line on a thread of its own: what its deep calls take of a stack would stay with process 1 for ever.
+fn command_line() -> Cli {
+    let parsed = std::thread::spawn(Cli::parse).join();
+    parsed.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
-    match Cli::parse() {
+    match command_line() {
         Cli::Completion(shell) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut cli::command(), "sluice-sidecar", &mut script);

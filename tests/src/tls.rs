@@ -98,6 +98,12 @@ impl TlsClient {
         self
     }
 
+    /// The same client, that offers no protocol: it speaks HTTP/1.1 to a server that chooses none.
+    pub fn without_alpn(mut self) -> Self {
+        self.config.alpn_protocols.clear();
+        self
+    }
+
     /// The same client, that does not say which server it wants.
     pub fn without_name(mut self) -> Self {
         self.config.enable_sni = false;
@@ -126,6 +132,7 @@ impl TlsClient {
         let protocol = match session.alpn_protocol() {
             Some(b"h2") => Protocol::Http2,
             Some(b"http/1.1") => Protocol::Http1,
+            None if self.config.alpn_protocols.is_empty() => Protocol::Http1,
             other => anyhow::bail!("ALPN chose {other:?}"),
         };
         let chain = session.peer_certificates().context("no certificate")?;

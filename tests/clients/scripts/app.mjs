@@ -1,5 +1,6 @@
-// app.mjs ADDRESS: an application of Node's own HTTP server. It says 103 before the answer, counts bodies, and answers
-// the trailer it was sent with one of its own.
+// app.mjs ADDRESS: an application of Node's own HTTP server. It says 103 before the answer where it is asked to (Python's
+// http.client, for one, takes any 1xx but 100 for the answer), counts bodies, and answers the trailer it was sent with one of
+// its own.
 import { createServer } from "node:http";
 
 const [host, port] = process.argv[2].split(":");
@@ -8,7 +9,7 @@ const server = createServer((request, response) => {
   let bytes = 0;
   request.on("data", (chunk) => (bytes += chunk.length));
   request.on("end", () => {
-    if (request.method === "GET") response.writeEarlyHints({ link: "</style.css>; rel=preload" });
+    if (request.headers["x-hints"]) response.writeEarlyHints({ link: "</style.css>; rel=preload" });
     const head = request.method === "HEAD";
     const sum = request.trailers["x-sum"] ?? "-";
     // Chunked, for there is no length: only so can a trailer follow.

@@ -118,9 +118,12 @@ async fn curl(world: &World, address: SocketAddr) -> Result<()> {
     let large = world.file("large", "x".repeat(100_000))?;
     let large = format!("@{}", large.display());
     let again = format!("http://{address}/first");
-    let (out, _) = ask(&[&again], "/second").await?;
+    let (out, err) = ask(&["--header", "x-hints: 1", &again], "/second").await?;
     // The second one used the connection of the first.
     ensure!(last(&out) == "200 1.1 0", "{out}");
+    // Each had its hint before its answer.
+    let hints = err.matches("< HTTP/1.1 103 Early Hints").count();
+    ensure!(hints == 2, "{hints} hints: {err}");
     let (out, _) = ask(&["--http2-prior-knowledge"], "/").await?;
     ensure!(last(&out) == "200 2 1", "{out}");
     // Asks for `h2c`: it is answered, and nothing is switched.

@@ -4,20 +4,16 @@
 use std::sync::Arc;
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig,
-    SignatureScheme,
-    client::{
-        WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        verify_server_cert_signed_by_trust_anchor,
-    },
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
+    ClientConfig, RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer},
     server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier},
 };
 use sluice_pipeline::hop::Peer;
-use x509_parser::{extensions::GeneralName, prelude::FromDer as _};
 
-use crate::data::tls::{TlsError, provider};
+use crate::data::tls::{
+    TlsError, provider,
+    verifier::{Judge, Verifier, uris},
+};
 
 /// What the stream has issued.
 pub struct Issued {
@@ -74,16 +70,11 @@ impl Credentials {
     /// Towards pods of one namespace. The account is not asked for: a Service's pods may run under several, and whoever
     /// runs as any of a namespace's accounts is that namespace's to trust.
     pub fn client(&self, namespace: &str, http2: bool) -> Result<ClientConfig, TlsError> {
-        let signatures =
-            WebPkiServerVerifier::builder_with_provider(Arc::clone(&self.roots), provider())
-                .build()
-                .map_err(|error| TlsError::Authorities(error.to_string()))?;
-        let verifier = OfNamespace {
-            signatures,
-            roots: Arc::clone(&self.roots),
+        let judge = OfNamespace {
             trust_domain: self.own.trust_domain.clone(),
             namespace: namespace.to_owned(),
         };
+        let verifier = Verifier::new(Arc::clone(&self.roots), judge)?;
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
@@ -99,81 +90,24 @@ impl Credentials {
 }
 
 /// The SPIFFE id of a certificate; it has exactly one URI, as the operator issues it.
-pub fn peer(certificate: &CertificateDer<'static>) -> Option<Peer> {
-    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(certificate).ok()?;
-    let names = certificate.subject_alternative_name().ok().flatten()?;
-    let mut uris = names
-        .value
-        .general_names
-        .iter()
-        .filter_map(|name| match name {
-            GeneralName::URI(uri) => Some(*uri),
-            _ => None,
-        });
-    let (Some(uri), None) = (uris.next(), uris.next()) else {
-        return None;
-    };
-    Peer::parse(uri)
+pub fn peer(certificate: &CertificateDer<'_>) -> Option<Peer> {
+    match uris(certificate).as_slice() {
+        [uri] => Peer::parse(uri),
+        _ => None,
+    }
 }
 
-/// Accepts a certificate that a root of ours signed for a pod of one namespace.
+/// Accepts a certificate of a pod of one namespace of a trust domain.
 #[derive(Debug)]
 struct OfNamespace {
-    signatures: Arc<WebPkiServerVerifier>,
-    roots: Arc<RootCertStore>,
     trust_domain: String,
     namespace: String,
 }
 
-impl ServerCertVerifier for OfNamespace {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let certificate = ParsedCertificate::try_from(end_entity)?;
-        verify_server_cert_signed_by_trust_anchor(
-            &certificate,
-            &self.roots,
-            intermediates,
-            now,
-            provider().signature_verification_algorithms.all,
-        )?;
-        let found = peer(&end_entity.clone().into_owned());
-        let fits = found.is_some_and(|peer| {
+impl Judge for OfNamespace {
+    fn accepts(&self, end_entity: &CertificateDer<'_>, _: &ParsedCertificate<'_>) -> bool {
+        peer(end_entity).is_some_and(|peer| {
             peer.trust_domain == self.trust_domain && peer.namespace == self.namespace
-        });
-        if fits {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(CertificateError::NotValidForName.into())
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.signatures
-            .verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.signatures
-            .verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.signatures.supported_verify_schemes()
+        })
     }
 }

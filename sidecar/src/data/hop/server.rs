@@ -80,7 +80,7 @@ async fn secured(
     let session = stream.get_ref().1;
     let from = session
         .peer_certificates()
-        .and_then(|chain| credentials::peer(&chain.first()?.clone().into_owned()));
+        .and_then(|chain| credentials::peer(chain.first()?));
     let from = from.filter(|from| from.trust_domain == credentials.own.trust_domain);
     let from = from.ok_or("the certificate is of no pod of this trust domain")?;
     let port = session.server_name().and_then(port);

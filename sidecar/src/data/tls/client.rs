@@ -6,13 +6,9 @@ use std::{
 };
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::{
-        WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        verify_server_cert_signed_by_trust_anchor, verify_server_name,
-    },
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
+    ClientConfig, RootCertStore,
+    client::verify_server_name,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
     server::ParsedCertificate,
 };
 use sluice_pipeline::program::Tls;
@@ -23,9 +19,11 @@ use sluice_snapshot::{
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use x509_parser::{extensions::GeneralName, prelude::FromDer as _};
 
-use super::{TlsError, authorities, provider};
+use super::{
+    TlsError, authorities, provider,
+    verifier::{Judge, Verifier, uris},
+};
 use crate::data::{
     deadline::Ticker,
     upstream::{Pool, UpstreamError},
@@ -72,7 +70,7 @@ impl Client {
         let mut config = if sans.is_empty() {
             builder.with_root_certificates(roots).with_no_client_auth()
         } else {
-            let verifier = Arc::new(OneOf::new(roots, sans.clone())?);
+            let verifier = Arc::new(Verifier::new(roots, OneOf(sans.clone()))?);
             builder
                 .dangerous()
                 .with_custom_certificate_verifier(verifier)
@@ -147,93 +145,19 @@ fn system() -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// Accepts a certificate that a trusted authority signed and that has one of the names.
+/// Accepts a certificate that has one of these names.
 #[derive(Debug)]
-struct OneOf {
-    signatures: Arc<WebPkiServerVerifier>,
-    roots: Arc<RootCertStore>,
-    names: Vec<San>,
-}
+struct OneOf(Vec<San>);
 
-impl OneOf {
-    fn new(roots: Arc<RootCertStore>, names: Vec<San>) -> Result<Self, TlsError> {
-        let signatures =
-            WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), provider())
-                .build()
-                .map_err(|error| TlsError::Authorities(error.to_string()))?;
-        Ok(Self {
-            signatures,
-            roots,
-            names,
-        })
-    }
-}
-
-impl ServerCertVerifier for OneOf {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let certificate = ParsedCertificate::try_from(end_entity)?;
-        verify_server_cert_signed_by_trust_anchor(
-            &certificate,
-            &self.roots,
-            intermediates,
-            now,
-            provider().signature_verification_algorithms.all,
-        )?;
+impl Judge for OneOf {
+    fn accepts(&self, end_entity: &CertificateDer<'_>, parsed: &ParsedCertificate<'_>) -> bool {
         let has = |name: &San| match name {
             San::Hostname(name) => ServerName::try_from(name.as_str())
-                .is_ok_and(|name| verify_server_name(&certificate, &name).is_ok()),
-            San::Uri(uri) => has_uri(end_entity, uri),
+                .is_ok_and(|name| verify_server_name(parsed, &name).is_ok()),
+            San::Uri(uri) => uris(end_entity).contains(uri),
         };
-        if self.names.iter().any(has) {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(CertificateError::NotValidForName.into())
-        }
+        self.0.iter().any(has)
     }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.signatures
-            .verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.signatures
-            .verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.signatures.supported_verify_schemes()
-    }
-}
-
-/// Whether a certificate has this URI among its names (RFC 5280 section 4.2.1.6), byte for byte.
-fn has_uri(certificate: &CertificateDer<'_>, uri: &str) -> bool {
-    let Ok((_, certificate)) = x509_parser::certificate::X509Certificate::from_der(certificate)
-    else {
-        return false;
-    };
-    let names = certificate.subject_alternative_name().ok().flatten();
-    names.is_some_and(|names| {
-        let mut names = names.value.general_names.iter();
-        names.any(|name| matches!(name, GeneralName::URI(found) if *found == uri))
-    })
 }
 
 /// The pools of one data thread, by demands.

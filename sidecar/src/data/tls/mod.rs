@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod server;
+pub mod verifier;
 
 use std::sync::Arc;
 

@@ -40,7 +40,7 @@ pub enum Standing {
     /// A HTTPRoute, GRPCRoute, TLSRoute or TCPRoute.
     Route {
         /// Its parents that are ours, in the order of the spec.
-        parents: Vec<ParentStanding>,
+        parents: Vec<ReferenceStanding>,
     },
     /// A Gateway of ours, or a ListenerSet of one.
     Gateway {
@@ -52,7 +52,7 @@ pub enum Standing {
     /// A BackendTLSPolicy.
     Policy {
         /// The Gateways of ours that route to what it targets, by namespace and name.
-        ancestors: Vec<AncestorStanding>,
+        ancestors: Vec<ReferenceStanding>,
     },
     /// A GatewayClass of ours.
     GatewayClass {
@@ -61,14 +61,14 @@ pub enum Standing {
     },
 }
 
-/// How a route stands with one of its parents.
+/// How a route stands with one of its parents, or a policy with one Gateway that routes to its targets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ParentStanding {
-    /// The reference as the spec has it, no default added.
-    pub parent_ref: Value,
-    /// Whether the parent takes the route.
+pub struct ReferenceStanding {
+    /// A parent as the route's spec has it, no default added; an ancestor with group, kind, namespace and name.
+    pub reference: Value,
+    /// Whether the parent takes the route, or the policy counts there.
     pub accepted: Outcome,
-    /// Whether everything that the route names exists and may be named.
+    /// Whether everything that the route or policy names exists, may be named and is usable.
     pub resolved_refs: Outcome,
 }
 
@@ -89,15 +89,4 @@ pub struct ListenerStanding {
     pub conflicted: Outcome,
     /// Why it will never be programmed; none: acks decide.
     pub broken_for_programmed: Option<Outcome>,
-}
-
-/// How a policy stands with one Gateway that routes to its targets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AncestorStanding {
-    /// The Gateway, as a reference with group, kind, namespace and name.
-    pub ancestor_ref: Value,
-    /// Whether the policy counts there.
-    pub accepted: Outcome,
-    /// Whether everything that it names exists and is usable.
-    pub resolved_refs: Outcome,
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use sluice_crds::{CONTROLLER_NAME, common::Condition};
 use sluice_translate::{
     Kind, Standing,
-    standing::{AncestorStanding, ListenerStanding, Outcome, ParentStanding},
+    standing::{ListenerStanding, Outcome, ReferenceStanding},
 };
 
 use super::{
@@ -31,10 +31,10 @@ pub fn status(gathered: &Gathered, facts: &Facts, stored: &Value, now: &Time) ->
     };
     let new = match &gathered.standing {
         Some(Standing::Route { parents }) => {
-            entries(&PARENTS, parents.iter().map(parent), stored, &stamp)
+            entries(&PARENTS, parents.iter().map(entry), stored, &stamp)
         }
         Some(Standing::Policy { ancestors }) => {
-            entries(&ANCESTORS, ancestors.iter().map(ancestor), stored, &stamp)
+            entries(&ANCESTORS, ancestors.iter().map(entry), stored, &stamp)
         }
         Some(Standing::Gateway {
             accepted,
@@ -122,26 +122,14 @@ const ANCESTORS: Shared = Shared {
 
 type Entry<'a> = (&'a Value, [(&'static str, &'a Outcome); 2]);
 
-fn parent(standing: &ParentStanding) -> Entry<'_> {
-    let ParentStanding {
-        parent_ref,
+fn entry(standing: &ReferenceStanding) -> Entry<'_> {
+    let ReferenceStanding {
+        reference,
         accepted,
         resolved_refs,
     } = standing;
     (
-        parent_ref,
-        [("Accepted", accepted), ("ResolvedRefs", resolved_refs)],
-    )
-}
-
-fn ancestor(standing: &AncestorStanding) -> Entry<'_> {
-    let AncestorStanding {
-        ancestor_ref,
-        accepted,
-        resolved_refs,
-    } = standing;
-    (
-        ancestor_ref,
+        reference,
         [("Accepted", accepted), ("ResolvedRefs", resolved_refs)],
     )
 }
@@ -353,8 +341,8 @@ mod tests {
     }
 
     fn route(names: &[&str], resolved: &Outcome) -> Gathered {
-        let parents = names.iter().map(|name| ParentStanding {
-            parent_ref: json!({"name": name}),
+        let parents = names.iter().map(|name| ReferenceStanding {
+            reference: json!({"name": name}),
             accepted: Outcome::good("Accepted"),
             resolved_refs: resolved.clone(),
         });

@@ -16,7 +16,7 @@ use super::attach;
 use crate::{
     finding::{Condition, FindingReason},
     resolve::{Resolved, authorities, report::Report, seal},
-    standing::{AncestorStanding, Outcome, Standing},
+    standing::{Outcome, ReferenceStanding, Standing},
     view::View,
     world::{BackendTlsFacts, ServicePort},
 };
@@ -83,8 +83,8 @@ fn standing(view: &View<'_>, policy: &BackendTlsFacts, report: &Report) -> Stand
     let ancestors = ancestors(view, policy).into_iter();
     Standing::Policy {
         ancestors: ancestors
-            .map(|(namespace, name)| AncestorStanding {
-                ancestor_ref: json!({
+            .map(|(namespace, name)| ReferenceStanding {
+                reference: json!({
                     "group": gateway_api::GROUP, "kind": "Gateway", "namespace": namespace, "name": name,
                 }),
                 accepted: accepted.clone(),

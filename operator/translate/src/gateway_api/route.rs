@@ -26,7 +26,7 @@ use crate::{
         report::Report,
         seal,
     },
-    standing::{Outcome, ParentStanding, Standing},
+    standing::{Outcome, ReferenceStanding, Standing},
     view::View,
     world::{
         ANY_HOST, Claim, Custom, GatewayApiSpec, GatewayRef, Kind, ObjectId, RouteFacts, Routed,
@@ -100,8 +100,8 @@ impl<'a> Parents<'a> {
                     Outcome::bad(reason.gateway_api(), report.last_message())
                 }
             };
-            parents.push(ParentStanding {
-                parent_ref: serde_json::to_value(written).unwrap_or_default(),
+            parents.push(ReferenceStanding {
+                reference: serde_json::to_value(written).unwrap_or_default(),
                 accepted,
                 resolved_refs: resolved_refs.clone(),
             });

@@ -298,7 +298,7 @@ fn of_standing(standing: &Standing) -> Value {
             .iter()
             .map(|parent| {
                 json!({
-                    "parentRef": parent.parent_ref,
+                    "parentRef": parent.reference,
                     "accepted": said(&parent.accepted),
                     "resolvedRefs": said(&parent.resolved_refs),
                 })
@@ -315,7 +315,7 @@ fn of_standing(standing: &Standing) -> Value {
             .iter()
             .map(|ancestor| {
                 json!({
-                    "ancestorRef": ancestor.ancestor_ref,
+                    "ancestorRef": ancestor.reference,
                     "accepted": said(&ancestor.accepted),
                     "resolvedRefs": said(&ancestor.resolved_refs),
                 })

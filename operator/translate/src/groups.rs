@@ -7,7 +7,7 @@ use std::{
 };
 
 use sluice_snapshot::{
-    MAX_UNIT_BYTES, Unit, UnitName,
+    MAX_UNIT_BYTES, UnitName,
     hash::hex,
     unit::{
         backend::BackendProtocol,
@@ -300,7 +300,7 @@ fn fitted<K: Ord>(
     let mut findings = Vec::new();
     loop {
         let unit = made(&tables);
-        if Unit::Inbound(unit.clone()).encode().len() <= MAX_UNIT_BYTES {
+        if fits(&unit) {
             return (unit, findings);
         }
         let Some(youngest) = tables
@@ -326,6 +326,11 @@ fn fitted<K: Ord>(
         }
         findings.dedup();
     }
+}
+
+/// Whether one unit holds it; the body of a unit is its JSON.
+fn fits(unit: &Inbound) -> bool {
+    serde_json::to_vec(unit).is_ok_and(|body| body.len() <= MAX_UNIT_BYTES)
 }
 
 fn port((port, table): (&u16, &Served)) -> InboundPort {

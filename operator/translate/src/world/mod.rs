@@ -8,6 +8,7 @@ mod id;
 mod index;
 mod membership;
 mod object;
+mod service;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,11 +17,10 @@ use aws_lc_rs::hmac;
 pub use claim::{ANY_HOST, Claim, GatewayRef};
 pub(crate) use claim::{GatewayApiSpec, is_service};
 pub use facts::{
-    ATTRIBUTE_PREFIX, AuthoritiesFacts, BackendTlsFacts, Custom, Defect, EndpointFacts,
-    GATEWAY_LABEL, GatewayFacts, HpaFacts, INJECT_LABEL, INJECTION_LABEL, MIRROR_ANNOTATION,
-    NamespaceFacts, PodFacts, PolicyFacts, RouteFacts, SIDECAR_CONTAINER, SUBJECT_ANNOTATION,
-    SecretFacts, ServiceFacts, ServicePort, ShardSetFacts, Sidecar, SliceFacts, TargetPort,
-    USE_LABEL,
+    ATTRIBUTE_PREFIX, AuthoritiesFacts, BackendTlsFacts, Custom, Defect, GATEWAY_LABEL,
+    GatewayFacts, HpaFacts, INJECT_LABEL, INJECTION_LABEL, MIRROR_ANNOTATION, NamespaceFacts,
+    PodFacts, PolicyFacts, RouteFacts, SIDECAR_CONTAINER, SUBJECT_ANNOTATION, SecretFacts,
+    ShardSetFacts, Sidecar, USE_LABEL,
 };
 pub use gateway_api::{
     GatewayClassFacts, GrantFacts, GrpcRouteFacts, HttpRouteFacts, ListenerSetFacts, Routed,
@@ -31,6 +31,7 @@ pub use index::Index;
 pub(crate) use index::{key, parent_key};
 pub use membership::PodKey;
 pub use object::{Change, Object, Undecodable};
+pub use service::{EndpointFacts, ServiceFacts, ServicePort, SliceFacts, TargetPort};
 
 use crate::groups::{GroupId, PodRef};
 use membership::{Member, Membership, Moved};

@@ -23,13 +23,14 @@ use super::{
     claim::{Claim, GatewayApiSpec},
     facts::{
         AuthoritiesFacts, BackendTlsFacts, Custom, Defect, GatewayFacts, HpaFacts, NamespaceFacts,
-        PodFacts, PolicyFacts, RouteFacts, SecretFacts, ServiceFacts, ShardSetFacts, SliceFacts,
+        PodFacts, PolicyFacts, RouteFacts, SecretFacts, ShardSetFacts,
     },
     gateway_api::{
         GatewayClassFacts, GrantFacts, GrpcRouteFacts, HttpRouteFacts, ListenerSetFacts, Routed,
         TcpRouteFacts, TlsRouteFacts,
     },
     id::{Kind, Meta, ObjectId},
+    service::{ServiceFacts, SliceFacts},
 };
 
 /// One object, as the world keeps it. Made by `From` of a reference to the Kubernetes object.

@@ -1,8 +1,9 @@
 //! `kubectl sluice explain`: what becomes of a request, and why. What is asked is `ask`'s, what is known of the configuration
-//! `known`'s and `live`'s, the way through it `walk`'s, what has no part in it `rest`'s; `answer` is the value, `text` and `words` are for people.
+//! `known`'s and `live`'s, the way through it `walk`'s and `destinations`', what has no part in it `rest`'s; `answer` is the value, `text` and `words` are for people.
 
 mod answer;
 mod ask;
+mod destinations;
 mod known;
 mod live;
 mod rest;

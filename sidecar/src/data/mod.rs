@@ -17,6 +17,7 @@ mod grpc;
 mod grpc_web;
 mod headers;
 pub(crate) mod hop;
+mod http1;
 mod interim;
 mod knock;
 mod l4;

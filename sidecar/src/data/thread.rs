@@ -22,6 +22,7 @@ use super::{
     dice::Dice,
     edge,
     hop::client::HopPools,
+    http1::Scratch,
     serve::{self, Entrance},
     tls::client::Pools,
     upstream,
@@ -113,6 +114,8 @@ pub struct Thread {
     pub ticker: Ticker,
     /// Randomness.
     pub dice: Dice,
+    /// Room to read and write in.
+    pub scratch: Rc<Scratch>,
     /// Upstream connections in the clear.
     pub pool: upstream::Pool,
     /// Upstream connections over TLS.
@@ -174,6 +177,7 @@ impl Thread {
             hop_pools: HopPools::default(),
             ticker,
             dice: Dice::new(),
+            scratch: Rc::default(),
             tokens: RefCell::default(),
             log: ThreadLog::new(plan.log.clone()),
             tally: shared.metrics.thread(),

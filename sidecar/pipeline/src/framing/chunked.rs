@@ -3,6 +3,7 @@
 use super::{
     Fault, Side,
     line::{self, Ended},
+    reader::{Line, Lines, Read},
 };
 
 /// Digits of a chunk size; leading zeros count.
@@ -34,13 +35,6 @@ pub(super) struct Trailers {
     lines: u8,
 }
 
-/// How far a body came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Came {
-    pub bytes: usize,
-    pub ended: bool,
-}
-
 impl Chunked {
     pub const fn begin() -> Self {
         Self::Size {
@@ -49,36 +43,34 @@ impl Chunked {
         }
     }
 
-    /// Goes on with `bytes`, which begin where the last call stopped.
-    pub fn advance(&mut self, bytes: &[u8], side: Side) -> Result<Came, Fault> {
-        let mut at = 0;
-        while let Some(&byte) = bytes.get(at) {
+    /// Goes on with `bytes`, which begin with what is not used up yet.
+    pub fn read(&mut self, bytes: &[u8], side: Side, lines: &mut Lines) -> Result<Read, Fault> {
+        let mut framing = 0;
+        while let Some(&byte) = bytes.get(framing) {
             *self = match *self {
+                Self::Data { .. } | Self::Trailers(_) if framing > 0 => break,
                 Self::Data { left } => {
-                    let here = left.min((bytes.len() - at) as u64);
-                    at += here as usize;
-                    match left - here {
+                    let here = left.min(bytes.len() as u64);
+                    *self = match left - here {
                         0 => Self::DataReturn,
                         left => Self::Data { left },
-                    }
+                    };
+                    return Ok(Read::Data(here as usize));
                 }
                 Self::Trailers(mut trailers) => {
-                    let came = trailers.advance(&bytes[at..], side)?;
+                    let read = trailers.read(bytes, side, lines)?;
                     *self = Self::Trailers(trailers);
-                    return Ok(Came {
-                        bytes: at + came.bytes,
-                        ended: came.ended,
-                    });
+                    return Ok(read);
                 }
-                framing => {
-                    at += 1;
-                    framing.step(byte, side)?
+                place => {
+                    framing += 1;
+                    place.step(byte, side)?
                 }
             };
         }
-        Ok(Came {
-            bytes: at,
-            ended: false,
+        Ok(match framing {
+            0 => Read::Needed,
+            framing => Read::Skip(framing),
         })
     }
 
@@ -134,43 +126,35 @@ impl Chunked {
 }
 
 impl Trailers {
-    /// Goes on, line by line; an incomplete line is not counted and has to be shown again.
-    fn advance(&mut self, bytes: &[u8], side: Side) -> Result<Came, Fault> {
-        let mut at = 0;
-        loop {
-            let rest = &bytes[at..];
-            let mut scanned = self.scanned as usize;
-            let ended = line::end(rest, &mut scanned)?;
-            let held = ended.map_or(rest.len(), |ended| ended.next);
-            if self.bytes as usize + held > MAX_TRAILERS as usize {
-                return Err(Fault::TrailersTooLong);
-            }
-            let Some(Ended { end, next }) = ended else {
-                // Not more than `MAX_TRAILERS`.
-                self.scanned = scanned as u32;
-                return Ok(Came {
-                    bytes: at,
-                    ended: false,
-                });
-            };
-            self.scanned = 0;
-            self.bytes += next as u32;
-            at += next;
-            if end == 0 {
-                return Ok(Came {
-                    bytes: at,
-                    ended: true,
-                });
-            }
-            self.lines += 1;
-            if self.lines > MAX_TRAILER_LINES {
-                return Err(Fault::TrailersTooLong);
-            }
-            let (name, _) = super::head::field(&rest[..end])?;
-            if is_forbidden(name, side) {
-                return Err(Fault::Trailer);
-            }
+    /// The next line; an incomplete one has to be shown again.
+    fn read(&mut self, bytes: &[u8], side: Side, lines: &mut Lines) -> Result<Read, Fault> {
+        let mut scanned = self.scanned as usize;
+        let ended = line::end(bytes, &mut scanned)?;
+        let held = ended.map_or(bytes.len(), |ended| ended.next);
+        if self.bytes as usize + held > MAX_TRAILERS as usize {
+            return Err(Fault::TrailersTooLong);
         }
+        let Some(Ended { end, next }) = ended else {
+            // Not more than `MAX_TRAILERS`.
+            self.scanned = scanned as u32;
+            return Ok(Read::Needed);
+        };
+        self.scanned = 0;
+        self.bytes += next as u32;
+        if end == 0 {
+            return Ok(Read::End(next));
+        }
+        self.lines += 1;
+        if self.lines > MAX_TRAILER_LINES {
+            return Err(Fault::TrailersTooLong);
+        }
+        let (name, value) = super::head::field(&bytes[..end])?;
+        if is_forbidden(name, side) {
+            return Err(Fault::Trailer);
+        }
+        lines.fields.clear();
+        lines.fields.push(Line::new(0, name, end, value));
+        Ok(Read::Trailer(next))
     }
 }
 

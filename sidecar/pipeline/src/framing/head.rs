@@ -4,6 +4,7 @@
 use super::{
     Fault, Side,
     line::{self, Ended},
+    reader::{Line, Lines, Span},
 };
 use crate::admit;
 
@@ -36,33 +37,24 @@ pub(super) struct Head {
     authority: Option<Span>,
 }
 
-/// Bytes of a head.
-#[derive(Debug, Clone, Copy)]
-struct Span {
-    from: u32,
-    to: u32,
-}
-
-impl Span {
-    fn of(self, bytes: &[u8]) -> &[u8] {
-        &bytes[self.from as usize..self.to as usize]
-    }
-}
-
 /// A whole head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Whole {
+pub struct Whole {
     /// Its bytes.
     pub bytes: usize,
     /// What follows.
     pub body: Body,
     /// Whether another protocol is asked for (RFC 9110 section 7.8).
     pub upgrade: bool,
+    /// Whether it is one of HTTP/1.0.
+    pub http10: bool,
+    /// Of an answer: its status code.
+    pub status: u16,
 }
 
 /// What follows a head (RFC 9112 section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Body {
+pub enum Body {
     /// Nothing: the message is whole.
     None,
     /// So many bytes.
@@ -85,7 +77,11 @@ impl Head {
         bytes: &[u8],
         side: Side,
         bodiless: bool,
+        lines: &mut Lines,
     ) -> Result<Option<Whole>, Fault> {
+        if !self.started {
+            lines.fields.clear();
+        }
         // A head mostly comes whole: where it is is written down where it does not.
         let (mut start, mut scanned) = (self.line as usize, self.scanned as usize);
         loop {
@@ -115,11 +111,11 @@ impl Head {
                 (false, _) => {
                     self.started = true;
                     match side {
-                        Side::Request => self.request_line(line, start)?,
+                        Side::Request => self.request_line(line, start, lines)?,
                         Side::Response => self.status_line(line)?,
                     }
                 }
-                (true, false) => self.field(line, start, side)?,
+                (true, false) => lines.fields.push(self.field(line, start, side)?),
                 (true, true) => {
                     let body = match side {
                         Side::Request => self.request_body(bytes)?,
@@ -129,6 +125,8 @@ impl Head {
                         bytes: next,
                         body,
                         upgrade: self.upgrade,
+                        http10: self.http10,
+                        status: self.status,
                     }));
                 }
             }
@@ -137,7 +135,7 @@ impl Head {
     }
 
     /// Section 3.
-    fn request_line(&mut self, line: &[u8], start: usize) -> Result<(), Fault> {
+    fn request_line(&mut self, line: &[u8], start: usize, lines: &mut Lines) -> Result<(), Fault> {
         let method = &line[..line::token_len(line)];
         let Some(rest) = line[method.len()..].strip_prefix(b" ") else {
             return Err(if method.is_empty() {
@@ -161,7 +159,10 @@ impl Head {
             }
             _ => return Err(Fault::RequestLine),
         };
-        self.target(method, target, start + method.len() + 1)
+        let at = start + method.len() + 1;
+        lines.method = Span::new(start, start + method.len());
+        lines.target = Span::new(at, at + target.len());
+        self.target(method, target, at)
     }
 
     /// Section 3.2; `at` is where the target begins.
@@ -183,10 +184,7 @@ impl Head {
                     .iter()
                     .position(|byte| matches!(byte, b'/' | b'?' | b'#'))
                     .map_or(target.len(), |found| from + found);
-                self.authority = Some(Span {
-                    from: (at + from) as u32,
-                    to: (at + to) as u32,
-                });
+                self.authority = Some(Span::new(at + from, at + to));
                 &target[to..]
             }
         };
@@ -229,21 +227,16 @@ impl Head {
     }
 
     /// Section 5; `at` is where the line begins.
-    fn field(&mut self, line: &[u8], at: usize, side: Side) -> Result<(), Fault> {
+    fn field(&mut self, line: &[u8], at: usize, side: Side) -> Result<Line, Fault> {
         self.fields += 1;
         if self.fields > MAX_FIELDS {
             return Err(Fault::TooManyFields);
         }
         let (name, value) = field(line)?;
+        let found = Line::new(at, name, line.len(), value);
         match name.len() {
             4 if side == Side::Request && name.eq_ignore_ascii_case(b"host") => {
-                let from = at + line.len() - value.len();
-                let to = at + line.len();
-                let span = Span {
-                    from: from as u32,
-                    to: to as u32,
-                };
-                if self.host.replace(span).is_some() {
+                if self.host.replace(found.value).is_some() {
                     return Err(Fault::ManyHosts);
                 }
             }
@@ -268,7 +261,7 @@ impl Head {
             }
             _ => {}
         }
-        Ok(())
+        Ok(found)
     }
 
     fn framed(&self) -> Result<Option<Body>, Fault> {
@@ -282,7 +275,7 @@ impl Head {
     }
 
     fn request_body(&self, bytes: &[u8]) -> Result<Body, Fault> {
-        let host = line::trimmed(self.host.ok_or(Fault::NoHost)?.of(bytes));
+        let host = self.host.ok_or(Fault::NoHost)?.of(bytes);
         let text = std::str::from_utf8(host).map_err(|_| Fault::Host)?;
         if !admit::is_authority(text) {
             return Err(Fault::Host);
@@ -316,7 +309,9 @@ pub fn origin_form(message: &[u8]) -> Option<&[u8]> {
     let Ended { end, .. } = line::end(message, &mut 0).ok()??;
     let line = &message[..end];
     let is_origin = line.get(line::token_len(line)..)?.starts_with(b" /");
-    Head::default().request_line(line, 0).ok()?;
+    Head::default()
+        .request_line(line, 0, &mut Lines::default())
+        .ok()?;
     let version = b" HTTP/1.1".len();
     (is_origin && end <= MAX_LINE).then(|| &line[..end - version])
 }

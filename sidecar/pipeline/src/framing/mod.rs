@@ -8,13 +8,13 @@ mod chunked;
 mod fault;
 mod head;
 pub(crate) mod line;
+mod reader;
 #[cfg(test)]
 mod tests;
 
-use chunked::{Came, Chunked};
 pub use fault::Fault;
-use head::{Body, Head, Whole};
-pub use head::{MAX_FIELDS, MAX_HEAD, origin_form};
+pub use head::{Body, MAX_FIELDS, MAX_HEAD, Whole, origin_form};
+pub use reader::{Line, Lines, Read, Reader, Span};
 
 /// What a connection of HTTP/2 begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -35,29 +35,22 @@ pub enum Side {
 /// with more behind it. So nobody is given a byte of a head before the whole of it is known to be sound.
 #[derive(Debug, Clone)]
 pub struct Scanner {
+    reader: Reader,
+    lines: Lines,
     side: Side,
-    place: Place,
     /// The message asks for another protocol.
     upgrade: bool,
-    /// The answer has no body, whatever its head says: it is one to HEAD.
-    bodiless: bool,
+    beyond: Beyond,
 }
 
-/// Where in the stream of messages.
-#[derive(Debug, Clone, Copy)]
-enum Place {
-    /// At the first byte of a client's connection: it may be HTTP/2.
-    Preface,
-    Head(Head),
-    Length(u64),
-    Chunked(Chunked),
-    /// In an answer that ends with the connection.
-    UntilClose,
-    /// After a request for another protocol: what follows is the answer's to say.
+/// What is no HTTP/1 for the scanner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beyond {
+    /// Nothing: messages follow one another.
+    Messages,
+    /// What follows a request for another protocol is the answer's to say.
     Undecided,
-    /// Between answers.
-    Unasked,
-    /// Not HTTP/1: everything passes.
+    /// Everything: it passes.
     Opaque,
 }
 
@@ -75,52 +68,50 @@ pub struct Refused {
 impl Scanner {
     /// For what a client sends, from its first byte.
     pub fn requests() -> Self {
-        Self::new(Side::Request, Place::Preface)
+        Self::new(Side::Request, Reader::requests())
     }
 
     /// For what a server sends, before the first request.
     pub fn responses() -> Self {
-        Self::new(Side::Response, Place::Unasked)
+        Self::new(Side::Response, Reader::responses())
     }
 
-    const fn new(side: Side, place: Place) -> Self {
+    fn new(side: Side, reader: Reader) -> Self {
         Self {
+            reader,
+            lines: Lines::default(),
             side,
-            place,
             upgrade: false,
-            bodiless: false,
+            beyond: Beyond::Messages,
         }
     }
 
     /// A request was sent: an answer may come. `bodiless`: it is one to HEAD.
     pub fn expect(&mut self, bodiless: bool) {
-        if let Place::Unasked = self.place {
-            self.place = Place::Head(Head::default());
-            self.bodiless = bodiless;
-        }
+        self.reader.expect(bodiless);
     }
 
     /// The connection speaks another protocol now (RFC 9110 section 7.8): everything passes.
     pub fn pass_all(&mut self) {
-        self.place = Place::Opaque;
+        self.beyond = Beyond::Opaque;
     }
 
     /// The request for another protocol was answered without it: requests go on.
     pub fn stay(&mut self) {
         if self.is_undecided() {
-            self.place = Place::Head(Head::default());
+            self.beyond = Beyond::Messages;
         }
     }
 
     /// Whether the last request asks for another protocol: what follows it is not looked at before
     /// [`pass_all`](Self::pass_all) or [`stay`](Self::stay).
     pub fn is_undecided(&self) -> bool {
-        matches!(self.place, Place::Undecided)
+        self.beyond == Beyond::Undecided
     }
 
     /// Whether everything passes.
     pub fn is_opaque(&self) -> bool {
-        matches!(self.place, Place::Opaque)
+        self.beyond == Beyond::Opaque
     }
 
     /// Looks at `bytes`, which begin where the last call stopped understanding, and says how many are understood now.
@@ -137,19 +128,33 @@ impl Scanner {
     ) -> Result<usize, Refused> {
         let mut at = 0;
         // Where the message under way begins in `bytes`; none: before them.
-        let mut begins = None;
-        while at < bytes.len() {
-            if let Place::Head(_) | Place::Preface = self.place {
-                begins = Some(at);
+        let mut begins = (!self.reader.is_within()).then_some(0);
+        loop {
+            match self.beyond {
+                Beyond::Messages => {}
+                Beyond::Undecided => return Ok(at),
+                Beyond::Opaque => return Ok(bytes.len()),
             }
-            match self.step(&bytes[at..]) {
-                Ok(0) => break,
-                Ok(understood) => {
-                    // Behind any other answer nothing is expected.
-                    if self.side == Side::Response && matches!(self.place, Place::Head(_)) {
-                        interim(&bytes[at..at + understood]);
+            let rest = &bytes[at..];
+            match self.reader.read(rest, &mut self.lines) {
+                Ok(Read::Needed) => return Ok(at),
+                Ok(Read::Http2) => self.beyond = Beyond::Opaque,
+                Ok(Read::Head(whole)) => {
+                    self.upgrade = whole.upgrade;
+                    match whole.body {
+                        Body::Interim => interim(&rest[..whole.bytes]),
+                        Body::Switched => self.beyond = Beyond::Opaque,
+                        Body::None | Body::Length(_) | Body::Chunked | Body::UntilClose => {}
                     }
-                    at += understood;
+                    at += whole.bytes;
+                }
+                Ok(Read::Skip(used) | Read::Data(used) | Read::Trailer(used)) => at += used,
+                Ok(Read::End(used)) => {
+                    at += used;
+                    begins = Some(at);
+                    if self.side == Side::Request && self.upgrade {
+                        self.beyond = Beyond::Undecided;
+                    }
                 }
                 Err(fault) => {
                     // A fault is for ever: nothing after it is known to begin a message.
@@ -165,70 +170,5 @@ impl Scanner {
                 }
             }
         }
-        Ok(at)
-    }
-
-    /// One step: a head, what there is of a body. Zero: more is needed.
-    fn step(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
-        match &mut self.place {
-            Place::Preface => {
-                if bytes.starts_with(PREFACE) {
-                    self.place = Place::Opaque;
-                    return Ok(bytes.len());
-                }
-                if PREFACE.starts_with(bytes) {
-                    return Ok(0);
-                }
-                self.place = Place::Head(Head::default());
-                self.step(bytes)
-            }
-            Place::Head(head) => match head.advance(bytes, self.side, self.bodiless)? {
-                None => Ok(0),
-                Some(whole) => {
-                    self.enter(whole);
-                    Ok(whole.bytes)
-                }
-            },
-            Place::Length(left) => {
-                let here = (*left).min(bytes.len() as u64);
-                *left -= here;
-                if *left == 0 {
-                    self.end();
-                }
-                Ok(here as usize)
-            }
-            Place::Chunked(chunked) => {
-                let Came { bytes, ended } = chunked.advance(bytes, self.side)?;
-                if ended {
-                    self.end();
-                }
-                Ok(bytes)
-            }
-            Place::Undecided => Ok(0),
-            Place::Unasked => Err(Fault::Unasked),
-            Place::UntilClose | Place::Opaque => Ok(bytes.len()),
-        }
-    }
-
-    /// A head is whole.
-    fn enter(&mut self, Whole { body, upgrade, .. }: Whole) {
-        self.upgrade = upgrade;
-        match body {
-            Body::None => self.end(),
-            Body::Length(length) => self.place = Place::Length(length),
-            Body::Chunked => self.place = Place::Chunked(Chunked::begin()),
-            Body::UntilClose => self.place = Place::UntilClose,
-            Body::Interim => self.place = Place::Head(Head::default()),
-            Body::Switched => self.place = Place::Opaque,
-        }
-    }
-
-    /// A message is whole.
-    fn end(&mut self) {
-        self.place = match self.side {
-            Side::Request if self.upgrade => Place::Undecided,
-            Side::Request => Place::Head(Head::default()),
-            Side::Response => Place::Unasked,
-        };
     }
 }

@@ -396,7 +396,7 @@ fn a_sound_request_line_of_a_refused_message_can_be_shown() {
 
 #[test]
 fn a_connections_state_is_small() {
-    let bytes = size_of::<Scanner>();
+    let bytes = size_of::<Reader>();
     assert!(bytes <= 80, "{bytes}");
 }
 
@@ -516,7 +516,7 @@ fn read_by_scanner(bytes: &[u8]) -> (Vec<usize>, bool) {
             Ok(0) => {}
             Ok(understood) => {
                 from += understood;
-                if let Place::Head(_) | Place::Undecided = scanner.place {
+                if !scanner.reader.is_within() {
                     ends.push(from);
                 }
             }

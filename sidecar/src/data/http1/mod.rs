@@ -1,0 +1,115 @@
+//! HTTP/1.1 (RFC 9112) as this data path speaks it, beside hyper, which speaks HTTP/2: what both sides of it share. What
+//! makes a message doubtful is told by `sluice_pipeline::framing`, not here.
+//!
+//! There is no task and no channel between a request and its connections: who waits for bytes reads them. A connection
+//! that waits keeps no buffer; the room to read and write in belongs to the thread.
+
+use std::cell::RefCell;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use sluice_pipeline::framing::{Fault, Line};
+
+/// Bytes that are read at once: most messages are smaller, and bodies that are larger get room of their own.
+const READ: usize = 16 << 10;
+/// Bytes of the room for writing that are kept between two messages.
+const WRITE: usize = 16 << 10;
+/// Field lines that this hop adds to a head, mostly.
+const ADDED: usize = 4;
+
+/// Room to read and write in, for all connections of one thread in turn.
+#[derive(Debug)]
+pub struct Scratch {
+    read: RefCell<Box<[u8]>>,
+    write: RefCell<Vec<u8>>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self {
+            read: RefCell::new(vec![0; READ].into()),
+            write: RefCell::new(Vec::with_capacity(WRITE)),
+        }
+    }
+}
+
+impl Scratch {
+    /// Room to read in. What stands in it is anybody's.
+    pub fn read<T>(&self, work: impl FnOnce(&mut [u8]) -> T) -> T {
+        work(&mut self.read.borrow_mut())
+    }
+
+    /// Empty room to write in.
+    pub fn write<T>(&self, work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let mut room = self.write.borrow_mut();
+        room.clear();
+        let done = work(&mut room);
+        room.shrink_to(WRITE);
+        done
+    }
+}
+
+/// The fields of a head, or of a trailer line; their values share its bytes.
+pub fn fields(head: &Bytes, lines: &[Line]) -> Result<HeaderMap, Fault> {
+    let mut fields = HeaderMap::with_capacity(lines.len() + ADDED);
+    for line in lines {
+        // A sound line has a token for a name, and no control byte in its value.
+        let name = HeaderName::from_bytes(line.name.of(head)).map_err(|_| Fault::FieldName)?;
+        let value = HeaderValue::from_maybe_shared(head.slice(line.value.range()))
+            .map_err(|_| Fault::ControlByte)?;
+        fields.append(name, value);
+    }
+    Ok(fields)
+}
+
+/// Writes field lines (RFC 9112 section 5).
+pub fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap) {
+    for (name, value) in fields {
+        write_field(out, name.as_str().as_bytes(), value.as_bytes());
+    }
+}
+
+/// Writes one field line.
+pub fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_pipeline::framing::{Lines, Read, Reader};
+
+    use super::*;
+
+    #[test]
+    fn a_head_is_written_as_it_was_read() {
+        let head = Bytes::from_static(
+            b"GET / HTTP/1.1\r\nHost: a\r\nX-Two:  1 \r\nx-two:\t2\r\nx-none:\r\n\r\n",
+        );
+        let mut lines = Lines::default();
+        let read = Reader::requests().read(&head, &mut lines);
+        assert!(matches!(read, Ok(Read::Head(_))), "{read:?}");
+        let fields = fields(&head, &lines.fields).expect("sound");
+        let mut out = Vec::new();
+        write_fields(&mut out, &fields);
+        let written = "host: a\r\nx-two: 1\r\nx-two: 2\r\nx-none: \r\n";
+        assert_eq!(String::from_utf8_lossy(&out), written);
+        assert_eq!(lines.target.of(&head), b"/");
+    }
+
+    #[test]
+    fn the_room_is_empty_and_stays_small() {
+        let scratch = Scratch::default();
+        scratch.write(|out| out.extend_from_slice(&[1; 10 * WRITE]));
+        scratch.write(|out| {
+            assert!(
+                out.is_empty() && out.capacity() <= WRITE,
+                "{}",
+                out.capacity()
+            );
+        });
+    }
+}

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use super::{
     cache::Fill,
     grpc_web::{self, Decoder, Format, NotBase64},
+    http1,
     mirror::Copied,
     pace::Pace,
     record::Settle,
@@ -37,6 +38,58 @@ pub enum RequestBodyError {
     /// The client broke off.
     #[error("the client broke off: {0}")]
     Client(#[from] hyper::Error),
+    /// The client broke off, or framed it in a way that is refused.
+    #[error("the client's body: {0}")]
+    Framing(#[from] http1::BodyError),
+}
+
+/// A request's body as its client sends it.
+#[derive(Debug)]
+pub enum ClientBody {
+    /// None.
+    Empty,
+    /// Over HTTP/1.1.
+    Http1(http1::Body),
+    /// Over HTTP/2.
+    Http2(Incoming),
+}
+
+impl HttpBody for ClientBody {
+    type Data = Bytes;
+    type Error = RequestBodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Http1(body) => body
+                .poll_frame(context)
+                .map(|frame| frame.map(|frame| frame.map_err(RequestBodyError::from))),
+            Self::Http2(incoming) => Pin::new(incoming)
+                .poll_frame(context)
+                .map(|frame| frame.map(|frame| frame.map_err(RequestBodyError::from))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Http1(body) => body.left() == Some(0),
+            Self::Http2(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Http1(body) => body
+                .left()
+                .map_or_else(SizeHint::default, SizeHint::with_exact),
+            Self::Http2(incoming) => incoming.size_hint(),
+        }
+    }
 }
 
 /// What is seen of a body while it passes.
@@ -149,9 +202,9 @@ pub enum RequestBody {
     /// Held in memory: it was verified.
     Full(Bytes),
     /// As it comes.
-    Stream(Incoming, Rc<Meter>),
+    Stream(ClientBody, Rc<Meter>),
     /// As it comes, out of the text format of gRPC-Web.
-    Text(Box<(Incoming, Rc<Meter>, Decoder)>),
+    Text(Box<(ClientBody, Rc<Meter>, Decoder)>),
     /// With a copy for mirrors made as it passes.
     Copied(Box<Copied>),
 }
@@ -187,7 +240,7 @@ impl RequestBody {
 
 /// What comes of a client's body, counted.
 fn metered(
-    incoming: &mut Incoming,
+    incoming: &mut ClientBody,
     meter: &Meter,
     context: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
@@ -207,7 +260,7 @@ fn metered(
 
 /// The same, out of base64. What is none is broken: the upstream never sees a whole body.
 fn decoded(
-    incoming: &mut Incoming,
+    incoming: &mut ClientBody,
     meter: &Meter,
     decoder: &mut Decoder,
     context: &mut Context<'_>,

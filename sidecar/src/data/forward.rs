@@ -10,7 +10,7 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 use http_body::Body as _;
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper::body::Incoming;
 use sluice_pipeline::{
     Decider, Facts, Reject, RejectReason, dispatch,
     program::{Backend, Rule},
@@ -19,7 +19,7 @@ use sluice_pipeline::{
 use sluice_snapshot::{ConfigReason, unit::backend::BackendProtocol};
 
 use super::{
-    body::{Body, Meter, Passing, RequestBody},
+    body::{Body, ClientBody, Meter, Passing, RequestBody},
     deadline,
     facts::RequestFacts,
     forwarded,
@@ -31,7 +31,7 @@ use super::{
     record::{Settle, Upstream},
     request::is_http2,
     thread::Thread,
-    upgrade::{self, Ends},
+    upgrade::{self, Ends, Switching},
     upstream::{Answered, Pool, UpstreamError, set_version},
 };
 use crate::metrics::UpstreamFailure;
@@ -56,7 +56,7 @@ pub struct Forwarding<'r> {
     /// What the client asked of its connection.
     pub asked: headers::Asked,
     /// The client's end of the connection, where it asks for another protocol.
-    pub upgrade: Option<OnUpgrade>,
+    pub upgrade: Option<Switching>,
 }
 
 /// Sends the request, and waits for the head of the answer. The request is taken out of its place once it is sent. An
@@ -148,7 +148,7 @@ pub async fn ask(
 pub async fn unrouted(
     settle: &mut Settle,
     parts: Parts,
-    body: Incoming,
+    body: ClientBody,
 ) -> Result<Response<Body>, Reject> {
     pass(settle, parts, body, UNROUTED_MS).await
 }
@@ -157,7 +157,7 @@ pub async fn unrouted(
 pub async fn pass(
     settle: &mut Settle,
     mut parts: Parts,
-    body: Incoming,
+    body: ClientBody,
     longest_ms: u64,
 ) -> Result<Response<Body>, Reject> {
     let meter = Meter::new(u64::MAX);
@@ -171,7 +171,7 @@ pub async fn pass(
     let towards = Towards::App(settle.connection.inbound.app, protocol);
     let asked = own_hop(settle, &mut parts);
     let bodiless = matches!(body, RequestBody::Empty);
-    let upgrade = upgrade::client_end(&mut parts, asked, bodiless);
+    let upgrade = upgrade::client_end(&settle.connection, &parts, asked, bodiless);
     let upgrade = upgrade.filter(|_| protocol == BackendProtocol::Http1);
     let asked = headers::Asked {
         websocket: upgrade.is_some(),

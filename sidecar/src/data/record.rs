@@ -206,7 +206,7 @@ impl Exchange {
     /// Where interim answers wait for this client; one of HTTP/1.0 must not be sent any (RFC 9110 section 15.2), and one of
     /// HTTP/2 cannot.
     pub fn interims(&self) -> Option<&Arc<Interims>> {
-        (self.version == Version::HTTP_11).then_some(&self.connection.guard.interims)
+        (self.version == Version::HTTP_11).then_some(&self.connection.interims)
     }
 
     /// Enters a phase.

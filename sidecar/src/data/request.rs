@@ -1,19 +1,16 @@
 //! The way of one request, phase by phase. Order is security: it is DESIGN's, `sluice_pipeline::order` lists it, and
 //! entering a phase out of order is a panic in every test.
 
-use std::{
-    convert::Infallible, future::poll_fn, panic::AssertUnwindSafe, pin::Pin, rc::Rc, sync::Arc,
-    time::Duration,
-};
+use std::{future::poll_fn, panic::AssertUnwindSafe, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use http::{Request, Response, Version, request::Parts};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use sluice_pipeline::{
     Reject, RejectReason, admit,
     auth::{self, Authenticated, DigestCheck, NonceClaim, Outcome},
+    framing::Fault,
     order::Phase,
     program::Rule,
     ratelimit::{self, When},
@@ -26,7 +23,7 @@ use sluice_snapshot::unit::{
 
 use super::{
     answer,
-    body::{Body, Meter, RequestBody, RequestBodyError},
+    body::{Body, ClientBody, Meter, RequestBody, RequestBodyError},
     cache::{self, Looked},
     deadline::{self, Elapsed},
     extras,
@@ -47,22 +44,21 @@ const NONCE_WAIT: Duration = Duration::from_millis(15);
 /// And where nobody else may.
 const NONCE_LONGEST_WAIT: Duration = Duration::from_millis(250);
 
-/// Answers one request. A panic ends this request and no other.
+/// Answers one request; `refused`: it stands for one that nobody may see. A panic ends this request and no other.
 pub async fn handle(
     thread: Rc<Thread>,
     connection: Rc<Connection>,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
+    request: Request<ClientBody>,
+    refused: Option<Fault>,
+) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let mut settle = Settle::begin(&thread, &connection, &parts);
-    let result = match connection.guard.stood_in(&parts) {
+    let result = match refused {
         None => survive(&thread, phases(&mut settle, parts, body)).await,
         Some(fault) => Err(fault.reject()),
     };
     let response = result.unwrap_or_else(|mut reject| {
-        if let (RejectReason::BadRequest, Some(fault)) =
-            (reject.reason, connection.guard.broken_body())
-        {
+        if let (RejectReason::BadRequest, Some(fault)) = (reject.reason, connection.fault.get()) {
             reject.detail = Some(fault.what().into());
         }
         if reject.reason == RejectReason::RequestTimeout {
@@ -77,7 +73,7 @@ pub async fn handle(
         settle.reject = Some(reject);
         response
     });
-    Ok(answer::finish(settle, response))
+    answer::finish(settle, response)
 }
 
 /// Ends a panic with this request. Not an `async fn`: that would hold the work twice.
@@ -99,7 +95,7 @@ fn survive<T>(
 async fn phases(
     settle: &mut Settle,
     mut parts: Parts,
-    body: Incoming,
+    body: ClientBody,
 ) -> Result<Response<Body>, Reject> {
     let thread = Rc::clone(&settle.thread);
     let force = Arc::clone(&settle.force);
@@ -198,7 +194,7 @@ async fn phases(
     settle.enter(Phase::EditRequest);
     let asked = forward::own_hop(settle, &mut parts);
     let bodiless = matches!(body, RequestBody::Empty);
-    let upgrade = upgrade::client_end(&mut parts, asked, bodiless);
+    let upgrade = upgrade::client_end(&settle.connection, &parts, asked, bodiless);
     if rule.request_headers != HeaderEdits::default() {
         headers::edit(&mut parts.headers, &rule.request_headers);
         settle.trace = headers::trace_given(&parts.headers);
@@ -360,7 +356,7 @@ async fn claim_nonce(thread: &Thread, claim: &NonceClaim) -> Result<(), Reject> 
 async fn verified(
     settle: &mut Settle,
     check: &DigestCheck,
-    mut body: Incoming,
+    mut body: ClientBody,
     meter: &Meter,
     deadline_ms: u64,
 ) -> Result<Bytes, Reject> {
@@ -417,7 +413,7 @@ mod tests {
 
     #[test]
     fn the_way_of_a_request_is_small_to_move() {
-        fn size<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        fn size<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
             std::mem::size_of::<F>()
         }
         // The engine moves it once per request: what is rare is boxed.

@@ -15,12 +15,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderValue, Response, StatusCode, Version,
-    header::{CONNECTION, UPGRADE},
-};
-use hyper::{Request, body::Incoming, service::service_fn};
-use hyper_util::{rt::TokioIo, server::conn::auto};
+use futures::FutureExt as _;
+use http::{HeaderValue, Response, StatusCode, Version, header::CONNECTION};
+use hyper::{Request, body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::TokioIo;
+use sluice_pipeline::framing::Fault;
 use sluice_snapshot::unit::settings::ProxyProtocol;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -29,18 +28,19 @@ use tokio::{
 
 use super::{
     aside::Aside,
-    body::Body,
+    body::{Body, ClientBody},
     connection::{
-        ConnectionLimits, ConnectionPlace,
+        ConnectionPlace,
         last_words::{self, ClientStream},
         traffic::{Returned, Watched},
     },
     edge::{self, Door},
-    hop, passthrough,
+    hop,
+    http1::{self, Ended},
+    passthrough,
     proxy_protocol::{self, Introduced},
     request,
     thread::Thread,
-    wire::Wire,
 };
 use crate::{
     capture::origin::{Origins, Refused},
@@ -50,9 +50,9 @@ use crate::{
 
 pub use super::connection::Connection;
 
-/// The largest head that the engine holds; what is too large is refused before, by the wire, the bounds of connections or
-/// the route.
-const MAX_HEAD_BYTES: usize = 64 << 10;
+/// The largest head that the engine of HTTP/2 holds, in bytes; what is too large is refused before, by the bounds of
+/// connections or the route.
+const MAX_HEAD_BYTES: u32 = 64 << 10;
 /// The pause after a connection could not be accepted: descriptors and memory come back when others end.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -253,37 +253,32 @@ async fn introduced(
     None
 }
 
-/// Answers one request. While draining, the answer tells a client of HTTP/1.1 to go elsewhere with its next one.
+/// Answers one request; `refused`: why nobody may see it. While draining, the answer tells a client of HTTP/1.1 to go
+/// elsewhere with its next one.
 async fn answer(
     thread: Rc<Thread>,
     connection: Rc<Connection>,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
+    request: Request<ClientBody>,
+    refused: Option<Fault>,
+) -> Response<Body> {
     let http1 = request.version() < Version::HTTP_2;
-    let asks_for_another = http1 && request.headers().contains_key(UPGRADE);
-    let answer = request::handle(Rc::clone(&thread), Rc::clone(&connection), request);
-    let mut answer = answer.await?;
-    let guard = &connection.guard;
-    guard.interims.close();
-    if asks_for_another {
-        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            guard.opaque();
-            return Ok(answer);
-        }
-        guard.stay();
-    }
-    if http1 && (thread.shutdown.draining() || connection.is_leaving() || guard.is_last()) {
+    let answer = request::handle(Rc::clone(&thread), Rc::clone(&connection), request, refused);
+    let mut answer = answer.await;
+    connection.interims.close();
+    let leaving = || thread.shutdown.draining() || connection.is_leaving();
+    let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if http1 && !switches && (connection.fault.get().is_some() || leaving()) {
         answer.headers_mut().insert(CONNECTION, CLOSE);
     }
-    Ok(answer)
+    answer
 }
 
 /// Work in a place of its own.
-struct InFlight<F>(Pin<Box<Option<F>>>);
+pub struct InFlight<F>(Pin<Box<Option<F>>>);
 
 impl<F> InFlight<F> {
     /// The place is made first: so the work is made there, and not moved to it.
-    fn new(work: impl FnOnce() -> F) -> Self {
+    pub fn new(work: impl FnOnce() -> F) -> Self {
         let mut place = Box::pin(None);
         place.set(Some(work()));
         Self(place)
@@ -326,7 +321,7 @@ async fn told(thread: &Thread, connection: &Connection, ending: bool) {
 }
 
 /// Serves HTTP on a stream of which `first` was read already.
-pub async fn serve_http<S: ClientStream + Send>(
+pub async fn serve_http<S: ClientStream>(
     thread: Rc<Thread>,
     connection: Rc<Connection>,
     stream: S,
@@ -335,32 +330,85 @@ pub async fn serve_http<S: ClientStream + Send>(
     let returned = Returned::default();
     let traffic = Arc::clone(&connection.traffic);
     let watched = Watched::new(stream, first, traffic, Arc::clone(&returned));
-    let wire = Wire::client(watched, Arc::clone(&connection.guard));
-    let closing = drive(&thread, &connection, wire).await;
+    let closing = match serve_http1(&thread, &connection, watched).await {
+        Served::Http1(closing) => closing,
+        Served::Http2(watched) => Box::pin(serve_http2(&thread, &connection, watched)).await,
+    };
     let stream = returned
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .take();
     if let (Some(closing), Some(stream)) = (closing, stream) {
-        last_words::close(&thread, &connection, stream, closing).await;
+        Box::pin(last_words::close(&thread, &connection, stream, closing)).await;
     }
 }
 
-/// Has the engine serve the connection to its end; with why, where it did not end by itself.
-async fn drive<S: ClientStream + Send>(
+/// How serving HTTP/1.1 went.
+enum Served<S> {
+    /// To its end; with why, where it did not end by itself.
+    Http1(Option<Closing>),
+    /// The client speaks HTTP/2, from its first byte on.
+    Http2(Watched<S>),
+}
+
+async fn serve_http1<S: ClientStream>(
     thread: &Rc<Thread>,
     connection: &Rc<Connection>,
-    wire: Wire<Watched<S>>,
+    watched: Watched<S>,
+) -> Served<S> {
+    let (scratch, fault) = (Rc::clone(&thread.scratch), Rc::clone(&connection.fault));
+    let shared = http1::Shared::new(http1::Incoming::new(watched, scratch, fault));
+    let answer =
+        |request, refused| answer(Rc::clone(thread), Rc::clone(connection), request, refused);
+    let mut http = pin!(http1::serve(thread, connection, &shared, answer));
+    let mut told = Aside::new(told(thread, connection, thread.shutdown.has_begun()));
+    let mut closes = Aside::new(connection.closes());
+    let mut was_told = false;
+    let closing = loop {
+        tokio::select! {
+            biased;
+            ended = http.as_mut() => match ended {
+                // How a client ends its connection is its own affair.
+                Ended::Over => break None,
+                Ended::Http2 => {
+                    let (watched, held) = shared.borrow().give_away();
+                    let Some(mut watched) = watched else { break None };
+                    watched.give_back(held);
+                    return Served::Http2(watched);
+                }
+            },
+            closing = &mut closes => break Some(closing),
+            () = &mut told, if !was_told => {
+                was_told = true;
+                shared.borrow().leave();
+            }
+        }
+    };
+    // Whoever still reads from it has no say in when it ends.
+    drop(shared.borrow().give_away());
+    Served::Http1(closing)
+}
+
+/// Has the engine serve the connection to its end; with why, where it did not end by itself.
+async fn serve_http2<S: ClientStream>(
+    thread: &Rc<Thread>,
+    connection: &Rc<Connection>,
+    watched: Watched<S>,
 ) -> Option<Closing> {
     let service = service_fn({
         let (thread, connection) = (Rc::clone(thread), Rc::clone(connection));
         move |request: Request<Incoming>| {
-            // The engine keeps a place for it while the connection is idle.
-            InFlight::new(|| answer(Rc::clone(&thread), Rc::clone(&connection), request))
+            let request = request.map(ClientBody::Http2);
+            let answer =
+                InFlight::new(|| answer(Rc::clone(&thread), Rc::clone(&connection), request, None));
+            answer.map(Ok::<_, Infallible>)
         }
     });
-    let builder = engine(&thread.limits);
-    let mut http = pin!(builder.serve_connection_with_upgrades(TokioIo::new(wire), service));
+    let mut engine = http2::Builder::new(LocalExecutor);
+    engine
+        .max_concurrent_streams(thread.limits.max_streams)
+        .max_header_list_size(MAX_HEAD_BYTES);
+    let mut http = pin!(engine.serve_connection(TokioIo::new(watched), service));
     let mut told = Aside::new(told(thread, connection, thread.shutdown.has_begun()));
     let mut closes = Aside::new(connection.closes());
     let mut was_told = false;
@@ -370,7 +418,7 @@ async fn drive<S: ClientStream + Send>(
             // How a client ends its connection is its own affair; how a flood ends is not.
             _ = http.as_mut() => return connection.traffic.is_flooding().then_some(Closing::Flood),
             closing = &mut closes => {
-                if !(closing.lets_requests_end() && connection.traffic.is_http2()) {
+                if !closing.lets_requests_end() {
                     return Some(closing);
                 }
                 closes = Aside::new(connection.closes());
@@ -383,21 +431,6 @@ async fn drive<S: ClientStream + Send>(
             }
         }
     }
-}
-
-/// The engine within the bounds of connections.
-fn engine(limits: &ConnectionLimits) -> auto::Builder<LocalExecutor> {
-    let mut builder = auto::Builder::new(LocalExecutor);
-    builder
-        .http1()
-        // One write for a head and its small body.
-        .writev(false)
-        .max_buf_size(MAX_HEAD_BYTES);
-    builder
-        .http2()
-        .max_concurrent_streams(limits.max_streams)
-        .max_header_list_size(MAX_HEAD_BYTES as u32);
-    builder
 }
 
 #[cfg(test)]

@@ -20,10 +20,13 @@ use hyper_util::rt::TokioIo;
 use sluice_pipeline::{Reject, RejectReason};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional},
+    sync::oneshot,
     task::spawn_local,
 };
 
-use super::{deadline::Ticker, headers, serve::Connection, thread::Thread, upstream::Lease};
+use super::{
+    deadline::Ticker, headers, http1::Switched, serve::Connection, thread::Thread, upstream::Lease,
+};
 use crate::shards::Flight;
 
 /// The only protocol that is passed on. Of a request for any other the `Upgrade` is dropped, and it goes on without:
@@ -33,6 +36,9 @@ pub const WEBSOCKET: &str = "websocket";
 const UPGRADE_OPTION: HeaderValue = HeaderValue::from_static("upgrade");
 const WEBSOCKET_VALUE: HeaderValue = HeaderValue::from_static(WEBSOCKET);
 
+/// The client's end of a connection, once HTTP is over on it.
+pub type Switching = oneshot::Receiver<Switched>;
+
 /// How long neither side may send a byte. Applications that mean to stay ping more often.
 const IDLE_MS: u64 = 600_000;
 /// How long the two ends may take to be handed over, once the 101 is on its way.
@@ -40,16 +46,21 @@ const HANDOVER_MS: u64 = 10_000;
 
 /// The client's end, where the request may ask for the WebSocket protocol: a GET of HTTP/1.1 without a body
 /// (RFC 6455 section 4.1).
-pub fn client_end(parts: &mut Parts, asked: headers::Asked, bodiless: bool) -> Option<OnUpgrade> {
+pub fn client_end(
+    connection: &Connection,
+    parts: &Parts,
+    asked: headers::Asked,
+    bodiless: bool,
+) -> Option<Switching> {
     let may = asked.websocket
         && bodiless
         && parts.version == Version::HTTP_11
         && parts.method == Method::GET;
-    if may {
-        parts.extensions.remove::<OnUpgrade>()
-    } else {
-        None
-    }
+    may.then(|| {
+        let (switching, switched) = oneshot::channel();
+        connection.switching.replace(Some(switching));
+        switched
+    })
 }
 
 /// Asks the next hop for it.
@@ -61,7 +72,7 @@ pub fn ask(headers: &mut HeaderMap) {
 /// Both ends of what is no HTTP any more, and what lasts as long as it does.
 pub struct Ends {
     /// The client's.
-    pub client: OnUpgrade,
+    pub client: Switching,
     /// The upstream's connection: nobody else may use it.
     pub lease: Option<Lease>,
     /// The request's place on its shard slot.
@@ -107,19 +118,21 @@ async fn tunnel(thread: Rc<Thread>, connection: Rc<Connection>, ends: Ends, upst
     } = ends;
     let _open = thread.tally.upgraded();
     let deadline_ms = thread.clock().now_ms() + HANDOVER_MS;
-    let both = async { tokio::try_join!(client, upstream) };
+    let client = async { client.await.ok() };
+    let upstream = async { upstream.await.ok() };
+    let both = async { tokio::join!(client, upstream) };
     // One of them may be gone by now: then there is nothing to pass.
-    if let Ok(Ok((client, upstream))) = thread.ticker.within(deadline_ms, both).await {
+    if let Ok((Some(client), Some(upstream))) = thread.ticker.within(deadline_ms, both).await {
         pass(&thread.ticker, client, upstream).await;
     }
     // All of them lasted until here.
     drop((connection, lease, flight));
 }
 
-async fn pass(ticker: &Ticker, client: Upgraded, upstream: Upgraded) {
+async fn pass(ticker: &Ticker, client: Switched, upstream: Upgraded) {
     let moved = Rc::new(Cell::new(false));
     let mut client = Watched {
-        io: TokioIo::new(client),
+        io: client,
         moved: Rc::clone(&moved),
     };
     let mut upstream = TokioIo::new(upstream);

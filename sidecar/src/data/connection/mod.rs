@@ -9,20 +9,21 @@ pub mod sweep;
 pub mod traffic;
 
 use std::{
-    cell::{Cell, OnceCell},
+    cell::{Cell, OnceCell, RefCell},
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
 };
 
 use http::HeaderValue;
-use tokio::sync::Notify;
+use sluice_pipeline::framing::Fault;
+use tokio::sync::{Notify, oneshot};
 
 pub use limits::ConnectionLimits;
 pub use places::{ConnectionPlace, OpenConnections};
 use traffic::Traffic;
 
-use super::{edge::Arrival, forwarded, wire::Guard};
+use super::{edge::Arrival, forwarded, http1::Switched, interim::Interims};
 use crate::{cli::Inbound, metrics::Closing};
 
 /// Control frames of HTTP/2 that one answer explains: what a client says about its stream.
@@ -37,8 +38,12 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// The port it arrived for.
     pub inbound: Inbound,
-    /// What is known of the bytes it sends.
-    pub guard: Arc<Guard>,
+    /// What a body was refused for: nothing can be told apart behind it.
+    pub fault: Rc<Cell<Option<Fault>>>,
+    /// What the client is told before its answer.
+    pub interims: Arc<Interims>,
+    /// Who waits for the stream, once it speaks another protocol.
+    pub switching: RefCell<Option<oneshot::Sender<Switched>>>,
     /// A request came over HTTP/2: it is told by GOAWAY when to go.
     pub http2: Notify,
     /// What its bytes tell.
@@ -84,7 +89,9 @@ impl Connection {
         Rc::new(Self {
             peer,
             inbound,
-            guard: Arc::default(),
+            fault: Rc::default(),
+            interims: Arc::default(),
+            switching: RefCell::default(),
             http2: Notify::new(),
             traffic: Arc::default(),
             named: OnceCell::new(),

@@ -92,6 +92,8 @@ pub struct Watched<S> {
     stream: Option<S>,
     /// What was read before: served first.
     prefix: Bytes,
+    /// What was looked at and given back.
+    again: Bytes,
     frames: Frames,
     traffic: Arc<Traffic>,
     returned: Returned<S>,
@@ -103,10 +105,16 @@ impl<S> Watched<S> {
         Self {
             stream: Some(stream),
             prefix,
+            again: Bytes::new(),
             frames: Frames::default(),
             traffic,
             returned,
         }
+    }
+
+    /// Takes bytes back that were read last: they are read again.
+    pub fn give_back(&mut self, bytes: Bytes) {
+        self.again = bytes;
     }
 
     /// Looks at bytes that came; false: they are not to be passed on.
@@ -148,6 +156,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let this = self.get_mut();
         if this.traffic.is_flooding() {
             // As if it had ended: the engine gives up its streams.
+            return Poll::Ready(Ok(()));
+        }
+        if !this.again.is_empty() {
+            let bytes = this.again.len().min(buffer.remaining());
+            buffer.put_slice(&this.again.split_to(bytes));
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();

@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, rc::Rc};
 
 use http::{HeaderName, HeaderValue, Request, Response, request::Parts};
-use hyper::body::Incoming;
 use sluice_pipeline::{
     Reject, RejectReason, admit,
     hop::{self, Asserted, Assertion, Hop, Role},
@@ -12,7 +11,7 @@ use sluice_pipeline::{
 };
 
 use crate::data::{
-    body::{Body, RequestBody},
+    body::{Body, ClientBody, RequestBody},
     facts::RequestFacts,
     forward,
     record::{Settle, ShardSeen},
@@ -37,7 +36,7 @@ pub fn arrived(settle: &Settle, parts: &Parts) -> Result<Option<Rc<Hop>>, Reject
 pub async fn deliver(
     settle: &mut Settle,
     parts: Parts,
-    body: Incoming,
+    body: ClientBody,
 ) -> Result<Response<Body>, Reject> {
     let thread = Rc::clone(&settle.thread);
     thread.limits.admit(&parts)?;

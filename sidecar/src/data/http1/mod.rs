@@ -4,11 +4,25 @@
 //! There is no task and no channel between a request and its connections: who waits for bytes reads them. A connection
 //! that waits keeps no buffer; the room to read and write in belongs to the thread.
 
-use std::cell::RefCell;
+mod incoming;
+mod outgoing;
+mod server;
+mod switched;
+
+use std::{
+    cell::{Cell, RefCell},
+    io::Write as _,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use httpdate::HttpDate;
 use sluice_pipeline::framing::{Fault, Line};
+
+pub use incoming::{Body, BodyError, Incoming, Shared};
+pub use server::{Ended, serve};
+pub use switched::Switched;
 
 /// Bytes that are read at once: most messages are smaller, and bodies that are larger get room of their own.
 const READ: usize = 16 << 10;
@@ -22,13 +36,21 @@ const ADDED: usize = 4;
 pub struct Scratch {
     read: RefCell<Box<[u8]>>,
     write: RefCell<Vec<u8>>,
+    /// The second that `date` tells.
+    date_s: Cell<i64>,
+    date: Cell<Date>,
 }
+
+/// A date as fields have it (RFC 9110 section 5.6.7).
+pub type Date = [u8; 29];
 
 impl Default for Scratch {
     fn default() -> Self {
         Self {
             read: RefCell::new(vec![0; READ].into()),
             write: RefCell::new(Vec::with_capacity(WRITE)),
+            date_s: Cell::new(i64::MIN),
+            date: Cell::new([b' '; 29]),
         }
     }
 }
@@ -39,11 +61,23 @@ impl Scratch {
         work(&mut self.read.borrow_mut())
     }
 
+    /// The date of a second since 1970: made once for each.
+    pub fn date(&self, now_s: i64) -> Date {
+        if self.date_s.replace(now_s) != now_s {
+            let now = UNIX_EPOCH + Duration::from_secs(now_s.unsigned_abs());
+            let mut date = [b' '; 29];
+            // It has the length of every such date of four digits' years.
+            let _ = write!(&mut date[..], "{}", HttpDate::from(now));
+            self.date.set(date);
+        }
+        self.date.get()
+    }
+
     /// Empty room to write in.
     pub fn write<T>(&self, work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         let mut room = self.write.borrow_mut();
-        room.clear();
         let done = work(&mut room);
+        room.clear();
         room.shrink_to(WRITE);
         done
     }

@@ -8,6 +8,8 @@ mod incoming;
 mod outgoing;
 mod server;
 mod switched;
+#[cfg(test)]
+mod tests;
 
 use std::{
     cell::{Cell, RefCell},
@@ -110,40 +112,4 @@ pub fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
-}
-
-#[cfg(test)]
-mod tests {
-    use sluice_pipeline::framing::{Lines, Read, Reader};
-
-    use super::*;
-
-    #[test]
-    fn a_head_is_written_as_it_was_read() {
-        let head = Bytes::from_static(
-            b"GET / HTTP/1.1\r\nHost: a\r\nX-Two:  1 \r\nx-two:\t2\r\nx-none:\r\n\r\n",
-        );
-        let mut lines = Lines::default();
-        let read = Reader::requests().read(&head, &mut lines);
-        assert!(matches!(read, Ok(Read::Head(_))), "{read:?}");
-        let fields = fields(&head, &lines.fields).expect("sound");
-        let mut out = Vec::new();
-        write_fields(&mut out, &fields);
-        let written = "host: a\r\nx-two: 1\r\nx-two: 2\r\nx-none: \r\n";
-        assert_eq!(String::from_utf8_lossy(&out), written);
-        assert_eq!(lines.target.of(&head), b"/");
-    }
-
-    #[test]
-    fn the_room_is_empty_and_stays_small() {
-        let scratch = Scratch::default();
-        scratch.write(|out| out.extend_from_slice(&[1; 10 * WRITE]));
-        scratch.write(|out| {
-            assert!(
-                out.is_empty() && out.capacity() <= WRITE,
-                "{}",
-                out.capacity()
-            );
-        });
-    }
 }

@@ -1,5 +1,6 @@
-//! What a request must be before any policy sees it: well framed, addressed once, of bounded size. The HTTP engine
-//! refuses much of this already; it is repeated because every later decision rests on it.
+//! What a request must be before any policy sees it: well framed, addressed once, of bounded size. Every later decision
+//! rests on it. Of HTTP/1.1 [`framing`](crate::framing) asks the same of the bytes themselves; an engine of HTTP/2 refuses
+//! much of it too, and is not relied upon.
 
 use sluice_snapshot::unit::route::RequestLimits;
 
@@ -13,6 +14,9 @@ const MAX_AUTHORITY: usize = 255 + 6;
 
 /// Before routing: RFC 9110 and 9112 on method, authority, framing and field lines.
 pub fn admit(facts: &impl Facts) -> Result<(), Reject> {
+    if facts.is_framed() {
+        return Ok(());
+    }
     let lines = Lines::of(facts);
     method(facts)
         .and_then(|()| authority(facts, &lines.host))

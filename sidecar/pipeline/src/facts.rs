@@ -24,6 +24,10 @@ pub trait Facts {
     fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]>;
     /// Every field line: lower-case name and value, in order. For size checks only.
     fn headers(&self) -> impl Iterator<Item = (&str, &[u8])>;
+    /// Whether [`framing`](crate::framing) has read it: what admission asks of a message was asked there.
+    fn is_framed(&self) -> bool {
+        false
+    }
     /// The client's address.
     fn peer(&self) -> IpAddr;
 

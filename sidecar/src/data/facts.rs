@@ -1,8 +1,8 @@
-//! A request of hyper as the pipeline sees it. Nothing is copied.
+//! A request as the pipeline sees it. Nothing is copied.
 
 use std::net::IpAddr;
 
-use http::{header::HOST, request::Parts};
+use http::{Version, header::HOST, request::Parts};
 use sluice_pipeline::{Facts, hop::Hop};
 
 use super::forwarded::Client;
@@ -72,6 +72,11 @@ impl Facts for RequestFacts<'_> {
                 .get(HOST)
                 .and_then(|value| std::str::from_utf8(value.as_bytes()).ok()),
         }
+    }
+
+    /// Of HTTP/1.1 there is one engine, and it reads nothing else.
+    fn is_framed(&self) -> bool {
+        self.parts.version < Version::HTTP_2
     }
 
     fn scheme(&self) -> &str {

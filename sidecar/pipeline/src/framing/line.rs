@@ -27,6 +27,30 @@ pub(crate) fn has_control(bytes: &[u8]) -> bool {
             .any(|byte| byte.is_ascii_control() && *byte != b'\t')
 }
 
+/// How many control bytes but the tab are among these.
+pub(super) fn controls_in(bytes: &[u8]) -> usize {
+    let is_control = |byte: u8| u8::from((byte < b' ') & (byte != b'\t') | (byte == 0x7f));
+    let mut found = 0;
+    // A count of a byte's size for each place of sixteen bytes, which is added up before it is full.
+    for part in bytes.chunks(16 * 255) {
+        let (blocks, rest) = part.as_chunks::<16>();
+        let mut counts = [0_u8; 16];
+        for block in blocks {
+            for (count, byte) in counts.iter_mut().zip(block) {
+                *count += is_control(*byte);
+            }
+        }
+        found += counts.iter().copied().map(usize::from).sum::<usize>();
+        found += rest
+            .iter()
+            .copied()
+            .map(is_control)
+            .map(usize::from)
+            .sum::<usize>();
+    }
+    found
+}
+
 /// Finds the end of the line that goes on at `from`. None: it has not come yet, and `from` is where to go on looking.
 /// No control byte but the tab stands in a line, and nothing but CR LF ends one (RFC 9112 section 2.2).
 #[inline(always)]
@@ -230,6 +254,7 @@ mod tests {
                     bytes[at] = byte;
                     let is_control = byte.is_ascii_control() && byte != b'\t';
                     assert_eq!(has_control(&bytes), is_control, "{byte:#x} at {at}");
+                    assert_eq!(controls_in(&bytes), usize::from(is_control));
                     bytes.fill(b'a');
                     bytes[at] = byte;
                     assert_eq!(has_control(&bytes), is_control, "{byte:#x} at {at}");

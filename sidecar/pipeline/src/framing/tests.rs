@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{head::Head, *};
 
 /// What a caller sees of `pieces`: sound bytes, and the fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -553,6 +553,22 @@ proptest! {
         if !ends.is_empty() {
             let others = read_by_httparse(text.as_bytes()[..ends[ends.len() - 1]].as_ref());
             prop_assert_eq!(others.as_ref(), Some(&ends), "{:?} {}", text, sound);
+        }
+    }
+
+    /// The fast way to read a head finds what the long one finds.
+    #[test]
+    fn both_ways_agree(text in stream()) {
+        let bytes = text.as_bytes();
+        let (mut once, mut parts) = (Lines::default(), Lines::default());
+        if let Some(whole) = Head::at_once(bytes, Side::Request, false, &mut once) {
+            let mut head = Head::default();
+            // A byte was looked at before: that is for the long way.
+            let begun = head.advance(&bytes[..1], Side::Request, false, &mut parts);
+            prop_assert_eq!(begun, Ok(None));
+            let long = head.advance(bytes, Side::Request, false, &mut parts);
+            prop_assert_eq!(long, Ok(Some(whole)));
+            prop_assert_eq!(once, parts);
         }
     }
 

@@ -5,6 +5,7 @@
 //! that waits keeps no buffer; the room to read and write in belongs to the thread.
 
 mod incoming;
+mod names;
 mod outgoing;
 mod server;
 mod switched;
@@ -23,6 +24,7 @@ use httpdate::HttpDate;
 use sluice_pipeline::framing::{Fault, Line};
 
 pub use incoming::{Body, BodyError, Incoming, Shared};
+use names::{NAMES, Names};
 pub use server::{Ended, serve};
 pub use switched::Switched;
 
@@ -87,10 +89,14 @@ impl Scratch {
 
 /// The fields of a head, or of a trailer line; their values share its bytes.
 pub fn fields(head: &Bytes, lines: &[Line]) -> Result<HeaderMap, Fault> {
+    NAMES.with_borrow_mut(|names| collect(head, lines, names))
+}
+
+fn collect(head: &Bytes, lines: &[Line], names: &mut Names) -> Result<HeaderMap, Fault> {
     let mut fields = HeaderMap::with_capacity(lines.len() + ADDED);
     for line in lines {
         // A sound line has a token for a name, and no control byte in its value.
-        let name = HeaderName::from_bytes(line.name.of(head)).map_err(|_| Fault::FieldName)?;
+        let name = names.get(line.name.of(head)).ok_or(Fault::FieldName)?;
         let value = HeaderValue::from_maybe_shared(head.slice(line.value.range()))
             .map_err(|_| Fault::ControlByte)?;
         fields.append(name, value);

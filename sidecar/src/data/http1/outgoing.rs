@@ -133,9 +133,18 @@ pub fn write_head(
 }
 
 fn write_length(out: &mut Vec<u8>, length: u64) {
-    out.extend_from_slice(b"content-length: ");
-    // Writing to memory does not fail.
-    let _ = write!(out, "{length}\r\n");
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    let mut rest = length;
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    write_field(out, b"content-length", &digits[at..]);
 }
 
 /// What could not be written yet.
@@ -206,6 +215,7 @@ impl Outgoing {
             let mut last = &b""[..];
             if chunked {
                 if !data.is_empty() {
+                    // Writing to memory does not fail.
                     let _ = write!(out, "{:x}\r\n", data.len());
                     last = if ends { b"\r\n0\r\n\r\n" } else { b"\r\n" };
                 } else if ends {

@@ -115,17 +115,26 @@ where
     };
     let http10 = whole.http10;
     let has = |name, token| has_token(&fields, name, token);
-    let connected = fields.contains_key(CONNECTION);
+    let (mut connected, mut takes, mut expects) = (false, false, false);
+    for line in &lines.fields {
+        let is = |name: &[u8]| line.name.of(&head).eq_ignore_ascii_case(name);
+        match line.name.to - line.name.from {
+            2 => takes |= is(b"te"),
+            6 => expects |= is(b"expect"),
+            10 => connected |= is(b"connection"),
+            _ => {}
+        }
+    }
     let asked = Asked {
         head: method == Method::HEAD,
         http10,
-        trailers: !http10 && fields.contains_key(TE) && has(&TE, "trailers"),
+        trailers: !http10 && takes && has(&TE, "trailers"),
         keep: match http10 {
             true => connected && has(&CONNECTION, "keep-alive"),
             false => !(connected && has(&CONNECTION, "close")),
         },
     };
-    let awaits_leave = !http10 && fields.contains_key(EXPECT) && has(&EXPECT, "100-continue");
+    let awaits_leave = !http10 && expects && has(&EXPECT, "100-continue");
     let body = if incoming.begin_body(awaits_leave) {
         ClientBody::Empty
     } else {

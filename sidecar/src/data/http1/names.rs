@@ -1,0 +1,82 @@
+//! Names of fields that came lately. The same few come with nearly every message, spelt the same; to recognise one costs less
+//! than to read it anew.
+
+use std::cell::RefCell;
+
+use http::HeaderName;
+
+/// Places for names.
+const PLACES: usize = 64;
+/// Bytes of the longest name that is kept.
+const LONGEST: usize = 32;
+
+thread_local! {
+    /// Those of this thread's connections.
+    pub static NAMES: RefCell<Names> = RefCell::new(Names::default());
+}
+
+/// The last name that came for each place.
+#[derive(Debug)]
+pub struct Names([Option<Known>; PLACES]);
+
+#[derive(Debug)]
+struct Known {
+    /// As it was spelt; the rest is zero.
+    spelt: [u8; LONGEST],
+    length: usize,
+    name: HeaderName,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self([const { None }; PLACES])
+    }
+}
+
+impl Names {
+    /// The name that is spelt so; none: it is no token.
+    pub fn get(&mut self, spelt: &[u8]) -> Option<HeaderName> {
+        let (Some(first), Some(last)) = (spelt.first(), spelt.last()) else {
+            return None;
+        };
+        if spelt.len() > LONGEST {
+            return HeaderName::from_bytes(spelt).ok();
+        }
+        let middle = spelt[spelt.len() / 2];
+        let place = spelt.len() * 7 + usize::from(*first) * 5 + usize::from(*last) * 3;
+        let place = &mut self.0[(place + usize::from(middle)) % PLACES];
+        if let Some(known) = place
+            && known.spelt.get(..known.length) == Some(spelt)
+        {
+            return Some(known.name.clone());
+        }
+        let name = HeaderName::from_bytes(spelt).ok()?;
+        let mut kept = [0; LONGEST];
+        kept[..spelt.len()].copy_from_slice(spelt);
+        *place = Some(Known {
+            spelt: kept,
+            length: spelt.len(),
+            name: name.clone(),
+        });
+        Some(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever came before.
+        #[test]
+        fn a_name_is_what_it_is_spelt(spelt in proptest::collection::vec("[a-zA-Z :\u{e9}-]{0,40}", 1..40)) {
+            let mut names = Names::default();
+            for spelt in spelt.iter().chain(&spelt) {
+                let expected = HeaderName::from_bytes(spelt.as_bytes()).ok();
+                prop_assert_eq!(names.get(spelt.as_bytes()), expected);
+            }
+        }
+    }
+}

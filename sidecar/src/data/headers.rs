@@ -193,11 +193,11 @@ pub fn trace(headers: &mut HeaderMap, given: Option<TraceId>, dice: &Dice) -> Tr
     TraceId(id)
 }
 
-/// The lowest digits of a number, as many as there is room for.
-fn write_hex(room: &mut [u8], mut number: u128) {
-    for digit in room.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(number & 15) as usize];
-        number >>= 4;
+/// The lowest digits of a number, as many as there is room for: an even count.
+fn write_hex(room: &mut [u8], number: u128) {
+    let digit = |byte: u8| b"0123456789abcdef"[usize::from(byte & 15)];
+    for (two, byte) in room.rchunks_exact_mut(2).zip(number.to_le_bytes()) {
+        two.copy_from_slice(&[digit(byte >> 4), digit(byte)]);
     }
 }
 

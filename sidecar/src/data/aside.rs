@@ -23,44 +23,9 @@ pub struct Aside<F> {
 
 /// What the future's wakers ring.
 #[derive(Debug, Default)]
-pub struct Bell {
+struct Bell {
     rung: AtomicBool,
     task: AtomicWaker,
-    held: AtomicBool,
-    /// It was rung while it was held.
-    missed: AtomicBool,
-}
-
-/// A bell that rings for nobody.
-pub struct Held<'b>(&'b Bell);
-
-impl Bell {
-    /// Holds the bell, for work in which only what may not matter can ring it.
-    pub fn hold(&self) -> Held<'_> {
-        self.held.store(true, Ordering::Relaxed);
-        Held(self)
-    }
-
-    fn ring(&self) {
-        self.rung.store(true, Ordering::Release);
-        self.task.wake();
-    }
-}
-
-impl Held<'_> {
-    /// What was rung in the meantime did not matter.
-    pub fn forget(self) {
-        self.0.missed.store(false, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.0.held.store(false, Ordering::Relaxed);
-        if self.0.missed.swap(false, Ordering::Relaxed) {
-            self.0.ring();
-        }
-    }
 }
 
 impl Wake for Bell {
@@ -69,11 +34,8 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.held.load(Ordering::Relaxed) {
-            self.missed.store(true, Ordering::Relaxed);
-        } else {
-            self.ring();
-        }
+        self.rung.store(true, Ordering::Release);
+        self.task.wake();
     }
 }
 
@@ -82,18 +44,13 @@ impl<F: Future> Aside<F> {
     pub fn new(future: F) -> Self {
         let bell = Arc::new(Bell {
             rung: AtomicBool::new(true),
-            ..Bell::default()
+            task: AtomicWaker::new(),
         });
         Self {
             future: Box::pin(future),
             waker: Waker::from(Arc::clone(&bell)),
             bell,
         }
-    }
-
-    /// What wakes it.
-    pub fn bell(&self) -> Arc<Bell> {
-        Arc::clone(&self.bell)
     }
 }
 
@@ -144,32 +101,5 @@ mod tests {
         };
         futures::join!(&mut held, told);
         assert_eq!(asked.get(), 2);
-    }
-
-    #[test]
-    fn a_held_bell_rings_late_or_not_at_all() {
-        let asked = Cell::new(0);
-        let mut aside = Aside::new(poll_fn(|_| {
-            asked.set(asked.get() + 1);
-            Poll::<()>::Pending
-        }));
-        let bell = aside.bell();
-        let mut look = || {
-            assert!((&mut aside).now_or_never().is_none());
-            asked.get()
-        };
-        assert_eq!(look(), 1);
-        let held = bell.hold();
-        bell.wake_by_ref();
-        held.forget();
-        assert_eq!(look(), 1, "it was forgotten");
-        // What was rung before is not.
-        bell.wake_by_ref();
-        bell.hold().forget();
-        assert_eq!(look(), 2);
-        let held = bell.hold();
-        bell.wake_by_ref();
-        drop(held);
-        assert_eq!(look(), 3, "it was only late");
     }
 }

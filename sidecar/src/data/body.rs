@@ -19,7 +19,7 @@ use super::{
     mirror::Copied,
     pace::Pace,
     record::Settle,
-    upstream::Lease,
+    upstream::UpstreamBody,
 };
 use crate::shards::Flight;
 
@@ -352,9 +352,7 @@ enum Source {
 /// An upstream's body as it passes.
 pub struct Passing {
     /// The body.
-    pub incoming: Incoming,
-    /// Its connection, for the next request once this body has ended.
-    pub lease: Option<Lease>,
+    pub incoming: UpstreamBody,
     /// Where it is stored as it passes.
     pub fill: Option<Fill>,
     /// The request's place on its shard slot: it ends with the body.
@@ -379,6 +377,16 @@ impl Body {
         if passing.incoming.is_end_stream() {
             passing.finish();
             return Self::memory(Bytes::new());
+        }
+        if let (UpstreamBody::Whole(bytes), None, None) =
+            (&mut passing.incoming, &passing.flight, &passing.web)
+        {
+            let bytes = std::mem::take(bytes);
+            if let Some(fill) = &mut passing.fill {
+                fill.push(&bytes);
+            }
+            passing.finish();
+            return Self::memory(bytes);
         }
         Self {
             source: Source::Upstream(Box::new(passing)),
@@ -409,9 +417,6 @@ impl Body {
 impl Passing {
     /// The body has ended well.
     fn finish(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
-        }
         if let Some(fill) = self.fill.take() {
             fill.finish();
         }
@@ -421,21 +426,18 @@ impl Passing {
 
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = http1::Broken;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, http1::Broken>>> {
         let this = self.get_mut();
         let frame = match &mut this.source {
             Source::Memory(bytes) if bytes.is_empty() => None,
             Source::Memory(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
             Source::Upstream(passing) => {
-                let polled = match &passing.lease {
-                    Some(lease) => lease.take(&mut passing.incoming, context),
-                    None => Pin::new(&mut passing.incoming).poll_frame(context),
-                };
+                let polled = Pin::new(&mut passing.incoming).poll_frame(context);
                 let Poll::Ready(frame) = polled else {
                     this.waits_for_reader(false);
                     return Poll::Pending;

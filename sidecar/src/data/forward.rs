@@ -10,7 +10,6 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 use http_body::Body as _;
-use hyper::body::Incoming;
 use sluice_pipeline::{
     Decider, Facts, Reject, RejectReason, dispatch,
     program::{Backend, Rule},
@@ -32,7 +31,7 @@ use super::{
     request::is_http2,
     thread::Thread,
     upgrade::{self, Ends, Switching},
-    upstream::{Answered, Pool, UpstreamError, set_version},
+    upstream::{Pool, UpstreamBody, UpstreamError, set_version},
 };
 use crate::metrics::UpstreamFailure;
 
@@ -126,20 +125,18 @@ pub async fn ask(
             .saturating_sub(settle.began_us),
     );
     settle.bytes_in = settle.bytes_in.max(meter.bytes());
-    let Answered { response, lease } =
-        sent.map_err(|error| refusal(settle, &error, meter, rule.decider()))?;
+    let response = sent.map_err(|error| refusal(settle, &error, meter, rule.decider()))?;
     meter.release();
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let ends = upgrade.map(|client| Ends {
             client,
-            lease,
             flight: shard.map(|shard| shard.flight),
         });
         let switched = upgrade::switch(&settle.thread, &settle.connection, ends, response);
         let switched = switched.map_err(|reject| reject.by(rule.decider()))?;
         return Ok((switched, None));
     }
-    let (mut head, mut passing) = received(response, lease, shard);
+    let (mut head, mut passing) = received(response, shard);
     passing.web = web.filter(|format| grpc_web::from_grpc(&mut head.headers, *format));
     Ok((head, Some(passing)))
 }
@@ -188,18 +185,16 @@ pub async fn pass(
     prepare(settle, &mut request, &target, &towards, asked)?;
     let deadline_ms = deadline::after(settle.began_ms(), longest_ms);
     let sent = send(settle, &mut request, &towards, &None, deadline_ms).await;
-    let Answered { response, lease } =
-        sent.map_err(|error| refusal(settle, &error, &meter, Decider::default()))?;
+    let response = sent.map_err(|error| refusal(settle, &error, &meter, Decider::default()))?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let ends = upgrade.map(|client| Ends {
             client,
-            lease,
             flight: None,
         });
         let head = upgrade::switch(&settle.thread, &settle.connection, ends, response)?;
         return Ok(Response::from_parts(head, Body::memory(Bytes::new())));
     }
-    let (head, passing) = received(response, lease, None);
+    let (head, passing) = received(response, None);
     Ok(Response::from_parts(head, Body::passing(passing)))
 }
 
@@ -237,7 +232,7 @@ pub fn pool_of(backend: &Backend, thread: &Thread) -> Result<Pool, UpstreamError
     match &backend.tls {
         Some(tls) => {
             let pools = &thread.tls_pools;
-            pools.of(tls, backend.protocol, thread.clock(), &thread.ticker)
+            pools.of(tls, backend.protocol, &thread.pool)
         }
         None => Ok(thread.pool.clone()),
     }
@@ -379,7 +374,7 @@ async fn send(
     towards: &Towards,
     shard: &Option<OnShard>,
     deadline_ms: u64,
-) -> Result<Answered, UpstreamError> {
+) -> Result<Response<UpstreamBody>, UpstreamError> {
     let thread = Rc::clone(&settle.thread);
     let pool = towards.pool(&thread)?;
     let mut tries = 1;
@@ -410,11 +405,11 @@ async fn send(
             )
             .await
         {
-            Ok(answered) => {
+            Ok(response) => {
                 if let Towards::App(app, _) = towards {
                     thread.reached(*app);
                 }
-                return Ok(answered);
+                return Ok(response);
             }
             Err(error) => error,
         };
@@ -507,8 +502,7 @@ fn refusal(settle: &Settle, error: &UpstreamError, meter: &Meter, decider: Decid
 }
 
 fn received(
-    response: Response<Incoming>,
-    lease: Option<super::upstream::Lease>,
+    response: Response<UpstreamBody>,
     shard: Option<OnShard>,
 ) -> (http::response::Parts, Passing) {
     let (mut head, incoming) = response.into_parts();
@@ -521,7 +515,6 @@ fn received(
         head,
         Passing {
             incoming,
-            lease,
             fill: None,
             flight,
             web: None,

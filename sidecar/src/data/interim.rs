@@ -1,14 +1,13 @@
 //! Interim answers of an upstream (RFC 9110 section 15.2) such as 103 Early Hints (RFC 8297), passed on to a client of
-//! HTTP/1.1. The engines have no way for them: one drops them, the other cannot send them. So they go from the upstream's
-//! wire to the client's, beside both. 100 and 101 are not among them: each hop answers those itself.
+//! HTTP/1.1 as soon as they come: they wait here until the client's connection writes them. 100 and 101 are not among them:
+//! each hop answers those itself.
 
 use std::{
-    future::poll_fn,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Poll, Waker},
+    task::Waker,
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_LENGTH};
@@ -86,12 +85,8 @@ pub struct Hearer {
 }
 
 impl Hearer {
-    /// The request that is about to be sent by this task.
-    pub async fn of_this_task(interims: &Arc<Interims>) -> Self {
-        poll_fn(|context| Poll::Ready(Self::new(interims, context.waker()))).await
-    }
-
-    fn new(interims: &Arc<Interims>, waker: &Waker) -> Self {
+    /// The request whose answer is read by the task of `waker`.
+    pub fn new(interims: &Arc<Interims>, waker: &Waker) -> Self {
         Self {
             interims: Arc::clone(interims),
             turn: interims.open(waker),

@@ -12,7 +12,6 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::{Request, request::Parts};
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 use sluice_pipeline::{
     dispatch, mirror,
     program::{Backend, Extras},
@@ -26,7 +25,7 @@ use super::{
     headers::Asked,
     record::Settle,
     thread::{Thread, WaitingPlace},
-    upstream::Answered,
+    upstream::UpstreamBody,
 };
 use crate::metrics::Mirrored;
 
@@ -225,14 +224,11 @@ async fn show(thread: Rc<Thread>, receiver: Receiver, body: RequestBody) {
         sent.await
     };
     match Box::pin(answered).await {
-        Ok(Answered { response, lease }) => {
+        Ok(response) => {
             thread.tally.edge.mirrored(Mirrored::Sent);
-            let read = thread
-                .ticker
-                .within(deadline_ms, read(response.into_body()));
-            if let (Ok(true), Some(lease)) = (read.await, lease) {
-                lease.give_back();
-            }
+            let read = read(response.into_body());
+            // An answer that does not end in time ends with its connection.
+            let _ = thread.ticker.within(deadline_ms, read).await;
         }
         Err(error) => {
             thread.tally.edge.mirrored(Mirrored::Failed);
@@ -241,17 +237,15 @@ async fn show(thread: Rc<Thread>, receiver: Receiver, body: RequestBody) {
     }
 }
 
-/// Whether the answer came to its end.
-async fn read(mut body: Incoming) -> bool {
+/// Reads an answer to its end: its connection can then be used again.
+async fn read(mut body: UpstreamBody) {
     let mut bytes = 0;
-    while let Some(frame) =
+    while let Some(Ok(frame)) =
         std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
     {
-        let Ok(frame) = frame else { return false };
         bytes += frame.data_ref().map_or(0, Bytes::len);
         if bytes > MAX_ANSWER {
-            return false;
+            return;
         }
     }
-    true
 }

@@ -33,7 +33,6 @@ mod thread;
 pub(crate) mod tls;
 mod upgrade;
 mod upstream;
-mod wire;
 
 #[cfg(test)]
 mod tests;

@@ -171,13 +171,14 @@ impl Thread {
     /// The state of a new thread.
     pub fn new(shared: Arc<Shared>, plan: &Plan) -> Rc<Self> {
         let ticker = Ticker::new(shared.clock);
+        let scratch = Rc::<Scratch>::default();
         Rc::new(Self {
-            pool: upstream::Pool::new(shared.clock, ticker.clone()),
+            pool: upstream::Pool::new(shared.clock, ticker.clone(), Rc::clone(&scratch)),
             tls_pools: Pools::default(),
             hop_pools: HopPools::default(),
             ticker,
             dice: Dice::new(),
-            scratch: Rc::default(),
+            scratch,
             tokens: RefCell::default(),
             log: ThreadLog::new(plan.log.clone()),
             tally: shared.metrics.thread(),

@@ -15,8 +15,6 @@ use http::{
     header::{CONNECTION, UPGRADE},
     request::Parts,
 };
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
 use sluice_pipeline::{Reject, RejectReason};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional},
@@ -25,7 +23,8 @@ use tokio::{
 };
 
 use super::{
-    deadline::Ticker, headers, http1::Switched, serve::Connection, thread::Thread, upstream::Lease,
+    deadline::Ticker, headers, http1::Switched, serve::Connection, thread::Thread,
+    upstream::UpstreamBody,
 };
 use crate::shards::Flight;
 
@@ -41,7 +40,7 @@ pub type Switching = oneshot::Receiver<Switched>;
 
 /// How long neither side may send a byte. Applications that mean to stay ping more often.
 const IDLE_MS: u64 = 600_000;
-/// How long the two ends may take to be handed over, once the 101 is on its way.
+/// How long the client's end may take to be handed over, once the 101 is on its way.
 const HANDOVER_MS: u64 = 10_000;
 
 /// The client's end, where the request may ask for the WebSocket protocol: a GET of HTTP/1.1 without a body
@@ -73,26 +72,24 @@ pub fn ask(headers: &mut HeaderMap) {
 pub struct Ends {
     /// The client's.
     pub client: Switching,
-    /// The upstream's connection: nobody else may use it.
-    pub lease: Option<Lease>,
     /// The request's place on its shard slot.
     pub flight: Option<Flight>,
 }
 
 /// Passes the upstream's 101 on; what follows it passes as it is.
-pub fn switch<B>(
+pub fn switch(
     thread: &Rc<Thread>,
     connection: &Rc<Connection>,
     ends: Option<Ends>,
-    mut response: Response<B>,
+    response: Response<UpstreamBody>,
 ) -> Result<http::response::Parts, Reject> {
     let bad = |why| Err(Reject::new(RejectReason::UpstreamReset).detail(why));
     let Some(ends) = ends else {
         return bad("the upstream switched protocols, which nobody had asked for");
     };
     let granted = headers::has_token(response.headers(), &UPGRADE, WEBSOCKET);
-    let upstream = response.extensions_mut().remove::<OnUpgrade>();
-    let (true, Some(upstream)) = (granted, upstream) else {
+    let (mut head, body) = response.into_parts();
+    let (true, UpstreamBody::Switched(upstream)) = (granted, body) else {
         return bad("the upstream switched to another protocol than it was asked for");
     };
     spawn_local(tunnel(
@@ -101,7 +98,6 @@ pub fn switch<B>(
         ends,
         upstream,
     ));
-    let (mut head, _) = response.into_parts();
     headers::remove_hop_by_hop(&mut head.headers);
     ask(&mut head.headers);
     head.version = Version::HTTP_11;
@@ -110,32 +106,24 @@ pub fn switch<B>(
 }
 
 /// Passes bytes until both sides have ended, or neither has sent any for long.
-async fn tunnel(thread: Rc<Thread>, connection: Rc<Connection>, ends: Ends, upstream: OnUpgrade) {
-    let Ends {
-        client,
-        lease,
-        flight,
-    } = ends;
+async fn tunnel(thread: Rc<Thread>, connection: Rc<Connection>, ends: Ends, upstream: Switched) {
+    let Ends { client, flight } = ends;
     let _open = thread.tally.upgraded();
     let deadline_ms = thread.clock().now_ms() + HANDOVER_MS;
-    let client = async { client.await.ok() };
-    let upstream = async { upstream.await.ok() };
-    let both = async { tokio::join!(client, upstream) };
-    // One of them may be gone by now: then there is nothing to pass.
-    if let Ok((Some(client), Some(upstream))) = thread.ticker.within(deadline_ms, both).await {
+    // It may be gone by now: then there is nothing to pass.
+    if let Ok(Ok(client)) = thread.ticker.within(deadline_ms, client).await {
         pass(&thread.ticker, client, upstream).await;
     }
     // All of them lasted until here.
-    drop((connection, lease, flight));
+    drop((connection, flight));
 }
 
-async fn pass(ticker: &Ticker, client: Switched, upstream: Upgraded) {
+async fn pass(ticker: &Ticker, client: Switched, mut upstream: Switched) {
     let moved = Rc::new(Cell::new(false));
     let mut client = Watched {
         io: client,
         moved: Rc::clone(&moved),
     };
-    let mut upstream = TokioIo::new(upstream);
     tokio::select! {
         // How either side ends is the other's to see.
         _ = copy_bidirectional(&mut client, &mut upstream) => {}

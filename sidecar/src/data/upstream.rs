@@ -1,5 +1,5 @@
-//! Connections to upstreams, kept for one data thread: no lock, no look at another thread's. A connection is driven by a
-//! task of its own; its sender is leased to one request at a time and comes back when the answer's body has ended.
+//! Connections to upstreams, kept for one data thread: no lock, no look at another thread's. One of HTTP/1.1 is lent to one
+//! request at a time and comes back when the answer's body has ended; one of HTTP/2 has a task of its own.
 
 use std::{
     cell::RefCell,
@@ -7,34 +7,29 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures::FutureExt as _;
 use http::{Method, Request, Response, request::Parts};
-use http_body::{Body as _, Frame};
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
-};
+use http_body::{Body, Frame, SizeHint};
+use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::TokioIo;
 use sluice_pipeline::quick::QuickMap;
 use sluice_process::Clock;
 use sluice_snapshot::unit::backend::BackendProtocol;
-use tokio::{net::TcpStream, task::spawn_local};
+use tokio::{io::AsyncWrite as _, net::TcpStream, task::spawn_local};
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 use super::{
-    aside::{Aside, Bell},
     body::RequestBody,
     deadline::Ticker,
-    interim::{Hearer, Interims},
+    http1::{self, Broken, Scratch, Switched},
+    interim::Interims,
     serve::LocalExecutor,
     tls::{TlsError, client::Client},
-    wire::{Guard, Wire},
 };
 
 /// How long a connection may take to be made.
@@ -49,6 +44,8 @@ const STALE_AFTER_MS: u64 = 20;
 /// A request that may not be sent twice does not use a connection that was idle for longer: a new one costs less than a
 /// failure that nobody can mend.
 const RISKY_AFTER_MS: u64 = 1_000;
+/// How often idle connections are looked at: one that its other end has closed holds a descriptor until then.
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Why an upstream gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +58,7 @@ pub enum UpstreamError {
     ConnectTimeout(SocketAddr),
     /// It broke off, or does not speak HTTP.
     #[error("{0} broke off or did not answer in HTTP: {1}")]
-    Broken(SocketAddr, hyper::Error),
+    Broken(SocketAddr, Broken),
     /// It did not answer in time.
     #[error("{0} did not answer in time")]
     Timeout(SocketAddr),
@@ -78,8 +75,8 @@ pub enum UpstreamError {
     Taken(SocketAddr),
 }
 
-/// A connection to an upstream, in the clear or over TLS.
-pub type UpstreamStream = Either<TcpStream, TlsStream<TcpStream>>;
+/// A connection to an upstream, in the clear or over TLS. It is moved with each request: what is large is boxed.
+pub type UpstreamStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// The connections of one data thread. Cheap to clone.
 #[derive(Clone)]
@@ -88,6 +85,7 @@ pub struct Pool(Rc<Inner>);
 struct Inner {
     clock: Clock,
     ticker: Ticker,
+    room: http1::Room,
     /// Speaks TLS on each connection; none: they are in the clear.
     tls: Option<Rc<Client>>,
     /// The port that is dialled instead of the endpoint's own.
@@ -97,57 +95,118 @@ struct Inner {
 }
 
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
-    guard: Arc<Guard>,
-    bell: Arc<Bell>,
+    io: UpstreamStream,
     since_ms: u64,
 }
 
-/// A connection that serves one request.
+/// Where a connection goes that served one request.
 pub struct Lease {
     pool: Pool,
     address: SocketAddr,
-    sender: http1::SendRequest<RequestBody>,
-    /// What is known of the bytes it answers.
-    guard: Arc<Guard>,
-    /// What wakes the connection's task.
-    bell: Arc<Bell>,
 }
 
-/// An answer's head, with its body to come.
-pub struct Answered {
-    /// The answer.
-    pub response: Response<Incoming>,
-    /// The connection to give back after the body.
-    pub lease: Option<Lease>,
+/// The body of an upstream's answer.
+pub enum UpstreamBody {
+    /// All of it came with its head.
+    Whole(Bytes),
+    /// It comes over HTTP/1.1.
+    Http1(Box<http1::Answer>),
+    /// It comes over HTTP/2.
+    Http2(Incoming),
+    /// There is none: what follows is no HTTP.
+    Switched(Switched),
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Http1(answer) => answer.poll_frame(context),
+            Self::Http2(incoming) => Pin::new(incoming)
+                .poll_frame(context)
+                .map(|frame| frame.map(|frame| frame.map_err(Broken::from))),
+            Self::Switched(_) => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Http1(answer) => answer.is_end_stream(),
+            Self::Http2(incoming) => incoming.is_end_stream(),
+            Self::Switched(_) => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Http1(answer) => answer.size_hint(),
+            Self::Http2(incoming) => incoming.size_hint(),
+            Self::Switched(_) => SizeHint::with_exact(0),
+        }
+    }
 }
 
 impl Pool {
     /// No connections yet.
-    pub fn new(clock: Clock, ticker: Ticker) -> Self {
-        Self::of(clock, ticker, None, None)
+    pub fn new(clock: Clock, ticker: Ticker, scratch: Rc<Scratch>) -> Self {
+        Self::of(clock, ticker, scratch, None, None)
     }
 
     /// No connections yet; each will speak TLS as `client` does.
-    pub fn over_tls(clock: Clock, ticker: Ticker, client: Rc<Client>) -> Self {
-        Self::of(clock, ticker, Some(client), None)
+    #[must_use]
+    pub fn over_tls(&self, client: Rc<Client>) -> Self {
+        self.beside(client, None)
     }
 
     /// No connections yet; each will be one to the sidecar of its endpoint, which takes hops at port `hop`.
-    pub fn over_hops(clock: Clock, ticker: Ticker, client: Rc<Client>, hop: u16) -> Self {
-        Self::of(clock, ticker, Some(client), Some(hop))
+    #[must_use]
+    pub fn over_hops(&self, client: Rc<Client>, hop: u16) -> Self {
+        self.beside(client, Some(hop))
     }
 
-    fn of(clock: Clock, ticker: Ticker, tls: Option<Rc<Client>>, hop: Option<u16>) -> Self {
+    /// Another pool of the same thread.
+    fn beside(&self, client: Rc<Client>, hop: Option<u16>) -> Self {
+        let Inner {
+            clock,
+            ticker,
+            room,
+            ..
+        } = &*self.0;
+        let scratch = Rc::clone(room.scratch());
+        Self::of(*clock, ticker.clone(), scratch, Some(client), hop)
+    }
+
+    fn of(
+        clock: Clock,
+        ticker: Ticker,
+        scratch: Rc<Scratch>,
+        tls: Option<Rc<Client>>,
+        hop: Option<u16>,
+    ) -> Self {
         let (idle, multiplexed) = (RefCell::default(), RefCell::default());
         Self(Rc::new(Inner {
             clock,
             ticker,
+            room: http1::Room::new(scratch),
             tls,
             hop,
             idle,
             multiplexed,
         }))
+    }
+
+    /// The thread's clock.
+    pub fn clock(&self) -> Clock {
+        self.0.clock
     }
 
     /// Sends a request and waits for the head of its answer, until `deadline_ms` on the monotonic clock. The request is
@@ -160,7 +219,7 @@ impl Pool {
         request: &mut Option<Request<RequestBody>>,
         deadline_ms: u64,
         interims: Option<&Arc<Interims>>,
-    ) -> Result<Answered, UpstreamError> {
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
         let exchange = pin!(async {
             match protocol {
                 BackendProtocol::Http1 => {
@@ -185,21 +244,8 @@ impl Pool {
         request: &mut Option<Request<RequestBody>>,
         deadline_ms: u64,
         interims: Option<&Arc<Interims>>,
-    ) -> Result<Answered, UpstreamError> {
-        while let Some(Idle {
-            sender,
-            guard,
-            bell,
-            since_ms,
-        }) = self.take(address)
-        {
-            if !sender.is_ready() {
-                // Its task may not yet have seen that the last body ended. One that still sends a body is of no use.
-                tokio::task::yield_now().await;
-                if !sender.is_ready() {
-                    continue;
-                }
-            }
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        while let Some(Idle { io, since_ms }) = self.take(address) {
             let idle_ms = self.0.clock.now_ms().saturating_sub(since_ms);
             let spare = if idle_ms >= STALE_AFTER_MS {
                 request.as_ref().and_then(spare)
@@ -209,29 +255,35 @@ impl Pool {
             if spare.is_none() && idle_ms >= RISKY_AFTER_MS {
                 continue;
             }
-            let lease = Lease {
-                pool: self.clone(),
-                address,
-                sender,
-                guard,
-                bell,
-            };
-            match (lease.send(request, interims).await, spare) {
-                (Ok(answered), _) => return Ok(answered),
+            match (self.exchange(address, io, request, interims).await, spare) {
+                (Ok(response), _) => return Ok(response),
                 // It closed in between, and nothing was sent.
                 (Err(_), _) if request.is_some() => {}
                 // Something was. Only the copy of an idempotent request is sent a second time.
-                (Err(UpstreamError::Broken(_, cause)), Some(spare))
-                    if broke_before_answer(&cause) =>
-                {
+                (Err(Broken::Unanswered), Some(spare)) => {
                     *request = Some(*spare);
                     break;
                 }
-                (Err(error), _) => return Err(error),
+                (Err(error), _) => return Err(UpstreamError::Broken(address, error)),
             }
         }
-        let lease = Box::pin(self.connect_http1(address, deadline_ms)).await?;
-        lease.send(request, interims).await
+        let io = Box::pin(self.connect(address, deadline_ms)).await?;
+        self.exchange(address, io, request, interims)
+            .await
+            .map_err(|error| UpstreamError::Broken(address, error))
+    }
+
+    /// One request over a connection that is idle.
+    async fn exchange(
+        &self,
+        address: SocketAddr,
+        io: UpstreamStream,
+        request: &mut Option<Request<RequestBody>>,
+        interims: Option<&Arc<Interims>>,
+    ) -> Result<Response<UpstreamBody>, Broken> {
+        let pool = self.clone();
+        let lease = Lease { pool, address };
+        http1::exchange(&self.0.room, lease, io, request, interims).await
     }
 
     async fn send_http2(
@@ -239,7 +291,7 @@ impl Pool {
         address: SocketAddr,
         request: &mut Option<Request<RequestBody>>,
         deadline_ms: u64,
-    ) -> Result<Answered, UpstreamError> {
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
         let known = self
             .0
             .multiplexed
@@ -255,14 +307,11 @@ impl Pool {
             return Err(UpstreamError::Taken(address));
         };
         match sender.try_send_request(taken).await {
-            Ok(response) => Ok(Answered {
-                response,
-                lease: None,
-            }),
+            Ok(response) => Ok(response.map(UpstreamBody::Http2)),
             Err(mut failed) => {
                 *request = failed.take_message();
                 self.0.multiplexed.borrow_mut().remove(&address);
-                Err(UpstreamError::Broken(address, failed.into_error()))
+                Err(UpstreamError::Broken(address, failed.into_error().into()))
             }
         }
     }
@@ -292,37 +341,10 @@ impl Pool {
         };
         let secured = Box::pin(client.connect(stream));
         match self.0.ticker.within(deadline_ms, secured).await {
-            Ok(Ok(stream)) => Ok(Either::Right(stream)),
+            Ok(Ok(stream)) => Ok(Either::Right(Box::new(stream))),
             Ok(Err(error)) => Err(UpstreamError::Connect(address, error)),
             Err(_) => Err(UpstreamError::ConnectTimeout(address)),
         }
-    }
-
-    async fn connect_http1(
-        &self,
-        address: SocketAddr,
-        deadline_ms: u64,
-    ) -> Result<Lease, UpstreamError> {
-        let stream = self.connect(address, deadline_ms).await?;
-        let guard = Arc::<Guard>::default();
-        let io = TokioIo::new(Wire::upstream(stream, Arc::clone(&guard)));
-        let (sender, connection) = http1::Builder::new()
-            // One write for a head and its small body.
-            .writev(false)
-            .handshake(io)
-            .await
-            .map_err(|error| UpstreamError::Broken(address, error))?;
-        // Its error reaches the request that it concerns.
-        let connection = Aside::new(connection.with_upgrades().map(drop));
-        let bell = connection.bell();
-        spawn_local(connection);
-        Ok(Lease {
-            pool: self.clone(),
-            address,
-            sender,
-            guard,
-            bell,
-        })
     }
 
     async fn connect_http2(
@@ -334,7 +356,7 @@ impl Pool {
         let (sender, connection) = http2::Builder::new(LocalExecutor)
             .handshake(io)
             .await
-            .map_err(|error| UpstreamError::Broken(address, error))?;
+            .map_err(|error| UpstreamError::Broken(address, error.into()))?;
         spawn_local(async move {
             let _ = connection.await;
         });
@@ -349,20 +371,26 @@ impl Pool {
     fn take(&self, address: SocketAddr) -> Option<Idle> {
         let mut pool = self.0.idle.borrow_mut();
         let idle = pool.get_mut(&address)?;
-        while let Some(found) = idle.pop() {
-            if !found.sender.is_closed() {
+        while let Some(mut found) = idle.pop() {
+            if http1::is_idle(&mut found.io) {
                 return Some(found);
             }
+            take_leave(&mut found.io);
         }
         None
     }
 
-    /// Closes what has been idle for too long; called now and then.
+    /// Closes what has been idle for too long, or was closed by its other end; called now and then.
     pub fn purge(&self) {
         let now = self.0.clock.now_ms();
         self.0.idle.borrow_mut().retain(|_, idle| {
-            idle.retain(|idle| {
-                !idle.sender.is_closed() && now.saturating_sub(idle.since_ms) < IDLE_MS
+            idle.retain_mut(|idle| {
+                let stays =
+                    now.saturating_sub(idle.since_ms) < IDLE_MS && http1::is_idle(&mut idle.io);
+                if !stays {
+                    take_leave(&mut idle.io);
+                }
+                stays
             });
             !idle.is_empty()
         });
@@ -374,83 +402,25 @@ impl Pool {
 }
 
 impl Lease {
-    async fn send(
-        mut self,
-        request: &mut Option<Request<RequestBody>>,
-        interims: Option<&Arc<Interims>>,
-    ) -> Result<Answered, UpstreamError> {
-        let Some(taken) = request.take() else {
-            return Err(UpstreamError::Taken(self.address));
-        };
-        let hearer = match interims {
-            Some(interims) => Some(Hearer::of_this_task(interims).await),
-            None => None,
-        };
-        self.guard.expect(taken.method() == Method::HEAD, hearer);
-        match self.sender.try_send_request(taken).await {
-            Ok(response) => Ok(Answered {
-                response,
-                lease: Some(self),
-            }),
-            Err(mut failed) => {
-                *request = failed.take_message();
-                Err(UpstreamError::Broken(self.address, failed.into_error()))
-            }
-        }
-    }
-
-    /// Looks at what came of an answer's body. Taking it wakes the connection's task, to read on: where the body has
-    /// ended there is nothing to read, and the task is let be.
-    pub fn take(
-        &self,
-        body: &mut Incoming,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let held = self.bell.hold();
-        let polled = Pin::new(&mut *body).poll_frame(context);
-        if matches!(polled, Poll::Ready(Some(Ok(_)))) && body.is_end_stream() {
-            held.forget();
-        }
-        polled
-    }
-
-    /// The answer's body has ended: another request may use the connection.
-    pub fn give_back(self) {
-        let Self {
-            pool,
-            address,
-            sender,
-            guard,
-            bell,
-        } = self;
-        if sender.is_closed() || guard.is_refused() {
-            return;
-        }
+    /// The answer has ended, and nothing behind it: another request may use the connection.
+    pub fn give_back(self, io: UpstreamStream) {
+        let Self { pool, address } = self;
         let since_ms = pool.0.clock.now_ms();
         let mut idle = pool.0.idle.borrow_mut();
         let idle = idle.entry(address).or_default();
         if idle.len() < MAX_IDLE {
-            idle.push(Idle {
-                sender,
-                guard,
-                bell,
-                since_ms,
-            });
+            idle.push(Idle { io, since_ms });
         }
     }
 }
 
-/// Whether the connection ended without a byte of an answer.
-fn broke_before_answer(error: &hyper::Error) -> bool {
-    error.is_incomplete_message() || error.is_closed() || error.is_canceled() || {
-        let io = std::error::Error::source(error)
-            .and_then(|source| source.downcast_ref::<std::io::Error>());
-        io.is_some_and(|io| {
-            matches!(
-                io.kind(),
-                std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe
-            )
-        })
+/// Says that nothing more will be sent, before a connection is closed on which all has been said: TLS has a word for it
+/// (RFC 9112 section 9.8).
+pub fn take_leave(io: &mut UpstreamStream) {
+    if let Either::Right(tls) = io {
+        let mut context = Context::from_waker(Waker::noop());
+        // What the socket does not take at once is not waited for.
+        let _ = Pin::new(tls).poll_shutdown(&mut context);
     }
 }
 
@@ -478,7 +448,7 @@ fn spare(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
 /// Closes idle connections in the background, for as long as the thread lives.
 pub async fn keep_tidy(pool: Pool) {
     loop {
-        tokio::time::sleep(Duration::from_millis(IDLE_MS / 4)).await;
+        tokio::time::sleep(LOOK_EVERY).await;
         pool.purge();
     }
 }

@@ -158,6 +158,11 @@ impl Trailers {
     }
 }
 
+/// Whether a request may have this field in its trailer section, by whatever protocol it came.
+pub fn may_trail_request(name: &[u8]) -> bool {
+    !is_forbidden(name, Side::Request)
+}
+
 /// Fields that a trailer section must not hold (RFC 9110 section 6.5.1): they say how the message is framed, where it
 /// goes, who sends it or how it is read, and were acted on before it came. Of an answer only those that frame it.
 fn is_forbidden(name: &[u8], side: Side) -> bool {

@@ -12,6 +12,7 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
+pub use chunked::may_trail_request;
 pub use fault::Fault;
 pub use head::{Body, MAX_FIELDS, MAX_HEAD, Whole, origin_form};
 pub use reader::{Line, Lines, Read, Reader, Span};

@@ -1,9 +1,7 @@
 //! Connections to other sidecars, kept for one data thread: a pool for each namespace, port of hops and port that requests
 //! are for. New credentials begin with new pools; what runs ends on the old ones.
 
-use std::{
-    cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, sync::Arc, time::Duration,
-};
+use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, sync::Arc};
 
 use sluice_pipeline::program::Backend;
 use sluice_snapshot::unit::backend::BackendProtocol;
@@ -12,13 +10,11 @@ use super::{credentials::Credentials, server::server_name};
 use crate::data::{
     thread::Thread,
     tls::{TlsError, client::Client},
-    upstream::{Pool, UpstreamError},
+    upstream::{LOOK_EVERY, Pool, UpstreamError},
 };
 
 /// Pools at a time; past it all begin anew.
 const MAX_POOLS: usize = 256;
-/// How often idle connections are looked for.
-const PERIOD: Duration = Duration::from_secs(15);
 
 /// What one pool is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -73,7 +69,7 @@ impl HopPools {
             policy: "the certificate for hops".into(),
             cause,
         })?;
-        let pool = Pool::over_hops(thread.clock(), thread.ticker.clone(), Rc::new(client), hop);
+        let pool = thread.pool.over_hops(Rc::new(client), hop);
         pools.insert(key, pool.clone());
         Ok(Some(pool))
     }
@@ -81,7 +77,7 @@ impl HopPools {
     /// Closes idle connections in the background, for as long as the thread lives.
     pub async fn keep_tidy(&self) {
         loop {
-            tokio::time::sleep(PERIOD).await;
+            tokio::time::sleep(LOOK_EVERY).await;
             for pool in self.pools.borrow().values() {
                 pool.purge();
             }

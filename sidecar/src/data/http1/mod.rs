@@ -4,6 +4,9 @@
 //! There is no task and no channel between a request and its connections: who waits for bytes reads them. A connection
 //! that waits keeps no buffer; the room to read and write in belongs to the thread.
 
+mod answer;
+mod asking;
+mod client;
 mod incoming;
 mod names;
 mod outgoing;
@@ -23,6 +26,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use httpdate::HttpDate;
 use sluice_pipeline::framing::{Fault, Line};
 
+pub use answer::Answer;
+pub use client::{Broken, Room, exchange, is_idle};
 pub use incoming::{Body, BodyError, Incoming, Shared};
 use names::{NAMES, Names};
 pub use server::{Ended, serve};

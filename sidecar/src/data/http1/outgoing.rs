@@ -132,7 +132,8 @@ pub fn write_head(
     keep
 }
 
-fn write_length(out: &mut Vec<u8>, length: u64) {
+/// Writes how many bytes a body has.
+pub fn write_length(out: &mut Vec<u8>, length: u64) {
     let mut digits = [0; 20];
     let mut at = digits.len();
     let mut rest = length;
@@ -166,7 +167,8 @@ impl Outgoing {
         };
     }
 
-    fn is_empty(&self) -> bool {
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
         self.first.is_empty() && self.chunk.is_empty() && self.last.is_empty()
     }
 

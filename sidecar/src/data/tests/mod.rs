@@ -3,6 +3,7 @@
 
 mod cache;
 mod client;
+mod exchange;
 mod extras;
 mod forwarding;
 mod grpc;

@@ -1,9 +1,7 @@
 //! TLS to backends: the server name that is sent, whom is trusted, which name the certificate must have. Connections of
 //! different demands are never shared: each has a pool of its own.
 
-use std::{
-    cell::RefCell, collections::HashMap, io, path::PathBuf, rc::Rc, sync::Arc, time::Duration,
-};
+use std::{cell::RefCell, collections::HashMap, io, path::PathBuf, rc::Rc, sync::Arc};
 
 use rustls::{
     ClientConfig, RootCertStore,
@@ -12,7 +10,6 @@ use rustls::{
     server::ParsedCertificate,
 };
 use sluice_pipeline::program::Tls;
-use sluice_process::Clock;
 use sluice_snapshot::{
     Hash,
     unit::backend::{BackendProtocol, BackendTls, San, TrustedRoots},
@@ -24,10 +21,7 @@ use super::{
     TlsError, authorities, provider,
     verifier::{Judge, Verifier, uris},
 };
-use crate::data::{
-    deadline::Ticker,
-    upstream::{Pool, UpstreamError},
-};
+use crate::data::upstream::{LOOK_EVERY, Pool, UpstreamError};
 
 /// Demands that have a pool of connections at a time. Those that were not used for the longest time go.
 const MAX_POOLS: usize = 256;
@@ -40,8 +34,6 @@ const BUNDLES: [&str; 3] = [
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/cert.pem",
 ];
-/// How often idle connections are looked for.
-const PERIOD: Duration = Duration::from_secs(15);
 
 /// A client of one set of demands.
 pub struct Client {
@@ -170,16 +162,16 @@ struct Kept {
 }
 
 impl Pools {
-    /// The pool for a backend's demands. It is not made twice: connections outlive programs.
+    /// The pool for a backend's demands, beside that for connections in the clear. It is not made twice: connections outlive
+    /// programs.
     pub fn of(
         &self,
         tls: &Tls,
         protocol: BackendProtocol,
-        clock: Clock,
-        ticker: &Ticker,
+        plain: &Pool,
     ) -> Result<Pool, UpstreamError> {
         let key = (tls.id.clone(), protocol == BackendProtocol::H2c);
-        let now_ms = clock.now_ms();
+        let now_ms = plain.clock().now_ms();
         let mut pools = self.0.borrow_mut();
         if let Some(kept) = pools.get_mut(&key) {
             kept.used_ms = now_ms;
@@ -189,7 +181,7 @@ impl Pools {
             policy: named(&tls.asked),
             cause,
         })?;
-        let pool = Pool::over_tls(clock, ticker.clone(), Rc::new(client));
+        let pool = plain.over_tls(Rc::new(client));
         if pools.len() >= MAX_POOLS {
             let oldest = pools.iter().min_by_key(|(_, kept)| kept.used_ms);
             if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
@@ -207,7 +199,7 @@ impl Pools {
     /// Closes idle connections in the background, for as long as the thread lives.
     pub async fn keep_tidy(&self) {
         loop {
-            tokio::time::sleep(PERIOD).await;
+            tokio::time::sleep(LOOK_EVERY).await;
             for kept in self.0.borrow().values() {
                 kept.pool.purge();
             }

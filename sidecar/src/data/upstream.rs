@@ -403,13 +403,15 @@ impl Pool {
 
 impl Lease {
     /// The answer has ended, and nothing behind it: another request may use the connection.
-    pub fn give_back(self, io: UpstreamStream) {
+    pub fn give_back(self, mut io: UpstreamStream) {
         let Self { pool, address } = self;
         let since_ms = pool.0.clock.now_ms();
         let mut idle = pool.0.idle.borrow_mut();
         let idle = idle.entry(address).or_default();
         if idle.len() < MAX_IDLE {
             idle.push(Idle { io, since_ms });
+        } else {
+            take_leave(&mut io);
         }
     }
 }

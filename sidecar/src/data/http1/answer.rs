@@ -174,6 +174,11 @@ impl Answer {
         answer
     }
 
+    /// Why it is not to be believed, as far as it is there: then nobody is to see a part of it.
+    pub fn broken(&mut self) -> Option<Broken> {
+        self.broken.take()
+    }
+
     /// The whole body, where all of it is there: then the connection is elsewhere already.
     pub fn whole(&mut self) -> Option<Bytes> {
         let there = self.left == Some(self.ready as u64) && self.broken.is_none();

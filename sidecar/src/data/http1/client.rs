@@ -127,7 +127,7 @@ pub async fn exchange(
         interims,
     };
     let head = poll_fn(|context| waiting.poll(&mut io, context)).await?;
-    Ok(answered(waiting, lease, io, head))
+    answered(waiting, lease, io, head)
 }
 
 /// A request that waits for the head of its answer.
@@ -261,7 +261,7 @@ fn answered(
     lease: Lease,
     io: UpstreamStream,
     head: Head,
-) -> Response<UpstreamBody> {
+) -> Result<Response<UpstreamBody>, Broken> {
     let Waiting {
         room,
         reader,
@@ -296,6 +296,9 @@ fn answered(
             way,
             lease: reusable.then_some(lease),
         });
+        if let Some(broken) = answer.broken() {
+            return Err(broken);
+        }
         match answer.whole() {
             Some(bytes) => UpstreamBody::Whole(bytes),
             None => UpstreamBody::Http1(Box::new(answer)),
@@ -307,5 +310,5 @@ fn answered(
     if whole.http10 {
         *response.version_mut() = Version::HTTP_10;
     }
-    response
+    Ok(response)
 }

@@ -42,9 +42,9 @@ use sluice_snapshot::{
 };
 
 /// Allocations of one plain request, in and out, all threads together.
-const PER_REQUEST: f64 = 18.0;
+const PER_REQUEST: f64 = 16.0;
 /// Bytes allocated for each MiB that passes.
-const PER_MIB: f64 = 32.0 * 1024.0;
+const PER_MIB: f64 = 16.0 * 1024.0;
 /// The bodies that are passed.
 const BODY: usize = 32 << 20;
 

@@ -250,7 +250,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
             }
             match self.reader.read(&self.held, &mut self.lines) {
                 Ok(Read::Data(bytes)) => {
-                    return Poll::Ready(Some(Ok(Frame::data(self.take(bytes)))));
+                    // Its memory is read to again once it has gone; the end of the body lets go of it.
+                    let data = self.held.split_to(bytes).freeze();
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Ok(Read::Skip(used)) => {
                     self.take(used);

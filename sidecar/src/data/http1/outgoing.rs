@@ -194,6 +194,10 @@ impl Outgoing {
             let here = written.min(bytes.len());
             bytes.advance(here);
             written -= here;
+            if bytes.is_empty() {
+                // Whoever read it may use its memory again.
+                *bytes = Bytes::new();
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 # cluster that is started for it (CLUSTER=conform). The report goes to docs/conformance/. Which features are tested is what
 # the GatewayClass says in its status. `conformance.sh [FLAG...]`: more flags of the suite
 #   RUN=NAME       one test, no report
+#   SAMPLE=1       a dozen tests, no report: what `make e2e` runs
 #   PROFILE=dev    images in a third of the time; PROFILE=test: from what `make test` has built
 #   KEEP=1         leaves the cluster up, to look into; end it before the next run
 set -euo pipefail
@@ -14,8 +15,9 @@ crds=$(hack/gateway-api.sh)
 version=${crds##*-}
 report=$ROOT/docs/conformance/gateway-api-$version.yaml
 profiles=GATEWAY-HTTP,GATEWAY-GRPC,GATEWAY-TLS
-# Addresses for documentation (RFC 5737): nobody else has them.
+# Addresses for documentation (RFC 5737): nobody else has them. One that a Gateway can ask for, and one that it cannot have.
 addresses=198.51.100.0/24
+usable=198.51.100.200 unusable=203.0.113.1
 
 # The suite, its backends' program and images, the provider of load balancers.
 flags=(-mod=readonly -trimpath -ldflags "-s -w")
@@ -59,7 +61,9 @@ kubectl() { hack/cluster.sh kubectl "$@" >&2; }
 kubectl apply --server-side --filename "$crds"
 kubectl wait --for=condition=Established --timeout=60s crd --all
 hack/cluster.sh helm upgrade --install sluice-crds charts/sluice-crds --namespace sluice-system --create-namespace >&2
-hack/cluster.sh helm upgrade --install sluice charts/sluice --namespace sluice-system --wait --timeout 120s >&2
+# Some tests want eight Gateways at once: edges that ask for little, one of each, fit on one node of two cores.
+small=(--set config.edges.replicas=1 --set config.edges.resources.requests.cpu=5m --set config.edges.resources.requests.memory=16Mi)
+hack/cluster.sh helm upgrade --install sluice charts/sluice --namespace sluice-system "${small[@]}" --wait --timeout 120s >&2
 # The same tag may mean another image now.
 kubectl --namespace sluice-system rollout restart deployment
 kubectl --namespace sluice-system rollout status deployment --timeout=120s
@@ -75,12 +79,17 @@ said=$state/report.yaml
 product=$(awk -F '"' '/^version = / { print $2; exit }' Cargo.toml)
 suite=("$dir/suite" -test.v -test.timeout=60m --gateway-class=sluice "--conformance-profiles=$profiles" --cleanup-base-resources=false
     # One test at a time: all edges of all tests at once are more than one node of two cores takes.
-    --disable-parallel-tests
+    --disable-parallel-tests "--usable-address=$usable" "--unusable-address=$unusable"
     --organization=sluice --project=sluice --url=https://sluice.dev "--version=$product" --contact=https://sluice.dev "--report-output=$said")
 [ -z "${RUN:-}" ] || suite+=("--run-test=$RUN")
+# One of each kind of route, of listeners, of grants, of TLS and of status.
+sample=(GatewayModifyListeners GatewayObservedGenerationBump GatewayWithAttachedRoutes GatewaySecretMissingReferenceGrant
+    HTTPRouteSimpleSameNamespace HTTPRouteMatching HTTPRouteHTTPSListener HTTPRouteReferenceGrant HTTPRouteWeight
+    GRPCExactMethodMatching TLSRouteSimpleSameNamespace ListenerSetReferenceGrant BackendTLSPolicy)
+[ -z "${SAMPLE:-}" ] || suite+=(-test.run "^TestConformance\$/^($(IFS='|' && echo "${sample[*]}"))\$")
 status=0
 hack/cluster.sh in env KUBECONFIG="$inside" "${suite[@]}" "$@" || status=$?
-if [ -z "${RUN:-}" ] && [ -s "$said" ]; then
+if [ -z "${RUN:-}${SAMPLE:-}" ] && [ -s "$said" ]; then
     mkdir -p "$(dirname "$report")"
     cp "$said" "$report"
     say "the report is in ${report#"$ROOT/"}"

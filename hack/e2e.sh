@@ -1,5 +1,6 @@
 #!/bin/bash
-# What `make e2e` runs: the tests on a real cluster, with the images and charts of this checkout. `e2e.sh [FILTER...]`
+# What `make e2e` runs: the tests on a real cluster, with the images and charts of this checkout, and a part of the Gateway
+# API's own suite on another. `e2e.sh [FILTER...]`: `conformance` is that part
 #   KUBECONFIG            the cluster; without it one is started (CLUSTER=e2e) and ended
 #   SLUICE_E2E_REGISTRY   where that cluster pulls our images, like registry.example/sluice/; they are pushed by you
 #   PROFILE=dev           images in a third of the time; PROFILE=test: from what `make test` has built
@@ -9,6 +10,14 @@ set -euo pipefail
 cd "$ROOT"
 export CLUSTER=${CLUSTER:-e2e}
 out=$ROOT/target/images
+# On a cluster that is given, nobody knows what answers for load balancers.
+conformance() {
+    [ -n "${KUBECONFIG:-}" ] || CLUSTER=conform SAMPLE=1 hack/conformance.sh
+}
+if [ "${1:-}" = conformance ]; then
+    conformance
+    exit
+fi
 libraries=
 [ "${PROFILE:-release}" != test ] || libraries=1
 
@@ -31,6 +40,7 @@ if [ -z "${SLUICE_E2E_REGISTRY:-}" ]; then
     hack/images.sh
     own_images
 fi
+[ $# != 0 ] || conformance
 if [ -z "${KUBECONFIG:-}" ]; then
     hack/cluster.sh up
     [ -n "${KEEP:-}" ] || trap 'hack/cluster.sh down' EXIT

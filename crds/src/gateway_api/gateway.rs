@@ -28,9 +28,9 @@ pub struct GatewaySpec {
     /// What is asked of clients that speak TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<GatewayTls>,
-    /// Not read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub addresses: Option<Value>,
+    /// Where clients are to reach it; empty: wherever the provider of load balancers says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<GatewayAddress>,
     /// What is said of the objects that are made for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub infrastructure: Option<Infrastructure>,
@@ -40,6 +40,17 @@ pub struct GatewaySpec {
     /// Not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_scope: Option<Value>,
+}
+
+/// Where clients are to reach a Gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayAddress {
+    /// `IPAddress` where nothing is said.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub type_: Option<String>,
+    /// The address; none: any of its type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
 }
 
 /// Whose ListenerSets may add listeners.

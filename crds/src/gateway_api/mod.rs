@@ -22,7 +22,8 @@ pub use backend_tls_policy::{
 };
 pub use gateway::{
     AllowedListeners, AllowedRoutes, ClientValidation, Frontend, FrontendConfig, FrontendPort,
-    Gateway, GatewaySpec, GatewayTls, Listener, ListenerTls, RouteKind, RouteNamespaces,
+    Gateway, GatewayAddress, GatewaySpec, GatewayTls, Listener, ListenerTls, RouteKind,
+    RouteNamespaces,
 };
 pub use gateway_class::{GatewayClass, GatewayClassSpec};
 pub use grpc_route::{GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRouteRule, GrpcRouteSpec};

@@ -1,5 +1,6 @@
 //! SluiceConfig: what the platform team says once. A file of the resources' shape, never an API object.
 
+mod edges;
 mod injection;
 mod store;
 mod trusted_hops;
@@ -12,6 +13,7 @@ use crate::{
     common::{ObjectName, TrustDomain},
 };
 
+pub use edges::Edges;
 pub use injection::{
     CaptureMode, ImagePullPolicy, Injection, InjectionResources, LogLevel, MAX_APP_STOP_DELAY_S,
 };
@@ -23,7 +25,7 @@ pub const API_VERSION: &str = "config.sluice.dev/v1alpha1";
 /// The `kind` of the file.
 pub const KIND: &str = "SluiceConfig";
 
-/// What the platform team says once: trust, stores, shared auth providers, injection.
+/// What the platform team says once: trust, stores, shared auth providers, injection, edges.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SluiceConfig {
@@ -54,6 +56,9 @@ pub struct SluiceConfig {
     /// What injected sidecars look like.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub injection: Option<Injection>,
+    /// What the edges of Gateways look like where their own parameters do not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edges: Option<Edges>,
 }
 
 /// The metadata of the file.

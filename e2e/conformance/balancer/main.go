@@ -106,13 +106,22 @@ func note(taken map[netip.Addr]string, service *core.Service) {
 	}
 }
 
-// serve assigns an address where one is asked for and none is there.
+// serve assigns an address where one is asked for and none is there: that of loadBalancerIP where it has one, none where
+// that is not to be had.
 func serve(ctx context.Context, client kubernetes.Interface, network netip.Prefix, taken map[netip.Addr]string, service *core.Service) error {
 	if service.Spec.Type != core.ServiceTypeLoadBalancer || len(service.Status.LoadBalancer.Ingress) > 0 {
 		return nil
 	}
+	free := func(address netip.Addr) bool { return taken[address] == "" || taken[address] == name(service) }
 	address := network.Addr().Next()
-	for taken[address] != "" && taken[address] != name(service) {
+	if asked := service.Spec.LoadBalancerIP; asked != "" {
+		var err error
+		if address, err = netip.ParseAddr(asked); err != nil || !network.Contains(address) || !free(address) {
+			fmt.Println(name(service), "cannot have", asked)
+			return nil
+		}
+	}
+	for !free(address) {
 		address = address.Next()
 	}
 	if !network.Contains(address) {

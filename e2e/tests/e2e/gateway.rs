@@ -1,11 +1,11 @@
-//! A Gateway and an HTTPRoute on a real cluster: the operator runs two edges, they serve, and an update of them fails no
-//! request. What the Gateway API itself asks for, `make conformance` shows.
+//! A Gateway and an HTTPRoute on a real cluster: the operator runs two edges, they serve, an update of them fails no request,
+//! and of one that is killed only what was under way on it. What the Gateway API itself asks for, `make conformance` shows.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use sluice_e2e::wire::Ask;
 use sluice_e2e::{ClientPod, Place, eventually, on_cluster, seconds};
 
-use super::rollout::under_load;
+use super::rollout::{KEPT, MOST_UNDER_WAY, under_load};
 
 const EDGE: &str = "public-sluice";
 const SELECTOR: &str = "gateway.networking.k8s.io/gateway-name=public";
@@ -16,7 +16,7 @@ async fn edges(place: &Place) -> Result<Vec<String>> {
 }
 
 #[test]
-fn a_gateway_has_two_edges_and_an_update_of_them_fails_no_request() {
+fn an_update_of_two_edges_fails_no_request_and_a_kill_what_was_under_way() {
     on_cluster!("gateway", seconds(400), async |place: &Place| {
         place.apply(include_str!("gateway.yaml")).await?;
         place.rolled_out("shop").await?;
@@ -77,6 +77,26 @@ fn a_gateway_has_two_edges_and_an_update_of_them_fails_no_request() {
         ensure!(seen.failed() == 0, "an update of the edges");
         let now = edges(place).await?;
         ensure!(now.iter().all(|pod| !former.contains(pod)), "{now:?}");
+
+        let victim = now.first().context("two edges")?;
+        let seen = under_load(place, "killed", &to, async || {
+            let kill = ["delete", "pod", victim, "--grace-period=0", "--force"];
+            place.kubectl(kill).await?;
+            eventually("another edge", seconds(60), async || {
+                let now = edges(place).await?;
+                ensure!(now.len() == 2 && !now.contains(victim), "{now:?}");
+                Ok(())
+            })
+            .await?;
+            place.rolled_out(EDGE).await
+        })
+        .await?;
+        seen.print("an edge killed");
+        seen.enough()?;
+        ensure!(
+            seen.new.failed <= MOST_UNDER_WAY && seen.kept.failed <= u64::from(KEPT),
+            "more than what was under way on the edge"
+        );
 
         place.kubectl(["delete", "gateway", "public"]).await?;
         eventually("the edge goes with its Gateway", seconds(90), async || {

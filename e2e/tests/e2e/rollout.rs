@@ -8,7 +8,9 @@ use sluice_e2e::{ClientPod, Place, eventually, on_cluster, product, seconds};
 const PER_SECOND: u32 = 100;
 const RUNS: usize = 3;
 /// Of new connections at a time, on a busy machine.
-const MOST_UNDER_WAY: u64 = 5;
+pub const MOST_UNDER_WAY: u64 = 5;
+/// Connections that are kept: as many requests can be under way on them.
+pub const KEPT: u32 = 8;
 
 /// Requests on new and on kept connections.
 pub struct Seen {
@@ -62,7 +64,10 @@ pub async fn under_load(
         http2: false,
         at_most_seconds: 120,
     };
-    let (new, kept) = (client.load(&spec(0)).await?, client.load(&spec(8)).await?);
+    let (new, kept) = (
+        client.load(&spec(0)).await?,
+        client.load(&spec(KEPT)).await?,
+    );
     meanwhile().await?;
     Ok(Seen {
         new: new.finish().await?,

@@ -11,7 +11,7 @@ use sluice_snapshot::{Feature, Hash, MAX_UNIT_BYTES, Unit, UnitName, Version, fe
 
 use crate::{
     assemble::{Holding, Holdings},
-    edge::{self, EdgeIntent, ParametersError},
+    edge::{self, EdgeIntent, IntentError},
     finding::{Finding, FindingReason},
     groups::{self, GroupId, PodRef},
     resolve::{self, Resolved},
@@ -146,7 +146,20 @@ impl Engine {
         for change in changes {
             let touched = self.world.apply(change);
             for read in &touched.reads {
-                stale.extend(self.readers.get(read).into_iter().flatten().cloned());
+                let readers = self.readers.get(read).into_iter().flatten();
+                // What these say of an edge stands in no unit and no standing: its Gateway is to be looked at.
+                if let Read::Object(ObjectId {
+                    kind: Kind::ConfigMap | Kind::Config,
+                    ..
+                }) = read
+                {
+                    let gateways = readers.clone().filter_map(|reader| match reader {
+                        Node::Object(id) if id.kind == Kind::Gateway => Some(id.clone()),
+                        Node::Object(_) | Node::Group(_) => None,
+                    });
+                    changed.extend(gateways);
+                }
+                stale.extend(readers.cloned());
                 if let Read::Object(id) = read
                     && resolve::amounts_to_something(id.kind)
                 {
@@ -516,7 +529,7 @@ impl Engine {
     }
 
     /// The edges that should run, by the Gateway's namespace and name; an error where what runs should stay as it is.
-    pub fn edges(&self) -> BTreeMap<(String, String), Result<EdgeIntent, ParametersError>> {
+    pub fn edges(&self) -> BTreeMap<(String, String), Result<EdgeIntent, IntentError>> {
         let view = View::new(&self.world);
         let edge = |facts: &GatewayFacts| {
             let name = (facts.id.namespace.to_string(), facts.id.name.to_string());

@@ -10,6 +10,7 @@ use sluice_crds::{
 };
 use sluice_translate::{
     EdgeIntent, Kind,
+    edge::ServiceType,
     world::{GATEWAY_LABEL, INJECT_LABEL},
 };
 
@@ -122,11 +123,17 @@ fn selector(intent: &EdgeIntent) -> Value {
 
 fn service(intent: &EdgeIntent) -> Value {
     let port = |port: &u16| json!({"name": format!("port-{port}"), "protocol": "TCP", "port": port, "targetPort": port});
-    json!({
+    let mut spec = json!({
         "type": intent.parameters.service_type.as_str(),
         "selector": selector(intent),
         "ports": intent.ports.iter().map(port).collect::<Vec<_>>(),
-    })
+    });
+    // Deprecated, for providers differ in it, and the only field that says it at all: the status tells what came of it.
+    let is_balanced = intent.parameters.service_type == ServiceType::LoadBalancer;
+    if let Some(address) = intent.addresses.first().filter(|_| is_balanced) {
+        spec["loadBalancerIP"] = address.to_string().into();
+    }
+    spec
 }
 
 fn deployment(intent: &EdgeIntent, pod: &Pod) -> Value {
@@ -233,10 +240,7 @@ mod tests {
         core::v1::{Service, ServiceAccount},
         policy::v1::PodDisruptionBudget,
     };
-    use sluice_translate::{
-        ObjectId,
-        edge::{EdgeParameters, ServiceType},
-    };
+    use sluice_translate::{ObjectId, edge::EdgeParameters};
 
     use super::*;
 
@@ -248,6 +252,7 @@ mod tests {
             labels: text("team", "shop"),
             annotations: text("provider.example/scheme", "internal"),
             ports: BTreeSet::from([80, 443]),
+            addresses: BTreeSet::new(),
             parameters: EdgeParameters::default(),
         }
     }
@@ -295,6 +300,17 @@ mod tests {
         assert_ne!(of(Made::Service, &more), of(Made::Service, &intent()));
         let spec = &of(Made::Deployment, &more)["spec"];
         assert!(spec.get("replicas").is_none(), "{spec}");
+    }
+
+    #[test]
+    fn an_address_is_asked_of_load_balancers_only() {
+        let mut asking = intent();
+        asking.addresses.insert([192, 0, 2, 1].into());
+        let spec = of(Made::Service, &asking)["spec"].take();
+        assert_eq!(spec["loadBalancerIP"], "192.0.2.1");
+        asking.parameters.service_type = ServiceType::ClusterIp;
+        let spec = of(Made::Service, &asking)["spec"].take();
+        assert!(spec.get("loadBalancerIP").is_none(), "{spec}");
     }
 
     #[test]

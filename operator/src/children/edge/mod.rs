@@ -8,7 +8,8 @@ mod build;
 mod objects;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -23,7 +24,7 @@ use kube::{
 use prometheus::{IntCounterVec, Opts, Registry};
 use serde_json::{Value, json};
 use sluice_process::Shutdown;
-use sluice_translate::{EdgeIntent, View, edge::ParametersError, world::GATEWAY_LABEL};
+use sluice_translate::{EdgeIntent, View, edge::IntentError, world::GATEWAY_LABEL};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -59,8 +60,24 @@ pub type Name = (String, String);
 pub struct State {
     /// Why its objects are not as they should be.
     pub trouble: Option<String>,
+    /// Addresses that the Gateway asks for.
+    pub asked: BTreeSet<IpAddr>,
     /// Where clients reach it.
     pub addresses: Vec<Address>,
+}
+
+impl State {
+    /// An address that is asked for and was not given.
+    pub fn not_given(&self) -> Option<IpAddr> {
+        let given = |asked: &IpAddr| {
+            let is_it = |address: &Address| match address {
+                Address::Ip(ip) => ip.parse() == Ok(*asked),
+                Address::Hostname(_) => false,
+            };
+            self.addresses.iter().any(is_it)
+        };
+        self.asked.iter().find(|asked| !given(asked)).copied()
+    }
 }
 
 /// How far edges have come.
@@ -156,7 +173,7 @@ pub struct Keeper {
     applied: BTreeMap<Name, (EdgeIntent, Pod)>,
 }
 
-type Wanted = BTreeMap<Name, Result<EdgeIntent, ParametersError>>;
+type Wanted = BTreeMap<Name, Result<EdgeIntent, IntentError>>;
 
 impl Keeper {
     /// A keeper that has applied nothing yet.
@@ -265,9 +282,10 @@ impl Keeper {
                     }
                 }
             };
-            self.wiring
-                .edges
-                .change(name, |state| state.trouble = trouble);
+            self.wiring.edges.change(name, |state| {
+                state.trouble = trouble;
+                state.asked.clone_from(&intent.addresses);
+            });
         }
         done
     }

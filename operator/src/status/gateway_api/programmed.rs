@@ -39,6 +39,15 @@ pub fn programmed(accepted: &Outcome, facts: &Facts) -> Outcome {
             ),
         );
     }
+    let found = edge.as_ref();
+    if let Some(address) = found.and_then(State::not_given) {
+        return Outcome::bad(
+            "AddressNotUsable",
+            format!(
+                "spec.addresses asks for {address}, which its Service has not got: can the provider of load balancers assign it, and no other address? One can be asked for"
+            ),
+        );
+    }
     if edge.as_ref().is_some_and(|edge| edge.addresses.is_empty()) {
         return Outcome::bad(
             "AddressNotAssigned",
@@ -80,10 +89,15 @@ mod tests {
         let good = Outcome::good("Accepted");
         let there = || {
             Some(State {
-                trouble: None,
+                asked: [[192, 0, 2, 1].into()].into(),
                 addresses: vec![Address::Ip("192.0.2.1".into())],
+                ..State::default()
             })
         };
+        let elsewhere = Some(State {
+            asked: [[192, 0, 2, 7].into()].into(),
+            ..there().unwrap_or_default()
+        });
         let troubled = Some(State {
             trouble: Some("Service shop/public-sluice exists".into()),
             ..State::default()
@@ -97,6 +111,10 @@ mod tests {
         assert_eq!(
             says(&good, live(2, 2), nowhere()),
             (false, "AddressNotAssigned")
+        );
+        assert_eq!(
+            says(&good, live(2, 2), elsewhere),
+            (false, "AddressNotUsable")
         );
         assert_eq!(says(&good, live(2, 2), there()), (true, "Programmed"));
         // Without a cluster whoever starts edges knows where they are.

@@ -362,8 +362,8 @@ mod tests {
                 ..Live::default()
             },
             edge: Some(State {
-                trouble: None,
                 addresses: vec![Address::Ip("192.0.2.1".into())],
+                ..State::default()
             }),
         }
     }

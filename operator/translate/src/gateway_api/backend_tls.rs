@@ -221,7 +221,11 @@ fn validation(
             ));
         }
         (references, None) => {
-            TrustedRoots::Pem(authorities::of(view, &policy.id.namespace, references)?)
+            let own = &*policy.id.namespace;
+            let foreign = |namespace: &str, _: &str| {
+                (namespace != own).then(|| format!("authorities are ConfigMaps of namespace {own}"))
+            };
+            TrustedRoots::Pem(authorities::of(view, own, references, foreign)?)
         }
     };
     let sans = subject_alt_names.iter().map(|san| {

@@ -65,9 +65,9 @@ pub(crate) fn resolve(view: &View<'_>, facts: &GatewayFacts) -> Resolved {
             tables: &tables,
         };
         let listeners = of.standings(&mut report);
-        let accepted = match parameters(view, facts, spec) {
+        let accepted = match unusable(view, facts, spec) {
             Some(outcome) => outcome,
-            None => accepted(&listeners),
+            None => accepted(&listeners, |listener| !listener.accepted.status),
         };
         resolved.standing = Some(Standing::Gateway {
             accepted,
@@ -141,8 +141,12 @@ fn set_standing(
         tables: &tables,
     };
     let listeners = of.standings(report);
+    // A listener whose certificates may not be named serves nobody: a set of nothing else is not accepted.
+    let is_bad = |listener: &ListenerStanding| {
+        !listener.accepted.status || listener.broken_for_programmed.is_some()
+    };
     Standing::Gateway {
-        accepted: accepted(&listeners),
+        accepted: accepted(&listeners, is_bad),
         listeners,
     }
 }
@@ -161,12 +165,12 @@ fn undecodable<S>(facts: &Custom<S>, report: &mut Report) {
     }
 }
 
-/// Whether any listener is served.
-fn accepted(listeners: &[ListenerStanding]) -> Outcome {
+/// Whether any listener is served; `is_bad` tells those that are not.
+fn accepted(listeners: &[ListenerStanding], is_bad: impl Fn(&ListenerStanding) -> bool) -> Outcome {
     const NOT_VALID: &str = "ListenersNotValid";
     let bad: Vec<&str> = listeners
         .iter()
-        .filter(|listener| !listener.accepted.status)
+        .filter(|listener| is_bad(listener))
         .map(|listener| listener.name.as_str())
         .collect();
     let said = format!("not served: {}", bad.join(", "));
@@ -181,10 +185,10 @@ fn accepted(listeners: &[ListenerStanding]) -> Outcome {
     }
 }
 
-/// What is wrong with the object that says more about the edge.
-fn parameters(view: &View<'_>, gateway: &GatewayFacts, spec: &GatewaySpec) -> Option<Outcome> {
-    let error = edge::parameters(view, &gateway.id.namespace, spec).err()?;
-    Some(Outcome::bad("InvalidParameters", error.to_string()))
+/// What is wrong with what it asks of its edge.
+fn unusable(view: &View<'_>, gateway: &GatewayFacts, spec: &GatewaySpec) -> Option<Outcome> {
+    let error = edge::asked(view, &gateway.id.namespace, spec).err()?;
+    Some(Outcome::bad(error.reason(), error.to_string()))
 }
 
 /// The unit of a listener, and what is to be said about its TLS.

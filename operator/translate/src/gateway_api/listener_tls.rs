@@ -1,7 +1,7 @@
 //! What a listener shows to clients that speak TLS, and what it asks of them.
 
 use sluice_crds::gateway_api::{
-    ClientValidation, FrontendConfig, GatewaySpec, ListenerTls as TlsSpec,
+    ClientValidation, FrontendConfig, GatewaySpec, ListenerTls as TlsSpec, ObjectReference,
 };
 use sluice_snapshot::{
     ConfigError, ConfigReason,
@@ -173,9 +173,20 @@ fn client_authorities(
     }
     let namespace = &*gateway.namespace;
     let references = &validation.ca_certificate_refs;
-    let word = match references.iter().all(authorities::is_config_map) {
-        true => INVALID,
-        false => "InvalidCACertificateKind",
+    let forbidden = |namespace: &str, name: &str| {
+        let permitted = grants::permits(view, gateway, "ConfigMap", namespace, name);
+        (!permitted).then(|| grants::missing(gateway, "ConfigMap", namespace, name))
     };
-    authorities::of(view, namespace, references).map_err(|error| (word, error))
+    let is_forbidden = |reference: &ObjectReference| {
+        let namespace = reference.namespace.as_deref().unwrap_or(namespace);
+        forbidden(namespace, &reference.name).is_some()
+    };
+    let word = if !references.iter().all(authorities::is_config_map) {
+        "InvalidCACertificateKind"
+    } else if references.iter().any(is_forbidden) {
+        "RefNotPermitted"
+    } else {
+        INVALID
+    };
+    authorities::of(view, namespace, references, forbidden).map_err(|error| (word, error))
 }

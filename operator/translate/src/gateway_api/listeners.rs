@@ -23,6 +23,9 @@ const MAX_LISTENERS: usize = 64;
 /// Listeners of one Gateway with all its sets.
 const MAX_TOGETHER: usize = 512;
 
+/// Ports of an edge that are not its listeners': hops, and readiness with metrics.
+const TAKEN_PORTS: [u16; 2] = [15_008, 15_020];
+
 /// A Gateway of ours as routes see it.
 pub(crate) struct Served {
     /// The Gateway.
@@ -62,6 +65,8 @@ pub(crate) enum Refusal {
     UnsupportedProtocol,
     /// A value that is none.
     UnsupportedValue,
+    /// A port that every edge has for itself.
+    PortUnavailable,
     /// An elder listener has port and hostname.
     HostnameConflict,
     /// An elder listener has the port for something else.
@@ -74,6 +79,7 @@ impl Refusal {
         match self {
             Self::UnsupportedProtocol => "UnsupportedProtocol",
             Self::UnsupportedValue => "UnsupportedValue",
+            Self::PortUnavailable => "PortUnavailable",
             Self::HostnameConflict => "HostnameConflict",
             Self::ProtocolConflict => "ProtocolConflict",
         }
@@ -82,7 +88,9 @@ impl Refusal {
     /// As findings have it.
     pub(crate) const fn finding(self) -> FindingReason {
         match self {
-            Self::UnsupportedProtocol | Self::UnsupportedValue => FindingReason::Invalid,
+            Self::UnsupportedProtocol | Self::UnsupportedValue | Self::PortUnavailable => {
+                FindingReason::Invalid
+            }
             Self::HostnameConflict | Self::ProtocolConflict => FindingReason::Conflicted,
         }
     }
@@ -193,6 +201,13 @@ fn one(
     }
     if listener.port == 0 {
         return unsupported("there is no port 0".into());
+    }
+    if TAKEN_PORTS.contains(&listener.port) {
+        let what = format!(
+            "port {} is the edge's own, for hops or for readiness and metrics: choose another",
+            listener.port
+        );
+        return Err((Refusal::PortUnavailable, what));
     }
     if let Some(error) = hostname
         .as_deref()

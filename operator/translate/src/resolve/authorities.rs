@@ -19,22 +19,25 @@ pub(crate) fn is_config_map(reference: &ObjectReference) -> bool {
 }
 
 /// The certificates of all of them, as PEM. One that is missing breaks the whole: whom to trust is not to be guessed.
+/// `forbidden` says of namespace and name why that ConfigMap may not be named, if so.
 pub(crate) fn of(
     view: &View<'_>,
     namespace: &str,
     references: &[ObjectReference],
+    forbidden: impl Fn(&str, &str) -> Option<String>,
 ) -> Result<String, ConfigError> {
     let mut all = String::new();
     for reference in references {
-        if !reference.is_core("ConfigMap", "ConfigMap", namespace) {
-            let what = format!("authorities are ConfigMaps of namespace {namespace}");
-            return Err(ConfigError::new(ConfigReason::ReferenceNotFound, what));
+        let unusable = |what: String| ConfigError::new(ConfigReason::ReferenceNotFound, what);
+        if !is_config_map(reference) {
+            return Err(unusable("authorities are ConfigMaps".into()));
         }
+        let namespace = reference.namespace.as_deref().unwrap_or(namespace);
         let name = &reference.name;
-        let missing = |what: &str| {
-            let what = format!("ConfigMap {namespace}/{name} {what}");
-            ConfigError::new(ConfigReason::ReferenceNotFound, what)
-        };
+        if let Some(why) = forbidden(namespace, name) {
+            return Err(unusable(why));
+        }
+        let missing = |what: &str| unusable(format!("ConfigMap {namespace}/{name} {what}"));
         let map = view
             .authorities(namespace, name)
             .ok_or_else(|| missing("does not exist"))?;

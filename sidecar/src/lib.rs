@@ -29,6 +29,7 @@ pub mod metrics;
 pub mod nonces;
 pub mod parent;
 pub mod probes;
+mod random;
 pub mod run;
 pub mod shards;
 pub mod shared;

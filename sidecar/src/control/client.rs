@@ -86,7 +86,7 @@ impl Client {
         Ok(Self {
             roots: Roots::new(settings.roots.clone(), &settings.state_dir),
             token: TokenFile(settings.token_file.clone()),
-            certificate: Certificate::generate()?,
+            certificate: Certificate::default(),
             snapshot: Snapshot::default(),
             progress: false,
             settings,
@@ -155,8 +155,8 @@ impl Client {
         self.metrics.connected.set(1);
         self.metrics.connections.inc();
         if self.certificate.renew_at().is_none() {
-            self.send(&outgoing, up::Kind::Csr(self.certificate.request()?))
-                .await?;
+            let request = self.certificate.request()?;
+            self.send(&outgoing, up::Kind::Csr(request)).await?;
         }
         let mut pending = Pending::default();
         let mut told = Told::default();
@@ -172,7 +172,8 @@ impl Client {
                 _ = report.tick() => {
                     self.send(&outgoing, up::Kind::Report(self.plane.report(&mut told))).await?;
                     if self.certificate.renew_at().is_some_and(|at| at <= unix_now()) {
-                        self.send(&outgoing, up::Kind::Csr(self.certificate.request()?)).await?;
+                        let request = self.certificate.request()?;
+                        self.send(&outgoing, up::Kind::Csr(request)).await?;
                     }
                 }
             }

@@ -140,8 +140,11 @@ fn parse_roots(pem: &str, origin: &str) -> Result<RootCertStore, IdentityError> 
 }
 
 /// A key of our own, made once per process, and the certificate for it, once there is one.
+#[derive(Default)]
 pub struct Certificate {
-    key: rcgen::KeyPair,
+    /// Made when it is first needed: the first use of the library's randomness collects entropy for some 25 ms, and the
+    /// last-known-good must be in force by then.
+    key: Option<rcgen::KeyPair>,
     issued: Option<Issued>,
 }
 
@@ -152,17 +155,13 @@ struct Issued {
 }
 
 impl Certificate {
-    /// A fresh key without certificate.
-    pub fn generate() -> Result<Self, IdentityError> {
-        Ok(Self {
-            key: rcgen::KeyPair::generate()?,
-            issued: None,
-        })
-    }
-
     /// A certificate request. It names nothing: the operator takes the identity from the proof.
-    pub fn request(&self) -> Result<stream::Csr, IdentityError> {
-        let request = rcgen::CertificateParams::default().serialize_request(&self.key)?;
+    pub fn request(&mut self) -> Result<stream::Csr, IdentityError> {
+        let key = match &mut self.key {
+            Some(key) => key,
+            none => none.insert(rcgen::KeyPair::generate()?),
+        };
+        let request = rcgen::CertificateParams::default().serialize_request(key)?;
         Ok(stream::Csr {
             der: request.der().to_vec(),
         })
@@ -214,7 +213,8 @@ impl Certificate {
             .issued
             .as_ref()
             .filter(|issued| now < issued.not_after)?;
-        let key = PrivateKeyDer::try_from(self.key.serialize_der()).ok()?;
+        let key = self.key.as_ref()?.serialize_der();
+        let key = PrivateKeyDer::try_from(key).ok()?;
         Some((issued.chain.clone(), key))
     }
 }
@@ -278,7 +278,8 @@ mod tests {
 
     #[test]
     fn a_certificate_is_renewed_at_half_life_and_not_used_after_its_end() {
-        let mut certificate = Certificate::generate().expect("key");
+        let mut certificate = Certificate::default();
+        certificate.request().expect("key");
         assert!(certificate.usable(0).is_none());
         let issued = stream::Certificate {
             chain: authority(),

@@ -102,10 +102,8 @@ impl Backoff {
 }
 
 fn random_fraction() -> f64 {
-    let mut bytes = [0_u8; 4];
-    // Without randomness the jitter is lost, not the reconnect.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
+    let random = crate::random::seed() >> 32;
+    random as f64 / (f64::from(u32::MAX) + 1.0)
 }
 
 #[cfg(test)]

@@ -13,12 +13,7 @@ pub struct Dice {
 impl Dice {
     /// A generator with a seed of its own.
     pub fn new() -> Self {
-        let mut seed = [0; 8];
-        if aws_lc_rs::rand::fill(&mut seed).is_err() {
-            // Nothing secret hangs on it: an address of this thread's stack tells threads apart.
-            seed = (&raw const seed as usize as u64).to_le_bytes();
-        }
-        Self::seeded(u64::from_le_bytes(seed))
+        Self::seeded(crate::random::seed())
     }
 
     /// A generator whose numbers are known, for tests.

@@ -29,6 +29,9 @@ pub struct Report {
     pub seconds: u64,
 }
 
+/// What is told where watching costs more than [`WATCHING`]; may be empty.
+const WATCHING_NOTE: &str = "";
+
 const HEADING: &str = "\
 # Performance
 
@@ -136,6 +139,8 @@ fn processes(
     for row in rows {
         line(f, row)?;
     }
+    let missed = rows.iter().filter(|row| !is_met(row));
+    notes(f, missed.map(|row| (row.name, row.note)))?;
     writeln!(
         f,
         "\nThe proxy runs on core 0 with one data thread; load generator and upstream share core 1. Loopback, kept-alive \
@@ -201,7 +206,37 @@ fn watching(f: &mut fmt::Formatter<'_>, watching: &Result<Vec<(f64, f64)>, Strin
          {WATCHING:.2}: {verdict}).\n",
         of(&mut rounds.iter().map(|(with, _)| *with)),
         of(&mut rounds.iter().map(|(_, without)| *without)),
-    )
+    )?;
+    if ratio > WATCHING && !WATCHING_NOTE.is_empty() {
+        writeln!(f, "{WATCHING_NOTE}\n")?;
+    }
+    Ok(())
+}
+
+/// What was tried for what is missed, and where the cost is; nothing where none of it says anything.
+fn notes<'n>(
+    f: &mut fmt::Formatter<'_>,
+    missed: impl Iterator<Item = (&'n str, &'n str)>,
+) -> fmt::Result {
+    let mut told = missed.filter(|(_, note)| !note.is_empty()).peekable();
+    if told.peek().is_some() {
+        writeln!(
+            f,
+            "\nWhat was missed, what was tried, and where the cost is:\n"
+        )?;
+    }
+    for (name, note) in told {
+        writeln!(f, "- **{name}**: {note}")?;
+    }
+    Ok(())
+}
+
+/// Whether a line costs no more than it must, beside every peer that was measured.
+fn is_met(row: &Row) -> bool {
+    row.must.iter().all(|(peer, must)| {
+        let ratio = row.ratio(System::Sluice, *peer);
+        ratio.is_none_or(|ratio| ratio <= *must)
+    })
 }
 
 fn gates(f: &mut fmt::Formatter<'_>, gates: &Gates) -> fmt::Result {
@@ -226,6 +261,10 @@ fn gates(f: &mut fmt::Formatter<'_>, gates: &Gates) -> fmt::Result {
             "| {name} | {figure:.2} {unit} | {limit:.2} | {verdict} |"
         )?;
     }
+    let noted = gates
+        .iter()
+        .filter_map(|gate| Some((gate.name, gate.note()?)));
+    notes(f, noted)?;
     writeln!(
         f,
         "\nWhere the instructions of a plain request are spent:\n"
@@ -328,6 +367,7 @@ mod tests {
             name: "plain",
             rounds,
             must: &[(System::Haproxy, 0.85), (System::Envoy, 0.80)],
+            note: "it copies",
         }];
         let text = report(Ok(Compared {
             rows,
@@ -339,6 +379,7 @@ mod tests {
         let line = "| plain | 10.0 (10.0 to 10.0) | not measured: not installed | 15.0 (15.0 to 15.0) | 20.0 (20.0 to 20.0) | - | \
                     15.0 (15.0 to 15.0) | 1.50 | HAProxy 1.00 (must 0.85: **missed**); Envoy 0.75 (must 0.80: met) |";
         assert!(text.contains(line), "{text}");
+        assert!(text.contains("\n- **plain**: it copies\n"), "{text}");
         assert!(text.contains("ratio 1.02 (must 1.05: met)"), "{text}");
         assert!(
             text.contains("Not measured: valgrind is not installed."),
@@ -357,5 +398,28 @@ mod tests {
             text.contains("Not measured: two cores are needed."),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_note_is_told_where_its_row_is_missed_only() {
+        let row = |name, must| Row {
+            name,
+            rounds: System::ALL.map(|_| Ok(vec![10.0])),
+            must,
+            note: "it copies",
+        };
+        let rows = vec![
+            row("met", &[(System::Envoy, 1.0)]),
+            row("missed", &[(System::Nginx, 1.0), (System::Envoy, 0.9)]),
+            row("free", &[]),
+        ];
+        let text = report(Ok(Compared {
+            rows,
+            versions: Vec::new(),
+            watching: Err("not now".into()),
+            sizes: Vec::new(),
+        }));
+        assert_eq!(text.matches("it copies").count(), 1, "{text}");
+        assert!(text.contains("- **missed**: it copies"), "{text}");
     }
 }

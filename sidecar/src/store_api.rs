@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use sluice_pipeline::ratelimit::{BucketKey, slice};
+use sluice_pipeline::ratelimit::{StoreKey, slice};
 use sluice_snapshot::UnitName;
 use tokio::sync::{mpsc, oneshot};
 
@@ -32,7 +32,7 @@ pub struct Lease {
     /// The store unit.
     pub store: UnitName,
     /// The bucket.
-    pub key: BucketKey,
+    pub key: StoreKey,
     /// The script's arguments.
     pub request: slice::Request,
     /// Where the answer goes.
@@ -155,10 +155,10 @@ impl StoreHandle {
     pub async fn lease(
         &self,
         store: &UnitName,
-        key: &BucketKey,
+        key: StoreKey,
         request: slice::Request,
     ) -> Result<slice::Reply, StoreError> {
-        let (store, key) = (store.clone(), key.clone());
+        let store = store.clone();
         self.ask(|reply| {
             StoreCall::Lease(Lease {
                 store,

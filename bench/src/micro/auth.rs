@@ -142,13 +142,13 @@ struct Counting {
 }
 
 impl VerifiedTokens for Counting {
-    fn get(&mut self, key: &[u8; 32], wall_s: i64) -> Option<Arc<Identity>> {
-        let found = self.tokens.get(key, wall_s);
+    fn get(&mut self, keys: &[u8; 32], token: &[u8], wall_s: i64) -> Option<Arc<Identity>> {
+        let found = self.tokens.get(keys, token, wall_s);
         self.hits += u64::from(found.is_some());
         found
     }
 
-    fn put(&mut self, key: [u8; 32], identity: Arc<Identity>, expires_s: i64) {
-        self.tokens.put(key, identity, expires_s);
+    fn put(&mut self, keys: &[u8; 32], token: &[u8], identity: Arc<Identity>, expires_s: i64) {
+        self.tokens.put(keys, token, identity, expires_s);
     }
 }

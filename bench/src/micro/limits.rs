@@ -3,14 +3,13 @@
 use std::sync::{Arc, atomic::AtomicU64};
 
 use anyhow::{Result, ensure};
-use futures::FutureExt as _;
 use sluice_pipeline::{
     Program,
     facts::StaticFacts,
     ratelimit::{self, Bucket, When, token_bucket},
 };
 use sluice_sidecar::{
-    limits::charge,
+    limits::charge_here,
     shared::{Shared, SharedLimits},
 };
 use sluice_snapshot::unit::policy::TokenBucket;
@@ -56,7 +55,6 @@ fn by_header(program: &Arc<Program>, port: u16) -> Result<Bench> {
         .collect();
     let (rule, _) = world::rule(program, port, &requests[0])?;
     let (shared, _inbox) = Shared::new(SharedLimits::default());
-    let program = Arc::clone(program);
     let mut turn = 0;
     let mut admitted = {
         let shared = Arc::clone(&shared);
@@ -66,8 +64,7 @@ fn by_header(program: &Arc<Program>, port: u16) -> Result<Bench> {
             else {
                 return false;
             };
-            // A local bucket never waits.
-            let charged = charge(&shared, &program, &charges).now_or_never();
+            let charged = charge_here(&shared, &charges, shared.clock.now_us());
             charged.is_some_and(|charged| charged.reject.is_none() && charged.verdicts.len() == 1)
         }
     };

@@ -86,6 +86,8 @@ pub struct Cell {
     pub with: &'static [System],
     /// The most that the sidecar may cost, as a ratio to that system.
     pub must: &'static [(System, f64)],
+    /// What was tried and where the cost is: told where the sidecar costs more than it must; may be empty.
+    pub note: &'static str,
 }
 
 impl Cell {
@@ -107,6 +109,7 @@ pub fn all(keys: &Keys) -> Result<Vec<Cell>> {
         logged: false,
         with: &[Floor, Nginx, Haproxy, Envoy],
         must: &[],
+        note: "",
     };
     let get = |target: &str| vec![http::get(target, &[])];
     let client = |target: &str| {

@@ -91,6 +91,8 @@ pub struct Row {
     pub rounds: [Result<Vec<f64>, String>; System::ALL.len()],
     /// The most that the sidecar may cost, as a ratio to that system.
     pub must: &'static [(System, f64)],
+    /// What is told where it costs more; may be empty.
+    pub note: &'static str,
 }
 
 /// What a process takes.
@@ -242,6 +244,7 @@ impl Servers {
             name: cell.name,
             rounds: System::ALL.map(|system| self.of(system, cell).map(|_| Vec::new())),
             must: cell.must,
+            note: cell.note,
         };
         for round in 0..rounds {
             let mut order = System::ALL;
@@ -399,6 +402,7 @@ mod tests {
                 Ok(vec![3.0, 20.0, 1.0]),
             ],
             must: &[],
+            note: "",
         };
         assert_eq!(row.ratio(System::Sluice, System::Floor), Some(2.0));
         assert_eq!(row.ratio(System::Sluice, System::Nginx), None);

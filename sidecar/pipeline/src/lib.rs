@@ -27,6 +27,7 @@ pub mod reject;
 pub mod rewrite;
 pub mod route;
 pub mod shard;
+pub mod stable_id;
 pub mod stream;
 pub mod target;
 

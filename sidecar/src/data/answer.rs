@@ -6,13 +6,22 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE},
 };
-use sluice_pipeline::{Reject, auth, order::Phase, program::Rule, ratelimit, reject};
+use sluice_pipeline::{
+    Reject, auth,
+    order::Phase,
+    program::Rule,
+    ratelimit::{Verdict, headers::Field},
+    reject,
+};
+use smallvec::SmallVec;
 
 use super::{body::Body, extras, headers, record::Settle};
 
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static(Field::Policy.name());
+const RATELIMIT: HeaderName = HeaderName::from_static(Field::Limit.name());
 
 /// The answer of a refusal: problem details (RFC 9457) that name no object and no secret.
 pub fn refusal(reject: &Reject, rule: Option<&Rule>) -> Response<Body> {
@@ -70,16 +79,31 @@ fn edit(headers: &mut HeaderMap, settle: &Settle) {
         headers::edit(headers, &rule.response_headers);
     }
     if !settle.verdicts.is_empty() {
-        for (name, value) in ratelimit::headers::render(&settle.verdicts) {
-            if let Ok(value) = HeaderValue::try_from(value) {
-                headers.insert(HeaderName::from_static(name), value);
-            }
-        }
+        limits(headers, &settle.verdicts);
     }
     if let Some(status) = &settle.cache_status
         && let Ok(value) = HeaderValue::from_str(status)
     {
         headers.append(CACHE_STATUS, value);
+    }
+}
+
+/// What the limits say to the client.
+fn limits(headers: &mut HeaderMap, verdicts: &[Verdict]) {
+    let mut value = SmallVec::<[u8; 128]>::new();
+    for field in Field::ALL {
+        value.clear();
+        if field.write(verdicts, |bytes| value.extend_from_slice(bytes))
+            && let Ok(value) = HeaderValue::from_bytes(&value)
+        {
+            headers.insert(
+                match field {
+                    Field::Policy => RATELIMIT_POLICY,
+                    Field::Limit => RATELIMIT,
+                },
+                value,
+            );
+        }
     }
 }
 

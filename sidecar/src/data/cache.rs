@@ -66,7 +66,7 @@ pub async fn look(
 ) -> Result<Looked, Reject> {
     let facts = RequestFacts::new(parts, &settle.client);
     let id = rule_id(rule);
-    let key = cache::key(cache, &id, &facts, target, settle.identity.as_ref());
+    let key = cache::key(cache, &id, &facts, target, settle.identity.as_deref());
     let (mut lookup, mut found) = find(settle, cache, &facts, &key);
     let mut fetching = None;
     if matches!(lookup, Lookup::Miss(_) | Lookup::Stale { .. }) && facts.method() == "GET" {
@@ -138,7 +138,7 @@ fn find(
     let now_ms = settle.thread.clock().now_ms();
     settle.thread.shared.cache.find(key, |variants| {
         let variants = variants.iter().map(|entry| &entry.stored);
-        let lookup = cache::lookup(cache, facts, settle.identity.as_ref(), variants, now_ms);
+        let lookup = cache::lookup(cache, facts, settle.identity.as_deref(), variants, now_ms);
         let chosen = match lookup {
             Lookup::Hit { index, .. } => Some(index),
             _ => None,
@@ -198,7 +198,7 @@ impl Miss {
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_bytes()))
             .collect();
-        let identity: Option<&Identity> = settle.identity.as_ref();
+        let identity: Option<&Identity> = settle.identity.as_deref();
         let storable = cache::storable(
             cache,
             &facts,

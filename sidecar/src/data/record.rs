@@ -14,9 +14,7 @@ use sluice_pipeline::{
     hop::Hop,
     order::{Phase, Progress},
     program::{Backend, Route, Rule},
-    ratelimit::Verdict,
 };
-use sluice_snapshot::unit::ObjectRef;
 
 use super::{
     extras::Decorations,
@@ -28,7 +26,8 @@ use super::{
     thread::Thread,
 };
 use crate::{
-    log::{Endpoint, Limited, Line, Rfc3339, Sharded, Trace},
+    limits::{Charged, Verdicts},
+    log::{Endpoint, Line, Rfc3339, Sharded, Trace},
     metrics::{CacheEvent, Closing},
     shared::InForce,
 };
@@ -55,13 +54,13 @@ pub struct Exchange {
     /// Its route and rule, once known.
     pub matched: Option<(Arc<Route>, Arc<Rule>)>,
     /// Who asks, once proven.
-    pub identity: Option<Identity>,
+    pub identity: Option<Arc<Identity>>,
     /// What an edge asserts of it, where that is believed about nonces and limits.
     pub vouched: Option<Rc<Hop>>,
     /// Keys of the nonces it used.
     pub nonces: Vec<[u8; 32]>,
     /// What the limits said.
-    pub verdicts: Vec<Verdict>,
+    pub verdicts: Verdicts,
     /// The answer's `Cache-Status`.
     pub cache_status: Option<String>,
     /// What the cache did, for the metrics.
@@ -140,7 +139,7 @@ impl Settle {
             identity: None,
             vouched: None,
             nonces: Vec::new(),
-            verdicts: Vec::new(),
+            verdicts: Verdicts::new(),
             cache_status: None,
             cache_event: None,
             decorations: None,
@@ -209,6 +208,13 @@ impl Exchange {
         (self.version == Version::HTTP_11).then_some(&self.connection.interims)
     }
 
+    /// Notes what the limits of a phase said; refused: by whom.
+    pub fn charged(&mut self, charged: Charged) -> Result<(), Reject> {
+        let Charged { verdicts, reject } = charged;
+        self.verdicts.extend(verdicts);
+        reject.map_or(Ok(()), Err)
+    }
+
     /// Enters a phase.
     pub fn enter(&mut self, phase: Phase) {
         self.progress.enter(phase);
@@ -245,8 +251,6 @@ impl Exchange {
 
     fn log(&self, complete: bool, duration_us: u64) {
         let decider = self.reject.as_ref().map(|reject| &reject.decider);
-        let object =
-            |object: &ObjectRef| [object.namespace.as_str(), "/", object.name.as_str()].concat();
         let upstream = self.upstream.as_ref();
         self.thread.log.add(&Line {
             time: Rfc3339(wall().saturating_sub(std::time::Duration::from_micros(duration_us))),
@@ -284,23 +288,17 @@ impl Exchange {
             route: self
                 .matched
                 .as_ref()
-                .map(|(route, _)| object(&route.object)),
+                .map(|(route, _)| (route.object.namespace.as_str(), route.object.name.as_str())),
             rule: self.matched.as_ref().map(|(_, rule)| rule.name.as_str()),
-            identity: self.identity.as_ref().map(Identity::key),
+            identity: self
+                .identity
+                .as_ref()
+                .map(|identity| (identity.provider.as_str(), identity.subject.as_str())),
             key_id: self
                 .identity
                 .as_ref()
                 .and_then(|identity| identity.key_id.as_deref()),
-            limits: self
-                .verdicts
-                .iter()
-                .map(|verdict| Limited {
-                    limit: format!("{}/{}", object(&verdict.policy.object), verdict.limit.name),
-                    admitted: verdict.admitted,
-                    remaining: verdict.remaining,
-                    shadow: verdict.shadow,
-                })
-                .collect(),
+            limits: &self.verdicts,
             cache: self.cache_status.as_deref(),
             upstream: upstream.map(|upstream| {
                 upstream

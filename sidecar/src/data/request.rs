@@ -4,7 +4,7 @@
 use std::{future::poll_fn, panic::AssertUnwindSafe, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use futures::FutureExt;
+use futures::{FutureExt, future::LocalBoxFuture};
 use http::{Request, Response, Version, request::Parts};
 use http_body::Body as _;
 use sluice_pipeline::{
@@ -148,16 +148,26 @@ async fn phases(
     matched.within(&facts, body.size_hint().exact())?;
 
     settle.enter(Phase::LimitByAddress);
-    limit(settle, rule, When::Address, &facts).await?;
+    if let Some(asking) = limit(settle, rule, When::Address, &facts)? {
+        asking.await?;
+    }
 
     settle.enter(Phase::Authenticate);
     let digest = match &rule.auth {
         None => None,
-        Some(_) => Box::pin(authenticate(settle, rule, &facts, &target)).await?,
+        Some(_) => {
+            let (digest, nonces) = authenticate(settle, rule, &facts, &target)?;
+            if !nonces.is_empty() {
+                Box::pin(claim_nonces(settle, nonces)).await?;
+            }
+            digest
+        }
     };
 
     settle.enter(Phase::LimitByIdentity);
-    limit(settle, rule, When::Identity, &facts).await?;
+    if let Some(asking) = limit(settle, rule, When::Identity, &facts)? {
+        asking.await?;
+    }
 
     settle.enter(Phase::VerifyBody);
     let meter = Meter::new(route.limits.max_body);
@@ -207,7 +217,7 @@ async fn phases(
         let asking = Asked {
             facts: &facts,
             target: &target,
-            identity: settle.identity.as_ref(),
+            identity: settle.identity.as_deref(),
             port,
             arrival,
         };
@@ -256,36 +266,46 @@ async fn phases(
     Ok(Response::from_parts(head, Body::passing(passing)))
 }
 
-/// The limits of one phase.
-async fn limit(
-    settle: &mut Settle,
-    rule: &Rule,
+/// The limits of one phase. Where a store may have to be asked, the asking is still to be waited for: boxed, since few
+/// requests do.
+fn limit<'s>(
+    settle: &'s mut Settle,
+    rule: &'s Rule,
     when: When,
     facts: &RequestFacts<'_>,
-) -> Result<(), Reject> {
+) -> Result<Option<LocalBoxFuture<'s, Result<(), Reject>>>, Reject> {
     if rule.policies.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    let mut charges = ratelimit::charges(rule, when, facts, settle.identity.as_ref())?;
+    let mut charges = ratelimit::charges(rule, when, facts, settle.identity.as_deref())?;
     if let Some(hop) = &settle.vouched {
         charges.retain(|charge| !hop.charged(charge.limit.id.as_str()));
     }
     if charges.is_empty() {
-        return Ok(());
+        return Ok(None);
+    }
+    let now_us = match when {
+        // It came this moment.
+        When::Address => settle.began_us,
+        When::Identity => settle.thread.clock().now_us(),
+    };
+    if let Some(charged) = limits::charge_here(&settle.thread.shared, &charges, now_us) {
+        return settle.charged(charged).map(|()| None);
     }
     let (thread, force) = (Rc::clone(&settle.thread), Arc::clone(&settle.force));
-    let charged = Box::pin(limits::charge(&thread.shared, &force.program, &charges)).await;
-    settle.verdicts.extend(charged.verdicts);
-    charged.reject.map_or(Ok(()), Err)
+    Ok(Some(Box::pin(async move {
+        let charged = limits::charge(&thread.shared, &force.program, &charges).await;
+        settle.charged(charged)
+    })))
 }
 
-/// Who asks; what of the body is still to be verified.
-async fn authenticate(
+/// Who asks, once the nonces are claimed; what of the body is still to be verified.
+fn authenticate(
     settle: &mut Settle,
     rule: &Rule,
     facts: &RequestFacts<'_>,
     target: &target::Target,
-) -> Result<Option<DigestCheck>, Reject> {
+) -> Result<(Option<DigestCheck>, Vec<NonceClaim>), Reject> {
     let thread = Rc::clone(&settle.thread);
     let outcome = auth::authenticate(
         rule,
@@ -296,13 +316,21 @@ async fn authenticate(
     )?;
     let Authenticated {
         identity,
-        identities: _,
+        others: _,
         nonces,
         digest,
     } = match outcome {
-        Outcome::Anonymous => return Ok(None),
+        Outcome::Anonymous => return Ok((None, Vec::new())),
         Outcome::Identified(authenticated) => authenticated,
     };
+    settle.identity = Some(identity);
+    Ok((digest, nonces))
+}
+
+/// Marks the nonces of a request as used. Until all are, nobody has proven anything: its identity is not told.
+async fn claim_nonces(settle: &mut Settle, nonces: Vec<NonceClaim>) -> Result<(), Reject> {
+    let thread = Rc::clone(&settle.thread);
+    let identity = settle.identity.take();
     for claim in &nonces {
         let before = settle.vouched.as_ref();
         if !before.is_some_and(|hop| hop.claimed(&claim.key)) {
@@ -310,8 +338,8 @@ async fn authenticate(
         }
         settle.nonces.push(claim.key);
     }
-    settle.identity = Some(identity);
-    Ok(digest)
+    settle.identity = identity;
+    Ok(())
 }
 
 /// Marks a nonce as used.

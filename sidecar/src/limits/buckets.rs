@@ -11,10 +11,11 @@ use std::{
     },
 };
 
-use sluice_pipeline::ratelimit::{Charge, LimitId, slice};
+use siphasher::sip128::SipHasher13;
+use sluice_pipeline::ratelimit::{BucketKey, Charge, LimitId, slice};
 use tokio::sync::Notify;
 
-use crate::store_api::StoreError;
+use crate::{random, store_api::StoreError};
 
 /// Parts with a lock of their own.
 const SHARDS: usize = 64;
@@ -22,6 +23,9 @@ const SHARDS: usize = 64;
 /// The buckets.
 #[derive(Debug)]
 pub struct Limits {
+    /// Buckets are found by 128 bits over their keys. The hash is keyed, and nobody learns it: who chooses keys cannot
+    /// choose two that share a bucket, or that crowd one place of the table.
+    hasher: SipHasher13,
     shards: Vec<RwLock<Shard>>,
     max_per_shard: usize,
     /// One for each limit whose new keys found no room.
@@ -37,7 +41,7 @@ struct Observed {
     overshoot_ppm: AtomicU64,
 }
 
-type Shard = HashMap<[u8; 16], Arc<LiveBucket>, BuildHasherDefault<Prehashed>>;
+type Shard = HashMap<u128, Arc<LiveBucket>, BuildHasherDefault<Prehashed>>;
 
 /// One bucket.
 #[derive(Debug, Default)]
@@ -150,6 +154,7 @@ impl Limits {
     /// Room for `max` buckets.
     pub fn new(max: usize) -> Self {
         Self {
+            hasher: SipHasher13::new_with_keys(random::seed(), random::seed()),
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             max_per_shard: max.div_ceil(SHARDS),
             overflow: RwLock::default(),
@@ -167,17 +172,18 @@ impl Limits {
 
     /// The bucket of a charge.
     pub(super) fn bucket(&self, charge: &Charge<'_>, now_us: u64) -> Arc<LiveBucket> {
-        let key = charge.key.hash();
-        let shard = &self.shards[usize::from(key[15]) % SHARDS];
+        let key = self.place(&charge.key);
+        // The table of a shard looks at the lower half.
+        let shard = &self.shards[(key >> 64) as usize % SHARDS];
         if let Some(found) = shard
             .read()
             .unwrap_or_else(PoisonError::into_inner)
-            .get(key)
+            .get(&key)
         {
             return Arc::clone(found);
         }
         let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
-        if shard.len() >= self.max_per_shard && !shard.contains_key(key) {
+        if shard.len() >= self.max_per_shard && !shard.contains_key(&key) {
             // In use elsewhere at this moment: about to change.
             shard.retain(|_, bucket| Arc::strong_count(bucket) > 1 || !bucket.is_idle(now_us));
             if shard.len() >= self.max_per_shard {
@@ -185,7 +191,11 @@ impl Limits {
                 return self.overflow(&charge.limit.id);
             }
         }
-        Arc::clone(shard.entry(*key).or_default())
+        Arc::clone(shard.entry(key).or_default())
+    }
+
+    fn place(&self, key: &BucketKey) -> u128 {
+        self.hasher.hash(key.as_bytes()).as_u128()
     }
 
     fn overflow(&self, limit: &LimitId) -> Arc<LiveBucket> {
@@ -241,12 +251,14 @@ struct Prehashed(u64);
 
 impl Hasher for Prehashed {
     fn write(&mut self, bytes: &[u8]) {
-        for (index, byte) in bytes.iter().take(8).enumerate() {
-            self.0 ^= u64::from(*byte) << (8 * index);
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
         }
     }
 
-    fn write_usize(&mut self, _length: usize) {}
+    fn write_u128(&mut self, hash: u128) {
+        self.0 = hash as u64;
+    }
 
     fn finish(&self) -> u64 {
         self.0

@@ -15,6 +15,7 @@ use sluice_pipeline::{
 };
 use sluice_process::Clock;
 use sluice_snapshot::unit::policy::{Consistency, Global, Mode, Scope, StoreFailure};
+use smallvec::SmallVec;
 
 use buckets::LiveBucket;
 pub use buckets::{Answering, Limits};
@@ -24,12 +25,49 @@ use crate::{
     store_api::{Lease, Reply, StoreCall},
 };
 
+/// What the limits of a request said. Few requests meet more than one.
+pub type Verdicts = SmallVec<[Verdict; 1]>;
+
 /// What one phase's limits said together.
 pub struct Charged {
     /// What each said, in the order of the charges.
-    pub verdicts: Vec<Verdict>,
+    pub verdicts: Verdicts,
     /// Why the request is refused; none: it passes.
     pub reject: Option<Reject>,
+}
+
+/// As [`charge`], where every bucket is this sidecar's own: at once. None: a store may have to be asked.
+pub fn charge_here(shared: &Shared, charges: &[Charge<'_>], now_us: u64) -> Option<Charged> {
+    let own = |charge: &Charge<'_>| matches!(charge.limit.scope, Scope::Local);
+    if !charges.iter().all(own) {
+        return None;
+    }
+    let mut verdicts = Verdicts::new();
+    let mut taken = SmallVec::<[Arc<LiveBucket>; 1]>::new();
+    for charge in charges {
+        let live = shared.limits.bucket(charge, now_us);
+        let bucket = &charge.limit.bucket;
+        let decision = token_bucket::take(&live.tat, bucket, charge.cost, now_us);
+        let verdict = Verdict::new(charge, decision);
+        let refusal = ratelimit::refusal(std::slice::from_ref(&verdict));
+        verdicts.push(verdict);
+        taken.push(live);
+        if let Some(reject) = refusal {
+            for ((charge, verdict), live) in charges.iter().zip(&verdicts).zip(&taken) {
+                if verdict.admitted {
+                    token_bucket::give_back(&live.tat, &charge.limit.bucket, charge.cost);
+                }
+            }
+            return Some(Charged {
+                verdicts,
+                reject: Some(reject),
+            });
+        }
+    }
+    Some(Charged {
+        verdicts,
+        reject: None,
+    })
 }
 
 /// Takes from the buckets of one phase. Where one refuses, what the others gave is given back.
@@ -58,7 +96,7 @@ pub async fn charge(shared: &Shared, program: &Program, charges: &[Charge<'_>]) 
             taking.give_back();
         }
     }
-    let verdicts: Vec<Verdict> = taken
+    let verdicts: Verdicts = taken
         .into_iter()
         .flatten()
         .filter_map(|taking| taking.verdict)
@@ -241,7 +279,7 @@ async fn leased(
         let reply = Reply::new(move |result| live.hear(&ask, result, clock.now_us()));
         shared.stores.call(StoreCall::Lease(Lease {
             store: global.store.clone(),
-            key: charge.key.clone(),
+            key: charge.key.for_store(),
             request,
             reply,
         }));
@@ -349,7 +387,9 @@ async fn strict(
     let request = terms
         .strict(charge.cost, shared.clock.now_us())
         .request(sessions(program, global));
-    let answer = shared.stores.lease(&global.store, &charge.key, request);
+    let answer = shared
+        .stores
+        .lease(&global.store, charge.key.for_store(), request);
     let reply = tokio::time::timeout(Duration::from_millis(global.max_wait_ms), answer)
         .await
         .ok()?

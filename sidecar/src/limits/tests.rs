@@ -170,7 +170,7 @@ impl Bench {
                     unanswered.push(lease);
                     continue;
                 }
-                let key = *lease.key.hash();
+                let key = lease.key;
                 let (stored, reply) =
                     slice::model(buckets.get(&key).copied(), &lease.request, clock.now_us());
                 if let Some(stored) = stored {
@@ -394,4 +394,64 @@ async fn only_a_keys_first_request_waits_for_a_store_that_hangs_and_its_answer_i
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("the store's answers are not taken up");
+}
+
+/// What is decided at once is what would be decided in turn: who is admitted, what is left, and what goes back to a bucket
+/// when another one refuses.
+#[tokio::test]
+async fn own_buckets_answer_at_once_as_they_do_in_turn() {
+    // Two of each key and five of all: had refusals kept what they took, there would be fewer. A shadow keeps it.
+    for (mode, expected) in [(Mode::Enforce, 5), (Mode::Shadow, 3)] {
+        let limits = || {
+            let narrow = unit::Limit {
+                key: vec![KeyPart::Header {
+                    name: "x-key".into(),
+                }],
+                ..limit("narrow", Scope::Local, 2)
+            };
+            vec![
+                limit("wide", Scope::Local, 5),
+                narrow,
+                limit("last", Scope::Local, 7),
+            ]
+        };
+        let new = || Bench::of(limits(), mode, SharedLimits::default());
+        let (at_once, in_turn) = (new(), new());
+        let mut admitted = 0;
+        for key in ["a", "a", "a", "a", "b", "b", "b", "c", "c"] {
+            let facts = StaticFacts::new("GET", "a.example", "/").with("x-key", key);
+            let asked = charges(at_once.rule(), When::Address, &facts, None).expect("charges");
+            let Bench { shared, .. } = &at_once;
+            let once = charge_here(shared, &asked, shared.clock.now_us()).expect("no store");
+            let asked = charges(in_turn.rule(), When::Address, &facts, None).expect("charges");
+            let turn = charge(&in_turn.shared, &in_turn.program, &asked).await;
+            let (once, turn) = (told(&once), told(&turn));
+            assert_eq!(once, turn, "{mode:?} {key}");
+            admitted += usize::from(once.iter().all(|(admitted, _)| *admitted) && once.len() == 3);
+        }
+        assert_eq!(admitted, expected, "{mode:?}");
+        assert_eq!(at_once.calls.load(Ordering::Relaxed), 0);
+    }
+}
+
+fn told(charged: &Charged) -> Vec<(bool, u64)> {
+    let verdicts = charged.verdicts.iter();
+    verdicts
+        .map(|verdict| (verdict.admitted, verdict.remaining))
+        .collect()
+}
+
+/// A store's answer has to be waited for, so nothing is taken before.
+#[tokio::test]
+async fn nothing_is_decided_at_once_where_a_store_is_asked() {
+    let limits = vec![
+        limit("own", Scope::Local, 1),
+        limit("all", global(Consistency::Leased, StoreFailure::Deny), 9),
+    ];
+    let bench = Bench::of(limits, Mode::Enforce, SharedLimits::default());
+    let facts = StaticFacts::new("GET", "a.example", "/");
+    let charges = charges(bench.rule(), When::Address, &facts, None).expect("charges");
+    assert!(charge_here(&bench.shared, &charges, bench.shared.clock.now_us()).is_none());
+    let charged = charge(&bench.shared, &bench.program, &charges).await;
+    assert!(charged.reject.is_none());
 }

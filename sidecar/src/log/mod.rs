@@ -20,7 +20,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-pub use line::{Limited, Line, Sharded};
+pub use line::{Line, Sharded};
 pub use text::{Endpoint, Trace};
 pub use time::Rfc3339;
 
@@ -144,12 +144,7 @@ impl ThreadLog {
         if batch.lines == 0 {
             self.0.begun.notify_one();
         }
-        let length = batch.text.len();
-        // Nothing in a line refuses to be serialised; should it ever, the log must not be torn.
-        if serde_json::to_writer(&mut batch.text, line).is_err() {
-            batch.text.truncate(length);
-            return;
-        }
+        line.write(&mut batch.text);
         batch.text.push(b'\n');
         batch.lines += 1;
         let full = batch.text.len() >= BATCH_BYTES;

@@ -1,8 +1,6 @@
 //! Values as the log writes them, put together by hand: std's formatting costs a request more than all else of its line.
 
-use std::net::SocketAddr;
-
-use serde::{Serialize, Serializer};
+use std::{io::Write as _, net::SocketAddr};
 
 /// Writes a number's lowest decimal digits, as many as there is room for.
 pub fn decimal(room: &mut [u8], mut number: u64) {
@@ -16,10 +14,13 @@ pub fn decimal(room: &mut [u8], mut number: u64) {
 #[derive(Debug, Clone, Copy)]
 pub struct Endpoint(pub SocketAddr);
 
-impl Serialize for Endpoint {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+impl Endpoint {
+    /// Adds it to a line.
+    pub fn write(&self, out: &mut Vec<u8>) {
         let SocketAddr::V4(address) = self.0 else {
-            return serializer.collect_str(&self.0);
+            // A Vec takes everything.
+            let _ = write!(out, "{}", self.0);
+            return;
         };
         // The longest is `255.255.255.255:65535`.
         let mut text = [0; 21];
@@ -37,8 +38,7 @@ impl Serialize for Endpoint {
         number(c, b".");
         number(d, b":");
         number(address.port().into(), b"");
-        // Digits and signs.
-        serializer.serialize_str(str::from_utf8(&text[..at]).unwrap_or_default())
+        out.extend_from_slice(&text[..at]);
     }
 }
 
@@ -46,15 +46,16 @@ impl Serialize for Endpoint {
 #[derive(Debug, Clone, Copy)]
 pub struct Trace(pub u128);
 
-impl Serialize for Trace {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+impl Trace {
+    /// Its digits.
+    pub fn text(&self) -> [u8; 32] {
         let mut text = [0; 32];
         let mut number = self.0;
         for digit in text.iter_mut().rev() {
             *digit = b"0123456789abcdef"[(number & 15) as usize];
             number >>= 4;
         }
-        serializer.serialize_str(str::from_utf8(&text).unwrap_or_default())
+        text
     }
 }
 
@@ -72,16 +73,16 @@ mod tests {
             "[2001:db8::1]:80",
         ] {
             let parsed = address.parse().expect("an address");
-            let text = serde_json::to_string(&Endpoint(parsed)).expect("JSON");
-            assert_eq!(text, format!("\"{address}\""));
+            let mut text = Vec::new();
+            Endpoint(parsed).write(&mut text);
+            assert_eq!(text, address.as_bytes());
         }
     }
 
     #[test]
     fn a_trace_has_all_its_digits() {
         for id in [0, 1, u128::MAX, 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736] {
-            let text = serde_json::to_string(&Trace(id)).expect("JSON");
-            assert_eq!(text, format!("\"{id:032x}\""));
+            assert_eq!(Trace(id).text(), format!("{id:032x}").as_bytes());
         }
     }
 }

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
-
 use super::text::decimal;
 
 /// Time since 1970 that prints as `2026-11-22T15:04:05.123Z`.
@@ -12,7 +10,7 @@ pub struct Rfc3339(pub Duration);
 
 impl Rfc3339 {
     /// The text.
-    fn text(self) -> [u8; 24] {
+    pub fn text(self) -> [u8; 24] {
         let (seconds, millis) = (self.0.as_secs(), self.0.subsec_millis());
         let (days, second) = (seconds / 86_400, seconds % 86_400);
         let (year, month, day) = civil(days);
@@ -25,13 +23,6 @@ impl Rfc3339 {
         decimal(&mut text[17..19], second % 60);
         decimal(&mut text[20..23], millis.into());
         text
-    }
-}
-
-impl Serialize for Rfc3339 {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // Digits and signs.
-        serializer.serialize_str(str::from_utf8(&self.text()).unwrap_or_default())
     }
 }
 

@@ -211,11 +211,9 @@ fn requests(tally: &Tally) -> [MetricFamily; 4] {
     let (mut totals, mut rejects, mut cache, mut durations) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let nowhere = ObjectRef::new("", "", "");
-    let rules = tally
-        .rules
-        .iter()
-        .flat_map(|(object, rules)| rules.iter().map(move |rule| (object, rule)));
-    for (object, rule) in rules.chain([(&nowhere, &tally.unmatched)]) {
+    let rules = tally.rules.parts.iter();
+    let rules = rules.map(|part| (&part.object, part.name.as_str(), &part.tally));
+    for (object, name, rule) in rules.chain([(&nowhere, "", &tally.unmatched)]) {
         // An HTTPRoute may have the name of an ApiRoute.
         let route = match object.kind.as_str() {
             "" | "ApiRoute" => Cow::Borrowed(object.name.as_str()),
@@ -224,7 +222,7 @@ fn requests(tally: &Tally) -> [MetricFamily; 4] {
         let base = [
             ("namespace", object.namespace.as_str()),
             ("route", &route),
-            ("rule", &rule.name),
+            ("rule", name),
         ];
         let with = |name, value| [base[0], base[1], base[2], (name, value)];
         for (class, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"]
@@ -278,27 +276,24 @@ fn requests(tally: &Tally) -> [MetricFamily; 4] {
 
 fn limits(tally: &Tally) -> Option<MetricFamily> {
     let mut counts = Vec::new();
-    for (policy, limits) in &tally.limits {
-        for LimitTally {
-            name,
+    for part in &tally.limits.parts {
+        let LimitTally {
             admitted,
             refused,
             shadowed,
-        } in limits
-        {
-            for (result, count) in [
-                ("admitted", admitted),
-                ("refused", refused),
-                ("shadowed", shadowed),
-            ] {
-                let labels = [
-                    ("namespace", policy.namespace.as_str()),
-                    ("policy", &policy.name),
-                    ("limit", name),
-                    ("result", result),
-                ];
-                counts.push(counter(&labels, *count));
-            }
+        } = &part.tally;
+        for (result, count) in [
+            ("admitted", admitted),
+            ("refused", refused),
+            ("shadowed", shadowed),
+        ] {
+            let labels = [
+                ("namespace", part.object.namespace.as_str()),
+                ("policy", &part.object.name),
+                ("limit", &part.name),
+                ("result", result),
+            ];
+            counts.push(counter(&labels, *count));
         }
     }
     (!counts.is_empty()).then(|| {

@@ -13,7 +13,9 @@ use std::{
     },
 };
 
-use sluice_pipeline::{RejectReason, program::Rule, quick::QuickMap, ratelimit::Verdict};
+use sluice_pipeline::{
+    RejectReason, program::Rule, quick::QuickMap, ratelimit::Verdict, stable_id::StableId,
+};
 use sluice_snapshot::{UnitName, stream, unit::ObjectRef};
 
 pub use closing::{Closing, Closings};
@@ -128,17 +130,61 @@ pub struct ThreadTally {
 
 #[derive(Debug, Default, Clone)]
 struct Tally {
-    /// By ApiRoute; its rules.
-    rules: QuickMap<ObjectRef, Vec<RuleTally>>,
+    /// Of routes.
+    rules: Parts<RuleTally>,
     /// What no rule matched.
     unmatched: RuleTally,
-    /// By RateLimitPolicy; its limits.
-    limits: QuickMap<ObjectRef, Vec<LimitTally>>,
+    /// Of RateLimitPolicies.
+    limits: Parts<LimitTally>,
+}
+
+/// What is counted of parts of objects: found by one look-up of a hash that is there already.
+#[derive(Debug, Clone)]
+struct Parts<T> {
+    places: QuickMap<StableId, usize>,
+    parts: Vec<Part<T>>,
+}
+
+/// A part of an object.
+#[derive(Debug, Clone)]
+struct Part<T> {
+    id: StableId,
+    object: ObjectRef,
+    name: String,
+    tally: T,
+}
+
+impl<T> Default for Parts<T> {
+    fn default() -> Self {
+        Self {
+            places: QuickMap::default(),
+            parts: Vec::new(),
+        }
+    }
+}
+
+impl<T: Default> Parts<T> {
+    /// The counters of a part, which begin with its first.
+    fn of(&mut self, id: &StableId, object: &ObjectRef, name: &str) -> &mut T {
+        let place = match self.places.get(id) {
+            Some(place) => *place,
+            None => {
+                self.parts.push(Part {
+                    id: id.clone(),
+                    object: object.clone(),
+                    name: name.to_owned(),
+                    tally: T::default(),
+                });
+                self.places.insert(id.clone(), self.parts.len() - 1);
+                self.parts.len() - 1
+            }
+        };
+        &mut self.parts[place].tally
+    }
 }
 
 #[derive(Debug, Default, Clone)]
 struct RuleTally {
-    name: String,
     /// 1xx to 5xx.
     classes: [u64; 5],
     reasons: BTreeMap<&'static str, u64>,
@@ -149,7 +195,6 @@ struct RuleTally {
 
 #[derive(Debug, Default, Clone)]
 struct LimitTally {
-    name: String,
     admitted: u64,
     refused: u64,
     shadowed: u64,
@@ -194,17 +239,14 @@ impl ThreadTally {
         let mut tally = self.lock();
         match rule {
             Some(rule) => {
-                entry(&mut tally.rules, &rule.object, &rule.name, rule.index).count(ended)
+                let tally = tally.rules.of(&rule.id, &rule.object, &rule.name);
+                tally.count(ended);
             }
             None => tally.unmatched.count(ended),
         }
         for verdict in ended.verdicts {
-            let limit = entry(
-                &mut tally.limits,
-                &verdict.policy.object,
-                &verdict.limit.name,
-                0,
-            );
+            let limit = &verdict.limit;
+            let limit = tally.limits.of(&limit.id, &limit.object, &limit.name);
             match (verdict.admitted, verdict.shadow) {
                 (true, _) => limit.admitted += 1,
                 (false, false) => limit.refused += 1,
@@ -295,62 +337,6 @@ impl Drop for Upgraded<'_> {
     }
 }
 
-/// Something that is counted under a name within an object.
-trait Named: Default {
-    fn name(&self) -> &str;
-    fn named(name: &str) -> Self;
-}
-
-impl Named for RuleTally {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn named(name: &str) -> Self {
-        Self {
-            name: name.into(),
-            ..Self::default()
-        }
-    }
-}
-
-impl Named for LimitTally {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn named(name: &str) -> Self {
-        Self {
-            name: name.into(),
-            ..Self::default()
-        }
-    }
-}
-
-/// The counter of `name` in `object`; it is looked for at `hint` first.
-fn entry<'m, T: Named>(
-    map: &'m mut QuickMap<ObjectRef, Vec<T>>,
-    object: &ObjectRef,
-    name: &str,
-    hint: usize,
-) -> &'m mut T {
-    if !map.contains_key(object) {
-        map.insert(object.clone(), Vec::new());
-    }
-    let list = map.get_mut(object).expect("inserted above");
-    let index = match list.get(hint) {
-        Some(found) if found.name() == name => hint,
-        _ => list
-            .iter()
-            .position(|found| found.name() == name)
-            .unwrap_or_else(|| {
-                list.push(T::named(name));
-                list.len() - 1
-            }),
-    };
-    &mut list[index]
-}
-
 impl RuleTally {
     fn count(&mut self, ended: &Ended<'_>) {
         let class = usize::from(ended.status / 100).clamp(1, 5) - 1;
@@ -367,7 +353,6 @@ impl RuleTally {
 
     fn add(&mut self, other: &Self) {
         let Self {
-            name: _,
             classes,
             reasons,
             cache,
@@ -424,21 +409,19 @@ impl Metrics {
     ) -> stream::Report {
         let tally = self.sum();
         let mut all = RuleTally::default();
-        for rule in tally.rules.values().flatten().chain([&tally.unmatched]) {
+        let rules = tally.rules.parts.iter().map(|part| &part.tally);
+        for rule in rules.chain([&tally.unmatched]) {
             all.add(rule);
         }
-        let limits = tally.limits.iter().flat_map(|(policy, limits)| {
-            limits.iter().map(|limit| {
-                let id = format!("{}/{}/{}", policy.namespace, policy.name, limit.name);
-                let (state, overshoot_ppm) = observed(&id);
-                stream::LimitReport {
-                    policy: UnitName::policy(&policy.namespace, &policy.name).to_string(),
-                    limit: limit.name.clone(),
-                    state: state.into(),
-                    overshoot_ppm,
-                    shadowed: limit.shadowed,
-                }
-            })
+        let limits = tally.limits.parts.iter().map(|part| {
+            let (state, overshoot_ppm) = observed(part.id.as_str());
+            stream::LimitReport {
+                policy: UnitName::policy(&part.object.namespace, &part.object.name).to_string(),
+                limit: part.name.clone(),
+                state: state.into(),
+                overshoot_ppm,
+                shadowed: part.tally.shadowed,
+            }
         });
         let Told { base, buckets } = told;
         if base.is_none() {
@@ -472,24 +455,20 @@ impl Metrics {
         for thread in self.lock().iter() {
             let tally = thread.lock();
             sum.unmatched.add(&tally.unmatched);
-            for (object, rules) in &tally.rules {
-                for rule in rules {
-                    entry(&mut sum.rules, object, &rule.name, 0).add(rule);
-                }
+            for part in &tally.rules.parts {
+                let rule = sum.rules.of(&part.id, &part.object, &part.name);
+                rule.add(&part.tally);
             }
-            for (object, limits) in &tally.limits {
-                for LimitTally {
-                    name,
+            for part in &tally.limits.parts {
+                let LimitTally {
                     admitted,
                     refused,
                     shadowed,
-                } in limits
-                {
-                    let limit = entry(&mut sum.limits, object, name, 0);
-                    limit.admitted += admitted;
-                    limit.refused += refused;
-                    limit.shadowed += shadowed;
-                }
+                } = &part.tally;
+                let limit = sum.limits.of(&part.id, &part.object, &part.name);
+                limit.admitted += admitted;
+                limit.refused += refused;
+                limit.shadowed += shadowed;
             }
         }
         sum

@@ -10,7 +10,7 @@ use redis::{
     cluster_async::ClusterConnection,
     sentinel::{SentinelClientBuilder, SentinelServerType},
 };
-use sluice_pipeline::ratelimit::{BucketKey, slice};
+use sluice_pipeline::ratelimit::{StoreKey, slice};
 use sluice_snapshot::{
     hash::hex,
     unit::store::{RedisMode, Store as Unit, StoreTls},
@@ -294,10 +294,10 @@ impl Connections {
     /// Takes tokens of a global bucket.
     pub async fn lease(
         &self,
-        key: &BucketKey,
+        key: &StoreKey,
         request: &slice::Request,
     ) -> Result<slice::Reply, StoreError> {
-        let key = key.store_key(&self.settings.key_prefix);
+        let key = key.text(&self.settings.key_prefix);
         let numbers: Vec<i64> = self
             .ask(async |connection| {
                 let mut invocation = self.lease_script.key(key);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use sluice_pipeline::{
-    Facts, Program, Reject, RejectReason, admit,
+    Facts, Identity, Program, Reject, RejectReason, admit,
     auth::{self, NoMemory, Outcome},
     facts::StaticFacts,
     forwarded,
@@ -364,7 +364,7 @@ fn requests(
 
     let charges = ratelimit::charges(matched.rule, When::Address, facts, None)
         .map_err(|reject| Refusal::of(&reject, Phase::LimitByAddress))?;
-    charge(taken, &charges);
+    charge(taken, &charges, facts, None);
 
     let outcome = auth::authenticate(matched.rule, facts, &target, &mut NoMemory, wall_s())
         .map_err(|reject| unauthenticated(&reject, taken))?;
@@ -376,11 +376,11 @@ fn requests(
         auth.identity = Some(identity.key());
     }
 
-    let charges = ratelimit::charges(matched.rule, When::Identity, facts, identity.as_ref())
+    let charges = ratelimit::charges(matched.rule, When::Identity, facts, identity.as_deref())
         .map_err(|reject| Refusal::of(&reject, Phase::LimitByIdentity))?;
-    charge(taken, &charges);
+    charge(taken, &charges, facts, identity.as_deref());
 
-    taken.destinations = destinations(known, &matched, facts, &target, identity.as_ref());
+    taken.destinations = destinations(known, &matched, facts, &target, identity.as_deref());
     answer.served = any_serves(&taken.destinations);
     let refusals = taken.destinations.iter();
     match refusals
@@ -413,13 +413,20 @@ fn unauthenticated(reject: &Reject, taken: &Taken) -> Refusal {
 }
 
 /// The bucket of each limit that is charged.
-fn charge(taken: &mut Taken, charges: &[Charge<'_>]) {
+fn charge(
+    taken: &mut Taken,
+    charges: &[Charge<'_>],
+    facts: &impl Facts,
+    identity: Option<&Identity>,
+) {
     for charge in charges {
         let id = charge.limit.id.as_str();
         if let Some(limit) = taken.limits.iter_mut().find(|limit| limit.name == id) {
-            limit.key = Some(match charge.key.label() {
-                "" => "one for all".to_owned(),
-                label => label.to_owned(),
+            let label = charge.label(facts, identity);
+            limit.key = Some(if label.is_empty() {
+                "one for all".to_owned()
+            } else {
+                label
             });
         }
     }

@@ -124,17 +124,17 @@ impl Jwt {
         facts: &impl Facts,
         verified: &mut impl VerifiedTokens,
         wall_s: i64,
-    ) -> Result<Identity, Reject> {
+    ) -> Result<Arc<Identity>, Reject> {
         let token = token(facts)?;
-        let memory = sha256([&self.fingerprint, token]);
-        if let Some(identity) = verified.get(&memory, wall_s) {
-            return Ok((*identity).clone());
+        if let Some(identity) = verified.get(&self.fingerprint, token, wall_s) {
+            return Ok(identity);
         }
         let (claims, key_id) = self.verified_claims(token)?;
         let expires_s = self.in_time(&claims, wall_s)?;
         let mut identity = self.identity(provider, claims)?;
         identity.key_id = key_id;
-        verified.put(memory, Arc::new(identity.clone()), expires_s);
+        let identity = Arc::new(identity);
+        verified.put(&self.fingerprint, token, Arc::clone(&identity), expires_s);
         Ok(identity)
     }
 

@@ -12,7 +12,7 @@ pub mod keyring;
 pub mod signature;
 mod structured;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use sluice_snapshot::{
     ConfigError, ConfigReason, UnitName,
@@ -50,9 +50,9 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Authenticated {
     /// The identity of the first provider of the alternative that decided.
-    pub identity: Identity,
-    /// Every identity of that alternative, by provider.
-    pub identities: BTreeMap<String, Identity>,
+    pub identity: Arc<Identity>,
+    /// Those of its other providers, in their order.
+    pub others: Vec<Arc<Identity>>,
     /// Nonces that must be unused; the caller claims them before the request goes on.
     pub nonces: Vec<NonceClaim>,
     /// The digest that the body must have before the app sees its end.
@@ -86,13 +86,14 @@ impl NonceClaim {
     }
 }
 
-/// The caller's bounded memory of verified tokens. A key covers the token, the provider and its keys, so that a change
-/// of any of them forgets.
+/// The caller's bounded memory of verified tokens. A token is known together with the keys that it verified with: what
+/// stands for these changes with everything that decides about a token, so that a change forgets.
 pub trait VerifiedTokens {
-    /// The identity, if the token was verified before and has not expired at `wall_s` (Unix seconds).
-    fn get(&mut self, key: &[u8; 32], wall_s: i64) -> Option<Arc<Identity>>;
+    /// The identity, if exactly this token was verified before with these keys and has not expired at `wall_s` (Unix
+    /// seconds).
+    fn get(&mut self, keys: &[u8; 32], token: &[u8], wall_s: i64) -> Option<Arc<Identity>>;
     /// Remembers a verified token until `expires_s` (Unix seconds, exclusive).
-    fn put(&mut self, key: [u8; 32], identity: Arc<Identity>, expires_s: i64);
+    fn put(&mut self, keys: &[u8; 32], token: &[u8], identity: Arc<Identity>, expires_s: i64);
 }
 
 /// Remembers nothing: for `explain` and tests.
@@ -100,11 +101,11 @@ pub trait VerifiedTokens {
 pub struct NoMemory;
 
 impl VerifiedTokens for NoMemory {
-    fn get(&mut self, _: &[u8; 32], _: i64) -> Option<Arc<Identity>> {
+    fn get(&mut self, _: &[u8; 32], _: &[u8], _: i64) -> Option<Arc<Identity>> {
         None
     }
 
-    fn put(&mut self, _: [u8; 32], _: Arc<Identity>, _: i64) {}
+    fn put(&mut self, _: &[u8; 32], _: &[u8], _: Arc<Identity>, _: i64) {}
 }
 
 /// A way to prove an identity, compiled.
@@ -142,13 +143,13 @@ enum Presence {
 
 /// What one provider made of its credentials.
 struct Proof {
-    identity: Identity,
+    identity: Arc<Identity>,
     nonce: Option<NonceClaim>,
     digest: Option<DigestCheck>,
 }
 
-impl From<Identity> for Proof {
-    fn from(identity: Identity) -> Self {
+impl From<Arc<Identity>> for Proof {
+    fn from(identity: Arc<Identity>) -> Self {
         Self {
             identity,
             nonce: None,
@@ -209,22 +210,26 @@ impl Provider {
 
     fn prove(
         &self,
-        decider: Decider,
+        rule: &Rule,
         facts: &impl Facts,
         target: &Target,
         verified: &mut impl VerifiedTokens,
         wall_s: i64,
     ) -> Result<Proof, Reject> {
+        let decider = || Decider::new(&rule.object, &self.name);
+        let alone = |identity: Identity| Proof::from(Arc::new(identity));
         let proof = match &self.method {
-            Method::ApiKey(method) => method.verify(&self.name, facts).map(Proof::from),
-            Method::Signature(method) => method.verify(&self.name, &decider, facts, target, wall_s),
+            Method::ApiKey(method) => method.verify(&self.name, facts).map(alone),
+            Method::Signature(method) => {
+                method.verify(&self.name, &decider(), facts, target, wall_s)
+            }
             Method::Jwt(method) => method
                 .verify(&self.name, facts, verified, wall_s)
                 .map(Proof::from),
-            Method::Hop(method) => method.verify(&self.name, facts).map(Proof::from),
+            Method::Hop(method) => method.verify(&self.name, facts).map(alone),
             Method::Broken(error) => Err(broken(error)),
         };
-        proof.map_err(|reject| reject.by(decider))
+        proof.map_err(|reject| reject.by(decider()))
     }
 }
 
@@ -281,15 +286,16 @@ pub fn authenticate(
     let mut any_credential = false;
     let mut unknown = None;
     for alternative in &requirement.any_of {
-        let presences = || alternative.iter().map(|provider| provider.presence(facts));
-        any_credential |= presences().any(|presence| presence == Presence::Present);
-        if presences().any(|presence| presence == Presence::Absent) {
-            continue;
+        let (mut absent, mut broken) = (false, None);
+        for provider in alternative {
+            match provider.presence(facts) {
+                Presence::Present => any_credential = true,
+                Presence::Absent => absent = true,
+                Presence::Unknown => broken = broken.or(Some(provider)),
+            }
         }
-        match alternative
-            .iter()
-            .find(|provider| matches!(provider.method, Method::Broken(_)))
-        {
+        match broken {
+            _ if absent => {}
             Some(provider) => unknown = unknown.or(Some(provider)),
             None => return all_of(rule, alternative, facts, target, verified, wall_s),
         }
@@ -321,18 +327,19 @@ fn all_of(
     wall_s: i64,
 ) -> Result<Outcome, Reject> {
     let mut first = None;
-    let mut identities = BTreeMap::new();
+    let mut others = Vec::new();
     let mut nonces = Vec::new();
     let mut digest: Option<DigestCheck> = None;
     for provider in alternative {
-        let decider = Decider::new(&rule.object, &provider.name);
         let Proof {
             identity,
             nonce,
             digest: check,
-        } = provider.prove(decider, facts, target, verified, wall_s)?;
-        first.get_or_insert_with(|| identity.clone());
-        identities.insert(provider.name.clone(), identity);
+        } = provider.prove(rule, facts, target, verified, wall_s)?;
+        match first {
+            None => first = Some(identity),
+            Some(_) => others.push(identity),
+        }
         nonces.extend(nonce);
         // Two signature providers read the same header field; the tighter bound on the body counts.
         digest = match (digest, check) {
@@ -347,7 +354,7 @@ fn all_of(
     match first {
         Some(identity) => Ok(Outcome::Identified(Authenticated {
             identity,
-            identities,
+            others,
             nonces,
             digest,
         })),

@@ -188,7 +188,7 @@ impl Signature {
             unit::Digest::Buffered | unit::Digest::None => None,
         };
         Ok(Proof {
-            identity: candidate.key.identity(provider, candidate.key_id),
+            identity: Arc::new(candidate.key.identity(provider, candidate.key_id)),
             nonce,
             digest,
         })

@@ -15,6 +15,7 @@ use super::*;
 use crate::{
     facts::StaticFacts,
     program::{Action, Requirement},
+    stable_id::StableId,
 };
 
 /// Unix seconds of every test.
@@ -25,6 +26,7 @@ const SALT: &[u8] = b"a salt that has thirty-two bytes";
 pub(crate) fn rule(auth: Option<Requirement>) -> Rule {
     Rule {
         index: 0,
+        id: StableId::new(&ObjectRef::new("ApiRoute", "shop", "orders"), "read"),
         name: "read".into(),
         object: ObjectRef::new("ApiRoute", "shop", "orders"),
         matches: Arc::from([]),
@@ -124,7 +126,7 @@ fn run(rule: &Rule, headers: &[(&str, &str)]) -> Result<Outcome, Reject> {
 
 fn subject(outcome: Result<Outcome, Reject>) -> String {
     match outcome {
-        Ok(Outcome::Identified(authenticated)) => authenticated.identity.subject,
+        Ok(Outcome::Identified(authenticated)) => authenticated.identity.subject.clone(),
         Ok(Outcome::Anonymous) => "anonymous".into(),
         Err(reject) => format!(
             "{} by {}",
@@ -171,7 +173,13 @@ fn all_of_needs_all_and_the_first_is_the_identity() {
         panic!("both")
     };
     assert_eq!(both.identity.subject, "a-subject");
-    assert_eq!(both.identities["b"].subject, "b-subject");
+    let [other] = both.others.as_slice() else {
+        panic!("{:?}", both.others)
+    };
+    assert_eq!(
+        (other.provider.as_str(), other.subject.as_str()),
+        ("b", "b-subject")
+    );
     assert_eq!(
         subject(run(&rule, &[("x-a", "a-key"), ("x-b", "wrong")])),
         "bad-credentials by shop/orders/b"
@@ -308,21 +316,22 @@ fn challenges_name_each_way_once() {
 /// A memory that forgets nothing, for the tests of tokens.
 #[derive(Default)]
 pub(super) struct Memory {
-    pub known: BTreeMap<[u8; 32], (Arc<Identity>, i64)>,
+    pub known: BTreeMap<([u8; 32], Vec<u8>), (Arc<Identity>, i64)>,
     pub hits: usize,
 }
 
 impl VerifiedTokens for Memory {
-    fn get(&mut self, key: &[u8; 32], wall_s: i64) -> Option<Arc<Identity>> {
+    fn get(&mut self, keys: &[u8; 32], token: &[u8], wall_s: i64) -> Option<Arc<Identity>> {
         let (identity, _) = self
             .known
-            .get(key)
+            .get(&(*keys, token.to_vec()))
             .filter(|(_, expires_s)| wall_s < *expires_s)?;
         self.hits += 1;
         Some(identity.clone())
     }
 
-    fn put(&mut self, key: [u8; 32], identity: Arc<Identity>, expires_s: i64) {
-        self.known.insert(key, (identity, expires_s));
+    fn put(&mut self, keys: &[u8; 32], token: &[u8], identity: Arc<Identity>, expires_s: i64) {
+        self.known
+            .insert((*keys, token.to_vec()), (identity, expires_s));
     }
 }

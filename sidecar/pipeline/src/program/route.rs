@@ -13,7 +13,10 @@ use sluice_snapshot::{
 };
 
 use super::{Backend, Match};
-use crate::{auth::Provider, ratelimit::Policy, reject::Decider, shard::CompiledShardMap};
+use crate::{
+    auth::Provider, ratelimit::Policy, reject::Decider, shard::CompiledShardMap,
+    stable_id::StableId,
+};
 
 /// One route.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub struct Route {
 /// One rule of a route.
 #[derive(Debug)]
 pub struct Rule {
+    /// What live state of it is kept by.
+    pub id: StableId,
     /// Its place in the route.
     pub index: usize,
     /// Its name: unique in the route.

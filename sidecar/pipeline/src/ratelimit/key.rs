@@ -1,5 +1,6 @@
-//! Which bucket of a limit a request takes from. A key is a hash: it is as long as any other whatever a caller sends,
-//! and a value that may be a credential (a header) goes into no log and no store.
+//! Which bucket of a limit a request takes from: the bytes that tell buckets apart. Whoever keeps buckets hashes them:
+//! a sidecar with a secret of its own and fast, for a store with SHA-256. A value may be a credential (a header), so the
+//! bytes go into no log and no store.
 
 use std::{
     fmt,
@@ -8,113 +9,78 @@ use std::{
 
 use aws_lc_rs::digest;
 use sluice_snapshot::{hash, unit::policy::KeyPart};
+use smallvec::SmallVec;
 
 use super::LimitId;
 use crate::{facts::Facts, identity::Identity};
 
 /// The readable form is cut here, in characters.
 const MAX_LABEL: usize = 160;
+/// Keys up to this length, in bytes, need no memory of their own.
+const IN_PLACE: usize = 80;
 
 /// The key of a bucket. Equal keys are one bucket, in every sidecar.
-#[derive(Debug, Clone)]
-pub struct BucketKey {
-    hash: [u8; 16],
-    label: String,
-}
+#[derive(Clone, PartialEq, Eq)]
+pub struct BucketKey(SmallVec<[u8; IN_PLACE]>);
 
-impl PartialEq for BucketKey {
-    fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash
+impl fmt::Debug for BucketKey {
+    // A header's value may be a credential.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BucketKey({} bytes)", self.0.len())
     }
 }
 
-impl Eq for BucketKey {}
-
-impl std::hash::Hash for BucketKey {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.hash.hash(state);
-    }
-}
+/// Whether the parts were there.
+const WHOLE: u8 = b'K';
+const MISSING: u8 = b'S';
 
 impl BucketKey {
     /// The key for a request; `Err` names the part that has no value.
-    pub(super) fn of(
+    pub(super) fn of<'k>(
         limit: &LimitId,
-        parts: &[KeyPart],
+        parts: &'k [KeyPart],
         facts: &impl Facts,
         identity: Option<&Identity>,
-    ) -> Result<Self, String> {
-        let mut builder = Builder::new(limit, b'K');
+    ) -> Result<Self, &'k KeyPart> {
+        let mut key = Self::begin(limit, WHOLE);
         for part in parts {
-            builder
-                .part(part, facts, identity)
-                .ok_or_else(|| format!("{} has no value", described(part)))?;
+            key.part(part, facts, identity).ok_or(part)?;
         }
-        Ok(builder.finish())
+        Ok(key)
     }
 
     /// The bucket that all requests with a missing part share.
     pub(super) fn shared(limit: &LimitId) -> Self {
-        let mut builder = Builder::new(limit, b'S');
-        builder.label.push_str("(missing)");
-        builder.finish()
+        Self::begin(limit, MISSING)
     }
 
-    /// 128 bits over limit and parts.
-    pub fn hash(&self) -> &[u8; 16] {
-        &self.hash
+    /// The limit and the values, each with its length: no two lists of values are the same bytes. Their number is the
+    /// caller's choice.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 
-    /// The key in a store, after the store's own prefix. The braces keep it in one slot of a Redis Cluster.
-    pub fn store_key(&self, prefix: &str) -> String {
-        format!("{prefix}:limit:{{{}}}", hash::hex(&self.hash))
+    /// The key as stores have it.
+    pub fn for_store(&self) -> StoreKey {
+        let mut short = [0; 16];
+        short.copy_from_slice(&digest::digest(&digest::SHA256, &self.0).as_ref()[..16]);
+        StoreKey(short)
     }
 
-    /// The parts, readable and cut short, for the access log. Header values are not shown: they may be credentials.
-    pub fn label(&self) -> &str {
-        &self.label
-    }
-}
-
-impl fmt::Display for BucketKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.label)
-    }
-}
-
-struct Builder {
-    context: digest::Context,
-    label: String,
-}
-
-impl Builder {
-    fn new(limit: &LimitId, kind: u8) -> Self {
-        let mut builder = Self {
-            context: digest::Context::new(&digest::SHA256),
-            label: String::new(),
-        };
-        builder.bytes(limit.as_str().as_bytes());
-        builder.context.update(&[kind]);
-        builder
+    fn begin(limit: &LimitId, kind: u8) -> Self {
+        let mut bytes = SmallVec::new();
+        bytes.extend_from_slice(limit.stamp());
+        bytes.push(kind);
+        Self(bytes)
     }
 
-    /// Length first: no two lists of parts are the same bytes.
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.context.update(&(bytes.len() as u64).to_be_bytes());
-        self.context.update(bytes);
-    }
-
-    fn shown(&mut self, value: &str) {
-        if !self.label.is_empty() {
-            self.label.push(',');
+    /// One value, in pieces.
+    fn value(&mut self, pieces: &[&[u8]]) {
+        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+        self.0.extend_from_slice(&(length as u64).to_le_bytes());
+        for piece in pieces {
+            self.0.extend_from_slice(piece);
         }
-        let room = MAX_LABEL.saturating_sub(self.label.chars().count());
-        self.label.extend(
-            value
-                .chars()
-                .filter(|character| !character.is_control())
-                .take(room),
-        );
     }
 
     fn part(
@@ -127,46 +93,71 @@ impl Builder {
             KeyPart::ClientAddress {
                 prefix_v4,
                 prefix_v6,
-            } => {
-                let network = network(facts.peer(), *prefix_v4, *prefix_v6);
-                self.bytes(network.as_bytes());
-                self.shown(&network);
-            }
-            KeyPart::Header { name } => {
-                let value = facts.header(name).next()?;
-                self.bytes(value);
-                self.shown(name);
-            }
+            } => match network(facts.peer(), *prefix_v4, *prefix_v6) {
+                (IpAddr::V4(address), kept) => self.value(&[&address.octets(), &[kept]]),
+                (IpAddr::V6(address), kept) => self.value(&[&address.octets(), &[kept]]),
+            },
+            KeyPart::Header { name } => self.value(&[facts.header(name).next()?]),
             KeyPart::Identity => {
-                let key = identity?.key();
-                self.bytes(key.as_bytes());
-                self.shown(&key);
+                let Identity {
+                    provider, subject, ..
+                } = identity?;
+                self.value(&[provider.as_bytes(), b"|", subject.as_bytes()]);
             }
             KeyPart::IdentityAttribute { name } => {
-                let value = identity?.attributes.get(name)?;
-                self.bytes(value.as_bytes());
-                self.shown(value);
+                self.value(&[identity?.attributes.get(name)?.as_bytes()]);
             }
-            KeyPart::Claim { name } => {
-                let value = identity?.claim(name)?;
-                self.bytes(value.as_bytes());
-                self.shown(&value);
-            }
+            KeyPart::Claim { name } => self.value(&[identity?.claim(name)?.as_bytes()]),
         }
         Some(())
     }
+}
 
-    fn finish(self) -> BucketKey {
-        let mut hash = [0; 16];
-        hash.copy_from_slice(&self.context.finish().as_ref()[..16]);
-        BucketKey {
-            hash,
-            label: self.label,
-        }
+/// 128 bits over a key: as long as any other whatever a caller sends, and tells nothing of its values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StoreKey([u8; 16]);
+
+impl StoreKey {
+    /// The key in a store, after the store's own prefix. The braces keep it in one slot of a Redis Cluster.
+    pub fn text(&self, prefix: &str) -> String {
+        format!("{prefix}:limit:{{{}}}", hash::hex(&self.0))
     }
 }
 
-fn described(part: &KeyPart) -> String {
+/// The values of a key, readable and cut short, for people. Header values are not shown: they may be credentials.
+pub(super) fn label(parts: &[KeyPart], facts: &impl Facts, identity: Option<&Identity>) -> String {
+    let mut label = String::new();
+    for part in parts {
+        let Some(value) = shown(part, facts, identity) else {
+            return "(missing)".into();
+        };
+        if !label.is_empty() {
+            label.push(',');
+        }
+        let room = MAX_LABEL.saturating_sub(label.chars().count());
+        let printable = value.chars().filter(|character| !character.is_control());
+        label.extend(printable.take(room));
+    }
+    label
+}
+
+fn shown(part: &KeyPart, facts: &impl Facts, identity: Option<&Identity>) -> Option<String> {
+    match part {
+        KeyPart::ClientAddress {
+            prefix_v4,
+            prefix_v6,
+        } => {
+            let (address, kept) = network(facts.peer(), *prefix_v4, *prefix_v6);
+            Some(format!("{address}/{kept}"))
+        }
+        KeyPart::Header { name } => facts.header(name).next().map(|_| name.clone()),
+        KeyPart::Identity => identity.map(Identity::key),
+        KeyPart::IdentityAttribute { name } => identity?.attributes.get(name).cloned(),
+        KeyPart::Claim { name } => identity?.claim(name),
+    }
+}
+
+pub(super) fn described(part: &KeyPart) -> String {
     match part {
         KeyPart::ClientAddress { .. } => "the client's address".into(),
         KeyPart::Header { name } => format!("header {name}"),
@@ -176,29 +167,37 @@ fn described(part: &KeyPart) -> String {
     }
 }
 
-/// The network of an address: an IPv4 address written as IPv6 is still that IPv4 address.
-fn network(address: IpAddr, prefix_v4: u8, prefix_v6: u8) -> String {
+/// The network of an address and its prefix: an IPv4 address written as IPv6 is still that IPv4 address.
+fn network(address: IpAddr, prefix_v4: u8, prefix_v6: u8) -> (IpAddr, u8) {
     match address.to_canonical() {
         IpAddr::V4(address) => {
             let kept = prefix_v4.min(32);
             let mask = u32::MAX.checked_shl(32 - u32::from(kept)).unwrap_or(0);
-            format!("{}/{kept}", Ipv4Addr::from_bits(address.to_bits() & mask))
+            let network = Ipv4Addr::from_bits(address.to_bits() & mask);
+            (network.into(), kept)
         }
         IpAddr::V6(address) => {
             let kept = prefix_v6.min(128);
             let mask = u128::MAX.checked_shl(128 - u32::from(kept)).unwrap_or(0);
-            format!("{}/{kept}", Ipv6Addr::from_bits(address.to_bits() & mask))
+            let network = Ipv6Addr::from_bits(address.to_bits() & mask);
+            (network.into(), kept)
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use sluice_snapshot::unit::ObjectRef;
+
     use super::*;
     use crate::facts::StaticFacts;
 
     fn id() -> LimitId {
-        LimitId("shop/plans/per-tenant".into())
+        named("per-tenant")
+    }
+
+    fn named(limit: &str) -> LimitId {
+        LimitId::new(&ObjectRef::new("RateLimitPolicy", "shop", "plans"), limit)
     }
 
     fn header(name: &str) -> KeyPart {
@@ -211,16 +210,21 @@ mod tests {
 
     #[test]
     fn networks_are_cut_and_mapped_addresses_are_ipv4() {
-        let network = |address: &str| network(address.parse().expect("address"), 24, 64);
+        let text = |(address, kept): (IpAddr, u8)| format!("{address}/{kept}");
+        let network = |address: &str| text(network(address.parse().expect("address"), 24, 64));
         assert_eq!(network("192.0.2.77"), "192.0.2.0/24");
         assert_eq!(network("::ffff:192.0.2.77"), "192.0.2.0/24");
         assert_eq!(network("2001:db8:1:2:3::4"), "2001:db8:1:2::/64");
         assert_eq!(
-            super::network("192.0.2.77".parse().expect("address"), 0, 0),
+            text(super::network("192.0.2.77".parse().expect("address"), 0, 0)),
             "0.0.0.0/0"
         );
         assert_eq!(
-            super::network("192.0.2.77".parse().expect("address"), 200, 200),
+            text(super::network(
+                "192.0.2.77".parse().expect("address"),
+                200,
+                200
+            )),
             "192.0.2.77/32"
         );
     }
@@ -242,7 +246,7 @@ mod tests {
     #[test]
     fn limits_and_the_bucket_of_missing_keys_are_apart() {
         let facts = StaticFacts::new("GET", "x", "/");
-        let other = LimitId("shop/plans/other".into());
+        let other = named("other");
         let one = BucketKey::of(&id(), &[], &facts, None).expect("empty");
         assert_ne!(
             one,
@@ -253,12 +257,13 @@ mod tests {
 
     #[test]
     fn header_values_are_not_shown() {
-        let key = key(
-            &[header("x-api-key")],
-            &StaticFacts::new("GET", "x", "/").with("x-api-key", "hunter2"),
-        );
-        assert_eq!(key.label(), "x-api-key");
-        assert!(!format!("{key:?}").contains("hunter2"));
+        let facts = StaticFacts::new("GET", "x", "/").with("x-api-key", "hunter2");
+        let parts = [header("x-api-key")];
+        assert_eq!(label(&parts, &facts, None), "x-api-key");
+        let key = key(&parts, &facts);
+        assert!(!format!("{key:?} {:?}", key.for_store()).contains("hunter2"));
+        let text = key.for_store().text("sluice");
+        assert!(!text.contains("hunter2") && text.len() == 47, "{text}");
     }
 
     #[test]
@@ -269,14 +274,17 @@ mod tests {
             subject: "alice".into(),
             ..Identity::default()
         };
-        let key =
-            BucketKey::of(&id(), &[KeyPart::Identity], &facts, Some(&identity)).expect("present");
-        assert_eq!(key.label(), "keys|alice");
+        BucketKey::of(&id(), &[KeyPart::Identity], &facts, Some(&identity)).expect("present");
+        assert_eq!(
+            label(&[KeyPart::Identity], &facts, Some(&identity)),
+            "keys|alice"
+        );
         let parts = [KeyPart::IdentityAttribute {
             name: "tenant".into(),
         }];
         let missing = BucketKey::of(&id(), &parts, &facts, Some(&identity)).expect_err("missing");
-        assert_eq!(missing, "identity attribute tenant has no value");
+        assert_eq!(described(missing), "identity attribute tenant");
+        assert_eq!(label(&parts, &facts, Some(&identity)), "(missing)");
     }
 
     #[test]
@@ -287,13 +295,11 @@ mod tests {
             ..Identity::default()
         };
         let facts = StaticFacts::new("GET", "x", "/");
-        let key = BucketKey::of(
-            &id(),
+        let label = label(
             &[KeyPart::Identity, KeyPart::Identity],
             &facts,
             Some(&identity),
-        )
-        .expect("present");
-        assert!(key.label().chars().count() <= MAX_LABEL + 1 && !key.label().contains('\n'));
+        );
+        assert!(label.chars().count() <= MAX_LABEL + 1 && !label.contains('\n'));
     }
 }

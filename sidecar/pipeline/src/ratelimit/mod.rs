@@ -14,14 +14,17 @@ use sluice_snapshot::unit::{
     policy::{self as unit, KeyPart, LimitPolicy, Mode, OnMissingKey, Scope},
 };
 
+pub use crate::stable_id::StableId as LimitId;
 use crate::{
     facts::Facts,
     identity::Identity,
     program::Rule,
     reject::{Decider, Reject, RejectReason},
 };
-pub use key::BucketKey;
+use headers::Fields;
+pub use key::{BucketKey, StoreKey};
 use slice::Terms;
+use smallvec::SmallVec;
 pub use token_bucket::{Bucket, BucketError, Decision};
 
 /// The phase in which a limit runs: the earliest one where its key is known.
@@ -48,21 +51,10 @@ pub struct Policy {
     pub broken: Option<sluice_snapshot::ConfigError>,
 }
 
-/// `namespace/policy/limit`: what live state is kept by. It survives a change of the numbers.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LimitId(Box<str>);
-
-impl LimitId {
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
 /// One limit, compiled.
 #[derive(Debug)]
 pub struct Limit {
-    /// Stable over changes of the policy.
+    /// `namespace/policy/limit`: what live state is kept by. It survives a change of the numbers.
     pub id: LimitId,
     /// The RateLimitPolicy.
     pub object: ObjectRef,
@@ -78,6 +70,8 @@ pub struct Limit {
     pub when: When,
     key: Vec<KeyPart>,
     on_missing_key: OnMissingKey,
+    /// What of the header fields does not depend on the request.
+    fields: Fields,
 }
 
 impl Limit {
@@ -99,7 +93,7 @@ impl Limit {
             KeyPart::ClientAddress { .. } | KeyPart::Header { .. } => false,
         });
         Ok(Self {
-            id: LimitId(format!("{}/{}/{name}", object.namespace, object.name).into()),
+            id: LimitId::new(object, name),
             object: object.clone(),
             name: name.clone(),
             bucket,
@@ -112,6 +106,7 @@ impl Limit {
             },
             key: key.clone(),
             on_missing_key: *on_missing_key,
+            fields: Fields::new(object, name, &bucket),
         })
     }
 
@@ -171,6 +166,16 @@ pub struct Charge<'p> {
     pub cost: u64,
 }
 
+impl Charge<'_> {
+    /// The key's values, readable and cut short. Header values are not shown: they may be credentials.
+    pub fn label(&self, facts: &impl Facts, identity: Option<&Identity>) -> String {
+        key::label(&self.limit.key, facts, identity)
+    }
+}
+
+/// The buckets of one phase. A rule seldom has more than one.
+pub type Charges<'p> = SmallVec<[Charge<'p>; 1]>;
+
 /// The buckets that a request to `rule` takes from in one phase. All of them must admit; within the phase they are
 /// taken all or none.
 ///
@@ -180,8 +185,8 @@ pub fn charges<'p>(
     when: When,
     facts: &impl Facts,
     identity: Option<&Identity>,
-) -> Result<Vec<Charge<'p>>, Reject> {
-    let mut charges = Vec::new();
+) -> Result<Charges<'p>, Reject> {
+    let mut charges = Charges::new();
     for policy in &rule.policies {
         let policy = policy
             .as_ref()
@@ -204,7 +209,7 @@ pub fn charges<'p>(
                     (OnMissingKey::Deny, Mode::Enforce) => {
                         return Err(Reject::new(RejectReason::LimitKeyMissing)
                             .by(limit.decider())
-                            .detail(missing));
+                            .detail(format!("{} has no value", key::described(missing))));
                     }
                 },
             };
@@ -230,8 +235,6 @@ fn broken(error: &sluice_snapshot::ConfigError, decider: Decider) -> Reject {
 pub struct Verdict {
     /// The limit.
     pub limit: Arc<Limit>,
-    /// Its policy.
-    pub policy: Arc<Policy>,
     /// Whether it admits.
     pub admitted: bool,
     /// Tokens left.
@@ -242,6 +245,8 @@ pub struct Verdict {
     pub retry_after_s: u64,
     /// Whether it only counts.
     pub shadow: bool,
+    /// Whether the answer's header fields tell it.
+    pub shown: bool,
 }
 
 impl Verdict {
@@ -260,14 +265,15 @@ impl Verdict {
                 reset_us,
             } => (false, remaining, reset_us, seconds(retry_after_us).max(1)),
         };
+        let shadow = charge.policy.mode == Mode::Shadow;
         Self {
             limit: charge.limit.clone(),
-            policy: charge.policy.clone(),
             admitted,
             remaining,
             reset_s: seconds(reset_us),
             retry_after_s,
-            shadow: charge.policy.mode == Mode::Shadow,
+            shadow,
+            shown: charge.policy.headers && !shadow,
         }
     }
 }

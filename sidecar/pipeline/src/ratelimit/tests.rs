@@ -47,6 +47,17 @@ fn rule_with(policies: Vec<Arc<Policy>>) -> Rule {
     }
 }
 
+/// The header fields as an answer has them.
+fn render(verdicts: &[Verdict]) -> Vec<(&'static str, String)> {
+    let field = |field: headers::Field| {
+        let mut value = Vec::new();
+        let any = field.write(verdicts, |bytes| value.extend_from_slice(bytes));
+        assert_eq!(any, !value.is_empty());
+        any.then(|| (field.name(), String::from_utf8(value).expect("text")))
+    };
+    headers::Field::ALL.into_iter().filter_map(field).collect()
+}
+
 fn names(charges: &[Charge<'_>]) -> Vec<String> {
     charges
         .iter()
@@ -223,7 +234,7 @@ fn the_limit_with_the_longest_wait_refuses_and_a_shadow_never() {
     );
     // Headers: the enforced limits in their order, the shadow's not.
     assert_eq!(
-        headers::render(&verdicts([admit, refuse(1), refuse(1)])),
+        render(&verdicts([admit, refuse(1), refuse(1)])),
         [
             (
                 "ratelimit-policy",
@@ -242,10 +253,10 @@ fn headers_tell_limits_of_one_name_apart_and_can_be_off() {
         remaining: 7,
         reset_us: 1,
     };
-    let render = |policies: Vec<Arc<Policy>>| {
+    let told = |policies: Vec<Arc<Policy>>| {
         let rule = rule_with(policies);
         let charges = charges(&rule, When::Address, &facts, None).expect("charges");
-        headers::render(
+        render(
             &charges
                 .iter()
                 .map(|charge| Verdict::new(charge, admit))
@@ -260,7 +271,7 @@ fn headers_tell_limits_of_one_name_apart_and_can_be_off() {
         )
     };
     assert_eq!(
-        render(vec![one("a"), one("b")])[1].1,
+        told(vec![one("a"), one("b")])[1].1,
         r#""a/per-client";r=7;t=1, "b/per-client";r=7;t=1"#
     );
     let quiet = LimitPolicy {
@@ -270,6 +281,6 @@ fn headers_tell_limits_of_one_name_apart_and_can_be_off() {
         limits: vec![limit("a", vec![], OnMissingKey::Deny)],
         broken: None,
     };
-    assert!(render(vec![Arc::new(Policy::compile(&quiet).expect("compiles"))]).is_empty());
-    assert!(render(vec![]).is_empty());
+    assert!(told(vec![Arc::new(Policy::compile(&quiet).expect("compiles"))]).is_empty());
+    assert!(told(vec![]).is_empty());
 }

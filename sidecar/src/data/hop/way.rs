@@ -109,7 +109,7 @@ fn assertion(settle: &Settle, endpoint: SocketAddr, shard: Option<&ShardSeen>) -
         port: endpoint.port(),
         route,
         rule: rule.to_string(),
-        identity: settle.identity.as_ref().map(Asserted::from),
+        identity: settle.identity.as_deref().map(Asserted::from),
         charged: charged
             .map(|verdict| verdict.limit.id.as_str().to_owned())
             .collect(),

@@ -88,7 +88,7 @@ fn facts(token: &str) -> StaticFacts {
     StaticFacts::new("GET", "shop.example", "/").with("authorization", &format!("Bearer {token}"))
 }
 
-fn verify(jwt: &Jwt, token: &str) -> Result<Identity, Reject> {
+fn verify(jwt: &Jwt, token: &str) -> Result<Arc<Identity>, Reject> {
     jwt.verify("tokens", &facts(token), &mut NoMemory, NOW)
 }
 

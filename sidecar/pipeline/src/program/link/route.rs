@@ -17,7 +17,7 @@ use super::{
     },
     Linker,
 };
-use crate::auth::Provider;
+use crate::{auth::Provider, stable_id::StableId};
 
 impl Linker<'_> {
     pub(super) fn build_route(&self, name: &UnitName, route: &unit::Route) -> Route {
@@ -96,6 +96,7 @@ impl Linker<'_> {
             .map(|requirement| requirement_of(requirement, providers))
             .transpose()?;
         Ok(Rule {
+            id: StableId::new(object, name),
             index,
             name: name.clone(),
             object: object.clone(),

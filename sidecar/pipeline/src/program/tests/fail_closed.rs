@@ -29,8 +29,8 @@ fn verdict(program: &Program, port: u16, facts: &StaticFacts) -> Verdict {
             crate::auth::Outcome::Anonymous => None,
             crate::auth::Outcome::Identified(authenticated) => Some(authenticated.identity),
         };
-        let by_identity = charges(matched.rule, When::Identity, facts, identity.as_ref())?.len();
-        let place = match choose(&matched, facts, &target, identity.as_ref(), 1 << 31)? {
+        let by_identity = charges(matched.rule, When::Identity, facts, identity.as_deref())?.len();
+        let place = match choose(&matched, facts, &target, identity.as_deref(), 1 << 31)? {
             Dispatch::App { .. } => "app".to_owned(),
             Dispatch::Forward { backend, .. } => backend.name.to_string(),
             // Which replica reads is luck, also before.

@@ -2,7 +2,7 @@
 //! passed here. What is served and was not yet judged by them is not said (docs/edge.md names it).
 
 /// Names of features, sorted.
-pub const FEATURES: [&str; 41] = [
+pub const FEATURES: [&str; 42] = [
     "BackendTLSPolicy",
     "BackendTLSPolicySANValidation",
     "GRPCRoute",
@@ -14,6 +14,7 @@ pub const FEATURES: [&str; 41] = [
     "GatewayHTTPSListenerDetectMisdirectedRequests",
     "GatewayInfrastructure",
     "GatewayPort8080",
+    "GatewayStaticAddresses",
     "HTTPRoute",
     "HTTPRoute303RedirectStatusCode",
     "HTTPRoute307RedirectStatusCode",

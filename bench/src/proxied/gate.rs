@@ -42,7 +42,21 @@ pub struct Gate {
 }
 
 /// What was tried and where the cost is, by the name of a gate: told where the gate is shut.
-const NOTES: [(&str, &str); 0] = [];
+const NOTES: [(&str, &str); 2] = [
+    (
+        "a limit by header, over plain",
+        "tried: a keyed SipHash in place of SHA-256, header fields that are ready but for two numbers, own buckets without a \
+         future or an allocation, counters found by a hash that is ready (14.3 k before). Hash, look-up, decision, verdict and \
+         counting are about 1.5 k by callgrind. The rest is fields: the request's one more is read, checked, kept and passed \
+         on, and two of the answer are made values of a header map and written.",
+    ),
+    (
+        "a JWT seen before, over plain",
+        "tried: the token found by a keyed hash of its last 32 bytes and compared whole, its identity shared and not copied \
+         (38.6 k before, most of it SHA-256). Look-ups, hash and comparison are about 2 k by callgrind. The rest is the field \
+         itself: the token's bytes are scanned, checked, copied and written once more than those of a plain request.",
+    ),
+];
 
 impl Gate {
     /// Whether the figure is within its limit.

@@ -4,7 +4,7 @@
 //! that reaches zero is an end.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -135,10 +135,11 @@ impl Holdings {
         if before == needs {
             return None;
         }
-        let set = |names: &Arc<[UnitName]>| names.iter().cloned().collect::<BTreeSet<_>>();
-        let (old, new) = (set(&before), set(&needs));
-        let came: Vec<UnitName> = new.difference(&old).cloned().collect();
-        let gone: Vec<UnitName> = old.difference(&new).cloned().collect();
+        // Of the thousands that a list can name, only what is another is copied.
+        let old: HashSet<&UnitName> = before.iter().collect();
+        let new: HashSet<&UnitName> = needs.iter().collect();
+        let came: Vec<UnitName> = new.difference(&old).map(|name| (*name).clone()).collect();
+        let gone: Vec<UnitName> = old.difference(&new).map(|name| (*name).clone()).collect();
         for needed in &came {
             let by = self.needed_by.entry(needed.clone()).or_default();
             by.insert(name.clone());

@@ -328,9 +328,36 @@ fn fitted<K: Ord>(
     }
 }
 
-/// Whether one unit holds it; the body of a unit is its JSON.
+/// Whether one unit holds it; the body of a unit is its JSON. What is far from the bound is not encoded to see that.
 fn fits(unit: &Inbound) -> bool {
-    serde_json::to_vec(unit).is_ok_and(|body| body.len() <= MAX_UNIT_BYTES)
+    at_most(unit) <= MAX_UNIT_BYTES
+        || serde_json::to_vec(unit).is_ok_and(|body| body.len() <= MAX_UNIT_BYTES)
+}
+
+/// No fewer bytes than the body has: of every name its letters, which JSON writes as they are, and enough for what stands
+/// around them.
+fn at_most(unit: &Inbound) -> usize {
+    const AROUND_A_NAME: usize = 3;
+    const AROUND_A_ROUTE: usize = 32;
+    const AROUND_A_PLACE: usize = 128;
+    let names = |names: &[String]| -> usize {
+        let names = names.iter();
+        names.map(|name| name.len() + AROUND_A_NAME).sum()
+    };
+    let routes = |routes: &[RouteUse]| -> usize {
+        let routes = routes.iter();
+        let routes = routes
+            .map(|route| route.unit.as_str().len() + AROUND_A_ROUTE + names(&route.hostnames));
+        AROUND_A_PLACE + routes.sum::<usize>()
+    };
+    let ports = unit.ports.iter().map(|port| routes(&port.routes));
+    let listeners = unit.listeners.iter().map(|listener| {
+        let hostname = listener.hostname.as_ref().map_or(0, String::len);
+        listener.unit.as_str().len() + hostname + routes(&listener.routes)
+    });
+    let settings = unit.settings.as_ref().map_or(0, |name| name.as_str().len());
+    let head = unit.namespace.len() + names(&unit.services) + unit.trust_domain.len() + settings;
+    2 * AROUND_A_PLACE + head + ports.chain(listeners).sum::<usize>()
 }
 
 fn port((port, table): (&u16, &Served)) -> InboundPort {
@@ -386,6 +413,44 @@ fn stream_use(claim: &Claim, listener: Option<&str>) -> Option<RouteUse> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_said_to_fit_without_being_encoded_does() {
+        let long = |letter: &str| letter.repeat(60);
+        let routes = |count: usize| -> Vec<RouteUse> {
+            let route = |n: usize| RouteUse {
+                unit: UnitName::route("shop", &format!("route-{n}")),
+                hostnames: (0..n % 3).map(|_| long("h")).collect(),
+            };
+            (0..count).map(route).collect()
+        };
+        for count in [0, 1, 50] {
+            let unit = Inbound {
+                namespace: long("n"),
+                services: vec![long("s"); count],
+                trust_domain: long("t"),
+                settings: Some(UnitName::settings()),
+                ports: (0..count)
+                    .map(|_| InboundPort {
+                        port: u16::MAX,
+                        protocol: BackendProtocol::H2c,
+                        routes: routes(count),
+                    })
+                    .collect(),
+                listeners: (0..count)
+                    .map(|_| ListenerUse {
+                        unit: UnitName::listener("shop", "public", &long("l")),
+                        port: u16::MAX,
+                        hostname: Some(long("h")),
+                        routes: routes(count),
+                    })
+                    .collect(),
+            };
+            let body = serde_json::to_vec(&unit).unwrap().len();
+            assert!(body <= at_most(&unit), "{body} of {}", at_most(&unit));
+            assert!(at_most(&unit) < body + body / 2 + 512, "far above {body}");
+        }
+    }
 
     #[test]
     fn long_names_are_cut_and_stay_apart() {

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs, time::Duration};
 
 use sluice_crds::manifest;
 use sluice_snapshot::UnitName;
@@ -373,4 +373,86 @@ fn a_pod_is_bare_where_its_namespace_asks_for_sidecars_and_it_neither_has_nor_re
         .expect("the group's unit");
     assert!(String::from_utf8_lossy(&inbound.body).contains("15100"));
     engine.verify().expect("the same as a full recompute");
+}
+
+const GATEWAY: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: public, namespace: shop}
+spec:
+  gatewayClassName: sluice
+  listeners: [{name: http, port: 8000, protocol: HTTP}]
+";
+
+fn http_route(n: u32, turn: u32) -> Change {
+    let text = format!(
+        "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: standing-{n}, namespace: shop}}
+spec:
+  parentRefs: [{{name: public}}]
+  hostnames: [shop.example]
+  rules:
+  - matches: [{{path: {{type: PathPrefix, value: /standing/{n}}}}}]
+    filters: [{{type: ResponseHeaderModifier, responseHeaderModifier: {{set: [{{name: x-turn, value: \"{turn}\"}}]}}}}]
+    backendRefs: [{{name: orders, port: 80}}]
+"
+    );
+    Change::Upsert(objects(&text).remove(0))
+}
+
+/// Processor time of this thread so far: a busy machine adds nothing to it.
+fn spent() -> Duration {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+}
+
+/// What one of these changes costs. The kernel counts in ticks, so that the sum of many says more than one.
+fn each(count: u32, mut change: impl FnMut(u32)) -> Duration {
+    let began = spent();
+    (0..count).for_each(&mut change);
+    (spent() - began) / count
+}
+
+#[test]
+fn one_route_among_many_costs_what_it_changes() {
+    const TURNS: u32 = 20;
+    let many = std::env::var("SLUICE_STANDING_ROUTES");
+    let many: u32 = many.map_or(1_000, |text| text.parse().unwrap());
+    let mut engine = base();
+    engine.apply(objects(GATEWAY).into_iter().map(Change::Upsert));
+    let routes: Vec<Change> = (0..many).map(|n| http_route(n, 0)).collect();
+    let began = spent();
+    engine.apply(routes);
+    let all = spent() - began;
+    let edits: Vec<Change> = (1..=TURNS).map(|turn| http_route(0, turn)).collect();
+    let mut edits = edits.into_iter();
+    let edit = each(TURNS, |_| {
+        let delta = engine.apply(edits.next());
+        assert_eq!(delta.units_changed.len(), 1, "{delta:?}");
+    });
+    let added: Vec<Change> = (0..TURNS).map(|n| http_route(many + n, 0)).collect();
+    let mut added = added.into_iter();
+    let add = each(TURNS, |_| {
+        let delta = engine.apply(added.next());
+        // The route and the list of the edges.
+        assert_eq!(delta.units_changed.len(), 2, "{delta:?}");
+    });
+    let remove = each(TURNS, |turn| {
+        let name = format!("standing-{}", many + turn);
+        let id = ObjectId::new(Kind::HttpRoute, "shop", &name);
+        let delta = engine.apply([Change::Delete(id)]);
+        assert_eq!(delta.units_removed.len(), 1, "{delta:?}");
+    });
+    println!(
+        "{many} routes cost {all:.1?}, one edited {edit:.1?}, one more {add:.1?}, one less {remove:.1?}"
+    );
+    engine.verify().unwrap();
+    for (one, share) in [(edit, 50), (add, 10), (remove, 10)] {
+        assert!(
+            one * share < all,
+            "{one:?} is more than 1/{share} of {all:?}"
+        );
+    }
 }

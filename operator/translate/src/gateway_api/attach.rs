@@ -46,16 +46,17 @@ pub(crate) fn attached(
     parent: &GatewayRef,
 ) -> Result<BTreeSet<String>, Detached> {
     let served = served(view, parent).map_err(|what| (FindingReason::ParentNotFound, what))?;
-    attach(view, &served, claim, parent)
+    let keys = attach(view, &served, claim, parent)?;
+    Ok(keys.into_iter().map(str::to_owned).collect())
 }
 
 /// What one parentRef, which leads to this Gateway, leads to there: the keys of listeners, or why to none.
-pub(crate) fn attach(
+pub(crate) fn attach<'s>(
     view: &View<'_>,
-    served: &Served,
+    served: &'s Served,
     claim: &Claim,
     parent: &GatewayRef,
-) -> Result<BTreeSet<String>, Detached> {
+) -> Result<BTreeSet<&'s str>, Detached> {
     let GatewayRef {
         namespace,
         name,
@@ -111,12 +112,12 @@ pub(crate) fn attach(
         );
         return none(FindingReason::NotAllowedByListeners, &what);
     }
-    let keys: BTreeSet<String> = allowed
+    let keys: BTreeSet<&str> = allowed
         .filter(|listener| {
             let hostname = listener.hostname.as_deref();
             claim.hostnames.iter().any(|host| meet(host, hostname))
         })
-        .map(|listener| listener.key.clone())
+        .map(|listener| listener.key.as_str())
         .collect();
     if keys.is_empty() {
         let what = "there whose hostname has one of the route's in common";
@@ -126,7 +127,7 @@ pub(crate) fn attach(
 }
 
 /// The listeners of a Gateway that a route attaches to by all of its parentRefs.
-pub(crate) fn keys(view: &View<'_>, served: &Served, claim: &Claim) -> BTreeSet<String> {
+pub(crate) fn keys<'s>(view: &View<'_>, served: &'s Served, claim: &Claim) -> BTreeSet<&'s str> {
     let leads_here = |parent: &&GatewayRef| match parent.set {
         false => {
             *served.gateway.namespace == *parent.namespace && *served.gateway.name == *parent.name
@@ -151,7 +152,10 @@ pub(crate) fn listeners(
     name: &str,
 ) -> BTreeSet<String> {
     match listeners::served(view, namespace, name) {
-        Ok(served) => keys(view, &served, claim),
+        Ok(served) => {
+            let keys = keys(view, &served, claim).into_iter();
+            keys.map(str::to_owned).collect()
+        }
         Err(_) => BTreeSet::new(),
     }
 }
@@ -162,8 +166,8 @@ pub(crate) type Routes = BTreeMap<Age, Arc<Claim>>;
 /// The routes of each listener of a Gateway, of whatever kind; a listener without any is there too.
 pub(crate) fn routes(view: &View<'_>, served: &Served) -> BTreeMap<String, Routes> {
     let listeners = served.listeners.iter();
-    let mut tables: BTreeMap<String, Routes> = listeners
-        .map(|listener| (listener.key.clone(), Routes::new()))
+    let mut tables: BTreeMap<&str, Vec<Arc<Claim>>> = listeners
+        .map(|listener| (listener.key.as_str(), Vec::new()))
         .collect();
     let gateway = &served.gateway;
     let mut claims = view.routes_of_gateway(&gateway.namespace, &gateway.name, false);
@@ -175,12 +179,20 @@ pub(crate) fn routes(view: &View<'_>, served: &Served) -> BTreeMap<String, Route
             continue;
         }
         for key in keys(view, served, &claim) {
-            if let Some(table) = tables.get_mut(&key) {
-                table.insert(claim.age.clone(), claim.clone());
+            if let Some(table) = tables.get_mut(key) {
+                table.push(claim.clone());
             }
         }
     }
+    // Thousands are sorted at once, not put in their places one by one.
+    let sorted = |routes: Vec<Arc<Claim>>| {
+        let by_age = routes.into_iter().map(|claim| (claim.age.clone(), claim));
+        by_age.collect()
+    };
+    let tables = tables.into_iter();
     tables
+        .map(|(key, routes)| (key.to_owned(), sorted(routes)))
+        .collect()
 }
 
 /// The hosts that a hostname of a route and that of a listener have in common, where there are any.

@@ -88,7 +88,9 @@ impl<'a> Parents<'a> {
                 Ok(keys) => {
                     attached = true;
                     let listeners = served.listeners.iter();
-                    for listener in listeners.filter(|listener| keys.contains(&listener.key)) {
+                    for listener in
+                        listeners.filter(|listener| keys.contains(listener.key.as_str()))
+                    {
                         let hostname = listener.hostname.as_deref();
                         outside.retain(|host| !attach::meet(host, hostname));
                     }

@@ -80,7 +80,8 @@ pub const ANY_HOST: &str = "*";
 impl Claim {
     /// What `route` claims.
     pub fn of(route: &RouteFacts) -> Self {
-        let spec = route.spec.clone().unwrap_or_default();
+        let nothing = ApiRouteSpec::default();
+        let spec = route.spec.as_ref().unwrap_or(&nothing);
         let mut hostnames: BTreeSet<String> = spec
             .hostnames
             .iter()
@@ -114,7 +115,7 @@ impl Claim {
             gateways: gateways(&route.id, &spec.parent_refs),
             hostnames,
             enforces: auth || rules || route.unreadable().is_some(),
-            backends: backends(&route.id, &spec),
+            backends: backends(&route.id, spec),
             matches: BTreeSet::new(),
             profiles: filters
                 .filter_map(|filter| match filter.get() {

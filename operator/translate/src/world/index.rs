@@ -208,10 +208,10 @@ fn differs(index: Index, old: &Object, new: &Object) -> bool {
     }
 }
 
-/// All entries of all indexes.
+/// All entries of all indexes, with the objects themselves: whoever reads the thousands of a key looks none of them up.
 #[derive(Debug, Default)]
 pub(super) struct Indexes {
-    entries: HashMap<(Index, String), BTreeSet<ObjectId>>,
+    entries: HashMap<(Index, String), BTreeMap<ObjectId, Object>>,
 }
 
 impl Indexes {
@@ -225,18 +225,18 @@ impl Indexes {
         let before = old.map(keys).unwrap_or_default();
         let after = new.map(keys).unwrap_or_default();
         for entry in before.difference(&after) {
-            if let Some(ids) = self.entries.get_mut(entry) {
-                ids.remove(id);
-                if ids.is_empty() {
+            if let Some(objects) = self.entries.get_mut(entry) {
+                objects.remove(id);
+                if objects.is_empty() {
                     self.entries.remove(entry);
                 }
             }
         }
-        for entry in after.difference(&before) {
-            self.entries
-                .entry(entry.clone())
-                .or_default()
-                .insert(id.clone());
+        if let Some(new) = new {
+            for entry in &after {
+                let objects = self.entries.entry(entry.clone()).or_default();
+                objects.insert(id.clone(), new.clone());
+            }
         }
         let mut touched: BTreeSet<_> = before.symmetric_difference(&after).cloned().collect();
         if let (Some(old), Some(new)) = (old, new) {
@@ -247,11 +247,9 @@ impl Indexes {
     }
 
     /// The objects under a key, by name.
-    pub(super) fn get(&self, index: Index, key: &str) -> impl Iterator<Item = &ObjectId> {
-        self.entries
-            .get(&(index, key.to_owned()))
-            .into_iter()
-            .flatten()
+    pub(super) fn get(&self, index: Index, key: &str) -> impl Iterator<Item = &Object> {
+        let objects = self.entries.get(&(index, key.to_owned()));
+        objects.into_iter().flat_map(BTreeMap::values)
     }
 }
 

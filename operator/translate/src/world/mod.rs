@@ -357,9 +357,7 @@ impl World {
 
     /// What an index shows. [`Index::GroupByService`] is asked by [`World::groups_with`].
     pub(crate) fn by(&self, index: Index, key: &str) -> impl Iterator<Item = &Object> {
-        self.indexes
-            .get(index, key)
-            .filter_map(|id| self.objects.get(id))
+        self.indexes.get(index, key)
     }
 
     /// The groups whose pods a Service has.

@@ -6,6 +6,7 @@ mod changes;
 mod charts;
 mod cli;
 mod edges;
+mod explain;
 mod gateways;
 mod gitops;
 mod hpa;

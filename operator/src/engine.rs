@@ -472,7 +472,7 @@ impl Actor {
             let sessions = engine
                 .groups_holding(&policy)
                 .iter()
-                .map(|group| self.wiring.table.alive(&engine.pods_of(group), now).len())
+                .map(|group| self.wiring.table.alive(&engine.pods_of(group), now))
                 .sum::<usize>();
             let sessions = u32::try_from(sessions).unwrap_or(u32::MAX);
             if sessions > 0 && self.fleet.get(&policy) != Some(&sessions) {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose,
+    Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 
 /// A certificate authority (ECDSA P-256).
@@ -37,6 +37,15 @@ impl Authority {
         })
     }
 
+    /// One that exists already: its certificate and key, as PEM.
+    pub fn from_pem(certificate: &str, key: &str) -> Result<Self> {
+        let key = KeyPair::from_pem(key)?;
+        Ok(Self {
+            issuer: Issuer::from_ca_cert_pem(certificate, key)?,
+            pem: certificate.to_owned(),
+        })
+    }
+
     /// The authority's own certificate.
     pub fn pem(&self) -> &str {
         &self.pem
@@ -54,6 +63,15 @@ impl Authority {
     pub fn client(&self, user: &str, groups: &[&str]) -> Result<Certified> {
         let mut params = CertificateParams::default();
         params.distinguished_name = subject(user, groups);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.certify(params)
+    }
+
+    /// A certificate for a client that is told by URIs, as SPIFFE ids are.
+    pub fn of_uris(&self, uris: &[&str]) -> Result<Certified> {
+        let mut params = CertificateParams::default();
+        let names = uris.iter().map(|uri| Ok(SanType::URI((*uri).try_into()?)));
+        params.subject_alt_names = names.collect::<Result<_, rcgen::Error>>()?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.certify(params)
     }

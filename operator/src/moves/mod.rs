@@ -29,7 +29,7 @@ use crate::{
     engine::Handle,
     leader::Leadership,
     status::{Statuses, Stored, WriteError, render::moves_part},
-    stream::SessionTable,
+    stream::{Record, SessionTable},
 };
 use machine::{Facts, Next, PodView, Step, step};
 
@@ -208,30 +208,28 @@ impl Driver {
     /// What each pod has confirmed of today's map.
     fn pods(&self, set: &Set, epoch: i64) -> Vec<PodView> {
         let view = |pod: &PodRef| {
-            let record = self.table.record_of(pod);
+            let records = self.table.records_of(pod);
             // A pod that was never ready and has no sidecar that spoke to us serves nobody.
-            if !pod.counts && record.is_none() {
+            if !pod.counts && records.is_empty() {
                 return None;
             }
-            let (current, settled) = match (&record, &set.map) {
-                (Some(record), Some((unit, hash))) => {
-                    let acked = record
-                        .acked
-                        .as_ref()
-                        .and_then(|acked| acked.manifest.get(unit));
-                    let current = record.is_connected() && acked == Some(hash);
-                    let settled = record
-                        .settled
-                        .get(unit)
-                        .is_some_and(|(of, by)| i64::try_from(*of) == Ok(epoch) && by == hash);
-                    (current, settled)
-                }
-                _ => (false, false),
+            let map = set.map.as_ref().filter(|_| !records.is_empty());
+            let is_current = |record: &Record| {
+                let acked = record.acked.as_ref();
+                map.is_some_and(|(unit, hash)| {
+                    let held = acked.and_then(|acked| acked.manifest.get(unit));
+                    record.is_connected() && held == Some(hash)
+                })
             };
+            let has_settled = |record: &Record| {
+                map.and_then(|(unit, hash)| Some((record.settled.get(unit)?, hash)))
+                    .is_some_and(|((of, by), hash)| i64::try_from(*of) == Ok(epoch) && by == hash)
+            };
+            // Of those that share a pod, each has to.
             Some(PodView {
                 name: pod.name.clone(),
-                current,
-                settled,
+                current: map.is_some() && records.iter().all(is_current),
+                settled: map.is_some() && records.iter().all(has_settled),
             })
         };
         set.pods.iter().filter_map(view).collect()

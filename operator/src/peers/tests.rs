@@ -114,7 +114,7 @@ async fn everything_that_status_moves_and_scaling_need_travels() {
     other.tell(&observer);
     let live = observer.live(&required(&held, &pods), Instant::now());
     assert_eq!((live.pods, live.of, live.slowest_ms), (2, 2, Some(70)));
-    let record = observer.record_of(&pods[1]).expect("known");
+    let record = observer.records_of(&pods[1]).pop().expect("known");
     assert_eq!(record.settled[&map], (7, held.manifest[&map].clone()));
     assert_eq!(record.build, build());
     assert_eq!(record.group, group("orders"));
@@ -130,7 +130,13 @@ async fn everything_that_status_moves_and_scaling_need_travels() {
     // A pod that is silent for ten seconds drops out; its session stands.
     tokio::time::advance(Duration::from_secs(9)).await;
     assert!(loads.of_pods("shop", |_| true).is_empty());
-    assert!(observer.record_of(&pods[1]).expect("known").is_connected());
+    assert!(
+        observer
+            .records_of(&pods[1])
+            .pop()
+            .expect("known")
+            .is_connected()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -150,14 +156,14 @@ async fn a_lost_replicas_sessions_are_unknown_and_hold_what_they_held_and_then_g
     tokio::time::advance(UNKNOWN_FOR - Duration::from_millis(1)).await;
     observer.prune(Instant::now());
     assert_eq!((live(&held), live(&newer)), (1, 0), "what it acknowledged");
-    assert_eq!(observer.alive(&pods, Instant::now()).len(), 1);
-    let record = observer.record_of(&pods[0]).expect("unknown");
+    assert_eq!(observer.alive(&pods, Instant::now()), 1);
+    let record = observer.records_of(&pods[0]).pop().expect("unknown");
     assert!(!record.is_connected(), "a move does not count on it");
 
     tokio::time::advance(Duration::from_millis(1)).await;
     assert_eq!(live(&held), 0);
     observer.prune(Instant::now());
-    assert_eq!(observer.alive(&pods, Instant::now()).len(), 0);
+    assert_eq!(observer.alive(&pods, Instant::now()), 0);
     assert_eq!(observer.count_of_others(), 0);
 }
 
@@ -173,10 +179,13 @@ async fn a_stream_that_begins_anew_tells_everything_there_is() {
     observer.replica_lost("b", Instant::now());
     tokio::time::advance(Duration::from_secs(5)).await;
     other.table.prune(Instant::now());
-    assert!(observer.record_of(&mine).is_some(), "unknown");
+    assert!(observer.records_of(&mine).pop().is_some(), "unknown");
     other.reconnect();
     other.tell(&observer);
-    assert!(observer.record_of(&mine).is_none(), "known to be gone");
+    assert!(
+        observer.records_of(&mine).pop().is_none(),
+        "known to be gone"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,7 +223,13 @@ async fn a_sidecar_that_goes_to_another_replica_never_seems_to_hold_nothing() {
     tokio::time::advance(Duration::from_millis(30)).await;
     let second = seat(&other.table, &pods[0]);
     other.tell(&observer);
-    assert!(observer.record_of(&pods[0]).expect("there").is_connected());
+    assert!(
+        observer
+            .records_of(&pods[0])
+            .pop()
+            .expect("there")
+            .is_connected()
+    );
     assert_eq!(live(), 1, "it has not acknowledged anything over there yet");
     second.acked(acked(&held, Instant::now()), &held);
     other.tell(&observer);
@@ -442,7 +457,7 @@ async fn a_settled_map_does_not_wait_for_the_next_turn() {
     let mut sidecar = second.join(second.token("orders-0")).await.expect("joined");
     sidecar.apply().await;
     until("the first knows the map", || {
-        let record = first.table.record_of(&mine);
+        let record = first.table.records_of(&mine).pop();
         record.is_some_and(|record| record.acked.is_some())
     })
     .await;
@@ -452,7 +467,7 @@ async fn a_settled_map_does_not_wait_for_the_next_turn() {
         let hash = held.manifest[&map].clone();
         sidecar.settled(&map, epoch, hash.as_str()).await;
         until("the first knows that it settled", || {
-            let record = first.table.record_of(&mine).expect("known");
+            let record = first.table.records_of(&mine).pop().expect("known");
             record.settled.get(&map) == Some(&(epoch, hash.clone()))
         })
         .await;

@@ -16,4 +16,4 @@ pub mod update;
 
 pub use published::{Entry, Feed, Publication, Published, Snapshot};
 pub use server::{Context, serve};
-pub use table::{Live, Missing, SessionTable, Why};
+pub use table::{Live, Missing, Record, SessionTable, Why};

@@ -66,6 +66,8 @@ impl Snapshot {
 pub struct Feed {
     /// The pod's group.
     pub group: GroupId,
+    /// Whether the pod stands for several sidecars.
+    pub shared: bool,
     /// The group's snapshots; ends when the group does, before which its pods have moved.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
 }
@@ -215,6 +217,7 @@ impl Inner {
         };
         let feed = Feed {
             group: group.clone(),
+            shared: pod.shared,
             snapshots: sender.subscribe(),
         };
         match self.pods.get_mut(&key) {
@@ -250,6 +253,7 @@ pub(crate) mod tests {
     pub fn pod(name: &str, uid: &str) -> PodRef {
         PodRef {
             bare: false,
+            shared: false,
             namespace: "shop".into(),
             name: name.into(),
             uid: uid.into(),

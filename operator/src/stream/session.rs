@@ -23,7 +23,7 @@ use super::{
     published::{Feed, Manifest, Snapshot},
     server::Context,
     table::{
-        Acked, Build, LostBy, Nacked, Row,
+        Acked, Build, Instance, LostBy, MAX_INSTANCES, Nacked, Row,
         limits::{LimitSeen, MAX_LIMITS},
     },
     update::{Abilities, Denial, Plan, plan},
@@ -58,6 +58,8 @@ enum End {
     PodGone,
     /// The pod connected again.
     Replaced,
+    /// As many sidecars as may share a proof do.
+    Crowded,
     /// Another replica has fewer sidecars.
     Elsewhere,
     /// The operator ends.
@@ -72,6 +74,7 @@ impl End {
             Self::Slow(_) => "slow",
             Self::PodGone => "pod-gone",
             Self::Replaced => "replaced",
+            Self::Crowded => "crowded",
             Self::Elsewhere => "elsewhere",
             Self::Shutdown => "shutdown",
         }
@@ -86,6 +89,9 @@ impl End {
                 "the pod is gone from the operator's store",
             )),
             Self::Replaced => Some(Status::aborted("the pod has connected again")),
+            Self::Crowded => Some(Status::resource_exhausted(format!(
+                "{MAX_INSTANCES} sidecars share this token already"
+            ))),
             Self::Elsewhere => Some(Status::unavailable("another replica has fewer sidecars")),
             Self::Shutdown => Some(Status::unavailable("the operator is shutting down")),
         }
@@ -95,9 +101,12 @@ impl End {
     const fn lost_by(self) -> LostBy {
         match self {
             Self::Elsewhere | Self::Shutdown => LostBy::Replica,
-            Self::Gone | Self::Protocol(_) | Self::Slow(_) | Self::PodGone | Self::Replaced => {
-                LostBy::Sidecar
-            }
+            Self::Gone
+            | Self::Protocol(_)
+            | Self::Slow(_)
+            | Self::PodGone
+            | Self::Replaced
+            | Self::Crowded => LostBy::Sidecar,
         }
     }
 }
@@ -190,6 +199,7 @@ impl Session {
             build,
             features,
             held,
+            instance,
         } = hello;
         if features.len() > MAX_FEATURES || held.len() > MAX_HELD {
             return Err(End::Protocol("Hello names too much"));
@@ -199,12 +209,23 @@ impl Session {
             .into_iter()
             .filter_map(|(name, hash)| Some((name.parse().ok()?, Hash::from_wire(hash))))
             .collect();
-        let group = feed.borrow().group.clone();
+        let (group, shared) = {
+            let feed = feed.borrow();
+            (feed.group.clone(), feed.shared)
+        };
         let build = build_of(&build, &features);
         tracing::info!(%principal, %group, build = build.name, "session began");
-        let row = context
-            .table
-            .seat(principal.clone(), group, build, Instant::now());
+        let (table, now) = (&context.table, Instant::now());
+        let row = match shared {
+            true => {
+                let instance = Instance::read(&instance);
+                let instance = instance.ok_or(End::Protocol("Hello names no instance"))?;
+                table
+                    .seat_beside(&instance, principal.clone(), group, build, now)
+                    .ok_or(End::Crowded)?
+            }
+            false => table.seat(principal.clone(), group, build, now),
+        };
         Ok(Self {
             context,
             outgoing,
@@ -254,7 +275,7 @@ impl Session {
                 () = elsewhere.cancelled() => return Err(End::Elsewhere),
                 moved = feed.changed() => {
                     moved.map_err(|_| End::PodGone)?;
-                    let Feed { group, snapshots: next } = feed.borrow_and_update().clone();
+                    let Feed { group, shared: _, snapshots: next } = feed.borrow_and_update().clone();
                     tracing::info!(principal = %self.principal, %group, "pod moved to another group");
                     self.row.moved(group);
                     snapshots = next;

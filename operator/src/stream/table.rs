@@ -42,6 +42,31 @@ pub const UNKNOWN_FOR: Duration = Duration::from_secs(15);
 /// Held shard maps that a session's `Settled` is remembered for.
 pub const MAX_SETTLED: usize = 256;
 
+/// Sidecars that may share one proof at a time.
+pub const MAX_INSTANCES: usize = 64;
+/// The longest name of one of them, in characters.
+const MAX_INSTANCE: usize = 32;
+
+/// One of the sidecars that share a proof, as it calls itself; it chooses which seat is its own, and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance(String);
+
+impl Instance {
+    /// Reads its name: letters and digits. A sidecar of an elder build has none; those stand in each other's way.
+    pub fn read(name: &str) -> Option<Self> {
+        let sound = name.len() <= MAX_INSTANCE && name.bytes().all(|b| b.is_ascii_alphanumeric());
+        sound.then(|| Self(name.to_owned()))
+    }
+
+    /// No pod's name has such a sign.
+    fn key(&self, principal: &Principal) -> PodKey {
+        PodKey::new(
+            &principal.namespace,
+            &format!("{}~{}", principal.pod, self.0),
+        )
+    }
+}
+
 /// A session of this replica's.
 #[derive(Debug)]
 struct Seat {
@@ -141,8 +166,37 @@ impl SessionTable {
         now: Instant,
     ) -> Row {
         let key = PodKey::new(&principal.namespace, &principal.pod);
-        let (replaced, elsewhere) = (CancellationToken::new(), CancellationToken::new());
+        self.seat_at(self.lock(), key, principal, group, build, now)
+    }
+
+    /// Seats a session of one of the sidecars that share `principal`, beside the others'; an earlier one of the same
+    /// `instance` ends. None: there are as many as may be.
+    pub fn seat_beside(
+        self: &Arc<Self>,
+        instance: &Instance,
+        principal: Principal,
+        group: GroupId,
+        build: Build,
+        now: Instant,
+    ) -> Option<Row> {
         let mut inner = self.lock();
+        let key = instance.key(&principal);
+        if !inner.by_pod.contains_key(&key) && !inner.has_room_beside(&principal) {
+            return None;
+        }
+        Some(self.seat_at(inner, key, principal, group, build, now))
+    }
+
+    fn seat_at(
+        self: &Arc<Self>,
+        mut inner: MutexGuard<'_, Inner>,
+        key: PodKey,
+        principal: Principal,
+        group: GroupId,
+        build: Build,
+        now: Instant,
+    ) -> Row {
+        let (replaced, elsewhere) = (CancellationToken::new(), CancellationToken::new());
         inner.sessions += 1;
         inner.versions += 1;
         let (session, version) = (inner.sessions, inner.versions);
@@ -186,11 +240,11 @@ impl SessionTable {
         Some(merged.to_record())
     }
 
-    /// The session of this very pod, connected or unknown, at any replica.
-    pub fn record_of(&self, pod: &PodRef) -> Option<Record> {
+    /// The session of this very pod, connected or unknown, at any replica; of a shared one each session.
+    pub fn records_of(&self, pod: &PodRef) -> Vec<Record> {
         let inner = self.lock();
-        let key = PodKey::new(&pod.namespace, &pod.name);
-        Some(inner.merged(&key, Some(&pod.uid))?.to_record())
+        let sessions = inner.sessions_of(pod).into_iter();
+        sessions.map(Merged::to_record).collect()
     }
 
     /// Every session of every replica, connected or unknown: one for each pod.
@@ -209,30 +263,30 @@ impl SessionTable {
         let today = build::describe();
         for Required { units, pods } in required {
             for pod in pods.iter().filter(|pod| pod.counts) {
-                live.of += 1;
-                let key = PodKey::new(&pod.namespace, &pod.name);
-                let merged = inner.merged(&key, Some(&pod.uid));
-                let outdated = merged.is_some_and(|merged| merged.record.is_outdated(&today));
-                live.outdated += usize::from(outdated);
-                let of_the_object =
-                    |seen: &&LimitSeen| units.iter().any(|(name, _)| *name == seen.policy);
-                if let Some(merged) = merged {
-                    let seen = merged.record.limits.iter().filter(of_the_object);
-                    live.limits.extend(seen.cloned());
-                }
-                match holds(merged, units, now) {
-                    Ok(latency) => {
-                        live.pods += 1;
-                        live.slowest_ms = live.slowest_ms.max(Some(latency));
+                for merged in inner.expected_of(pod) {
+                    live.of += 1;
+                    let outdated = merged.is_some_and(|merged| merged.record.is_outdated(&today));
+                    live.outdated += usize::from(outdated);
+                    let of_the_object =
+                        |seen: &&LimitSeen| units.iter().any(|(name, _)| *name == seen.policy);
+                    if let Some(merged) = merged {
+                        let seen = merged.record.limits.iter().filter(of_the_object);
+                        live.limits.extend(seen.cloned());
                     }
-                    Err(why) => live.missing.push(Missing {
-                        namespace: pod.namespace.clone(),
-                        pod: pod.name.clone(),
-                        why: match why {
-                            Why::NotConnected(_) if pod.bare => Why::Bare,
-                            why => why,
-                        },
-                    }),
+                    match holds(merged, units, now) {
+                        Ok(latency) => {
+                            live.pods += 1;
+                            live.slowest_ms = live.slowest_ms.max(Some(latency));
+                        }
+                        Err(why) => live.missing.push(Missing {
+                            namespace: pod.namespace.clone(),
+                            pod: pod.name.clone(),
+                            why: match why {
+                                Why::NotConnected(_) if pod.bare => Why::Bare,
+                                why => why,
+                            },
+                        }),
+                    }
                 }
             }
         }
@@ -252,19 +306,13 @@ impl SessionTable {
             .count()
     }
 
-    /// Pods, by name, whose session is connected or unknown, at any replica. In the first [`UNKNOWN_FOR`] of this process
-    /// every pod of `pods` is unknown: the operator restarted, not the fleet.
-    pub fn alive<'a>(&self, pods: &'a [PodRef], now: Instant) -> BTreeSet<&'a str> {
+    /// How many sessions of these pods are connected or unknown, at any replica. In the first [`UNKNOWN_FOR`] of this
+    /// process every pod of `pods` is unknown: the operator restarted, not the fleet.
+    pub fn alive(&self, pods: &[PodRef], now: Instant) -> usize {
         let inner = self.lock();
-        let all_unknown = now < self.unknown_until();
-        let is_known = |pod: &PodRef| {
-            let key = PodKey::new(&pod.namespace, &pod.name);
-            inner.merged(&key, Some(&pod.uid)).is_some()
-        };
-        pods.iter()
-            .filter(|pod| all_unknown || is_known(pod))
-            .map(|pod| pod.name.as_str())
-            .collect()
+        let least = usize::from(now < self.unknown_until());
+        let sessions = pods.iter().map(|pod| inner.sessions_of(pod).len());
+        sessions.map(|known| known.max(least)).sum()
     }
 
     /// How many sessions of this replica are connected, and how many are unknown.
@@ -392,6 +440,56 @@ impl Inner {
         let own = self.by_pod.get(key).map(|seat| &*seat.record);
         let others = self.replicas.values().filter_map(|other| other.get(key));
         Merged::of(own.into_iter().chain(others), uid)
+    }
+
+    /// The sessions of this very pod, connected or unknown: at most one, but for a shared one.
+    fn sessions_of(&self, pod: &PodRef) -> Vec<Merged<'_>> {
+        if !pod.shared {
+            let key = PodKey::new(&pod.namespace, &pod.name);
+            return self.merged(&key, Some(&pod.uid)).into_iter().collect();
+        }
+        let of_it = |record: &Principal| {
+            (&record.namespace, &record.pod, &record.uid) == (&pod.namespace, &pod.name, &pod.uid)
+        };
+        let all = self.all().filter(|(_, record)| of_it(&record.principal));
+        let keys: BTreeSet<&PodKey> = all.map(|(key, _)| key).collect();
+        let merged = keys.into_iter().map(|key| self.merged(key, Some(&pod.uid)));
+        merged.flatten().collect()
+    }
+
+    /// Of whom it is asked whether they hold what this pod should: its session, or that it has none. Of those that share
+    /// a pod, whoever went away is not missed while another is there: nobody said how many there are to be.
+    fn expected_of(&self, pod: &PodRef) -> Vec<Option<Merged<'_>>> {
+        let mut sessions = self.sessions_of(pod);
+        sessions.sort_by_key(|merged| !merged.record.is_connected());
+        let connected = sessions
+            .iter()
+            .filter(|it| it.record.is_connected())
+            .count();
+        sessions.truncate(connected.max(1));
+        match sessions.is_empty() {
+            true => vec![None],
+            false => sessions.into_iter().map(Some).collect(),
+        }
+    }
+
+    /// Whether one more sidecar may share this proof. Where there are too many, whoever was lost first is forgotten.
+    fn has_room_beside(&mut self, principal: &Principal) -> bool {
+        let beside = self.by_pod.iter().filter(|(_, seat)| {
+            let known = &seat.record.principal;
+            (&known.namespace, &known.pod) == (&principal.namespace, &principal.pod)
+        });
+        let beside: Vec<_> = beside.map(|(key, seat)| (seat.record.lost, key)).collect();
+        if beside.len() < MAX_INSTANCES {
+            return true;
+        }
+        let lost = beside
+            .into_iter()
+            .filter_map(|(lost, key)| Some((lost?.at, key.clone())));
+        match lost.min_by_key(|(at, _)| *at) {
+            Some((_, key)) => self.by_pod.remove(&key).is_some(),
+            None => false,
+        }
     }
 
     /// Every record; of one pod there may be several.

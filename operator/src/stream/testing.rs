@@ -285,6 +285,7 @@ impl Sidecar {
                 .map(|feature| feature.name().to_owned())
                 .collect(),
             held: held.clone().into_iter().collect(),
+            instance: String::new(),
         }))
         .await;
     }

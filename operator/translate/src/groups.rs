@@ -126,6 +126,8 @@ pub struct PodRef {
     /// Whether it has no sidecar though its namespace asks for one: it was made while the webhook was not there, or before
     /// the namespace asked. Only a new pod in its place gets one.
     pub bare: bool,
+    /// Whether it stands for several sidecars that share one proof: the edges of a Gateway, where there are no Pods.
+    pub shared: bool,
 }
 
 impl PodRef {
@@ -138,6 +140,7 @@ impl PodRef {
             service_account: pod.service_account.clone(),
             counts: !pod.terminating && pod.was_ready,
             bare: injects && !pod.terminating && pod.sidecar == Sidecar::Absent,
+            shared: false,
         }
     }
 
@@ -150,6 +153,7 @@ impl PodRef {
             service_account: "default".into(),
             counts: true,
             bare: false,
+            shared: true,
         }
     }
 
@@ -180,6 +184,7 @@ impl PodRef {
             counts,
             // Nobody injects here.
             bare: false,
+            shared: false,
         })
     }
 }

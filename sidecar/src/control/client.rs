@@ -66,6 +66,8 @@ pub struct Client {
     token: TokenFile,
     certificate: Certificate,
     snapshot: Snapshot,
+    /// Tells this process from others that share its token.
+    instance: String,
     /// An update was applied since the last look.
     progress: bool,
 }
@@ -88,6 +90,7 @@ impl Client {
             token: TokenFile(settings.token_file.clone()),
             certificate: Certificate::default(),
             snapshot: Snapshot::default(),
+            instance: instance(),
             progress: false,
             settings,
             plane,
@@ -139,6 +142,7 @@ impl Client {
             build: self.settings.build.clone(),
             features: abilities::features(),
             held: self.snapshot.held(),
+            instance: self.instance.clone(),
         };
         // The channel is new and has room.
         let _ = outgoing.send(up_message(up::Kind::Hello(hello))).await;
@@ -355,6 +359,14 @@ enum RestoreError {
 
 fn up_message(kind: up::Kind) -> stream::Up {
     stream::Up { kind: Some(kind) }
+}
+
+/// A name that nobody else has.
+fn instance() -> String {
+    let mut bytes = [0_u8; 16];
+    // Without randomness there is no certificate either: see [`Certificate::generate`].
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    sluice_snapshot::hash::hex(&bytes)
 }
 
 fn unix_now() -> i64 {

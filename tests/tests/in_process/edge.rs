@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
@@ -16,6 +17,8 @@ use crate::place::{Place, Plan, documents};
 
 /// How long a change may take to arrive.
 const PATIENCE: u64 = 30;
+/// From a written Secret to a handshake that shows what is in it, under load.
+const LONGEST_ROTATION: Duration = Duration::from_secs(1);
 
 /// A Secret of type `kubernetes.io/tls`.
 pub fn tls_secret(name: &str, Certified { certificate, key }: &Certified) -> String {
@@ -336,14 +339,19 @@ fn a_certificate_changes_under_load_without_an_error() {
             let next = edge
                 .authority
                 .server("a.example", &["a.example".to_owned()])?;
-            edge.place.put("a", &tls_secret("a", &next))?;
+            let secret = tls_secret("a", &next);
             let next = der(&next)?;
+            edge.place.put("a", &secret)?;
+            let written = Instant::now();
             eventually("the new certificate", seconds(PATIENCE), async || {
                 let (_, shown) = edge.client(8443, "a.example")?.connect().await?;
                 ensure!(shown == next, "the former one is shown");
                 Ok(())
             })
             .await?;
+            let served = written.elapsed();
+            println!("a new certificate is served {served:.0?} after its Secret was written");
+            ensure!(served <= LONGEST_ROTATION, "served only after {served:?}");
             wanted.push(next);
         }
         // A broken one takes its host down, for new connections, and no other; the next good one brings it back.

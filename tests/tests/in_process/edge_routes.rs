@@ -233,3 +233,72 @@ fn two_edges_serve_one_gateway_and_one_may_go() {
         edges.place.operator.process.alive()
     });
 }
+
+/// Both prove themselves by one token. Were they one pod to the operator, each would end the other's session for ever.
+#[test]
+fn two_edges_stand_beside_each_other_at_one_operator() {
+    isolated!(async |world| {
+        let plan = Plan::new(world)?;
+        let _origin = plan.member("origin").await?;
+        let listener = "{name: http, port: 8000, protocol: HTTP}";
+        plan.put("public", &gateway("public", &[listener], ""))?;
+        let public = |hostname: &str| {
+            format!(
+                "apiVersion: sluice.dev/v1alpha1
+kind: ApiRoute
+metadata: {{name: public, namespace: shop}}
+spec:
+  parentRefs: [{{group: gateway.networking.k8s.io, kind: Gateway, name: public}}]
+  hostnames: [{hostname}]
+  rules: [{{name: all, backendRefs: [{{name: origin, port: 80}}]}}]
+"
+            )
+        };
+        plan.put("route", &public("a.example"))?;
+        let place = plan.start().await?;
+        let mut first = place.edge("public").await?;
+        let mut second = place.another_edge("public", "second").await?;
+        for edge in [&mut first, &mut second] {
+            edge.ready(seconds(PATIENCE)).await?;
+        }
+        let live = async |expected: &str| {
+            eventually(expected, seconds(PATIENCE), async || {
+                let status = place.status("ApiRoute", "public")?;
+                let summary = &status["live"]["summary"];
+                ensure!(summary == expected, "it is {summary}");
+                Ok(())
+            })
+            .await
+        };
+        live("2/2").await?;
+
+        // A change reaches both, over the session that each began with.
+        place.put("route", &public("b.example"))?;
+        for edge in [&first, &second] {
+            let client = Client::new((edge.address.ip(), 8000));
+            eventually("the new hostname", seconds(PATIENCE), async || {
+                let answer = client.send(get("/").with("host", "b.example")).await?;
+                answer.expect(200).map(drop)
+            })
+            .await?;
+            // Another Gateway is nothing to these.
+            place.put("other", &gateway("other", &[listener], ""))?;
+            place
+                .condition("Gateway", "other", "Accepted", "True", "Accepted")
+                .await?;
+            let metrics = edge.scrape().await?;
+            for once in [
+                "sluice_stream_connected 1",
+                "sluice_stream_connections_total 1",
+            ] {
+                ensure!(metrics.lines().any(|line| line == once), "not {once}");
+            }
+        }
+        live("2/2").await?;
+
+        // Nobody said how many there are to be: whoever goes is not missed while the other serves.
+        let ended = second.process.terminate(seconds(PATIENCE)).await?;
+        ensure!(ended.success(), "{ended}");
+        live("1/1").await
+    });
+}

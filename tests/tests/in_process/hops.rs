@@ -17,6 +17,9 @@ use tokio_rustls::TlsConnector;
 
 use crate::place::{Place, Plan, config, documents, secret};
 
+mod apart;
+mod nonces;
+
 const PATIENCE: u64 = 40;
 const KEY: &str = "a-key-of-the-tests-0123456789";
 /// Requests whose shares are counted.
@@ -156,11 +159,7 @@ fn what_an_edge_decided_counts_once_and_nobody_else_can_say_so() {
         }
 
         // Forged: a sidecar's word, by somebody who came to the Service's port.
-        let forged = r#"{"from":"Sidecar","port":8080,"route":"shop/gate","rule":"all"}"#;
-        let forged = format!(
-            "1.{}",
-            base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, forged)
-        );
+        let forged = forged();
         let with_forged = |path: &str| {
             get(path)
                 .with("host", "x.example")
@@ -222,6 +221,13 @@ fn shares_by_weight_are_kept_over_hops() {
         ensure!((share - 0.5).abs() <= 0.015, "{share}");
         Ok(())
     });
+}
+
+/// A sidecar's word, by whoever sends it.
+fn forged() -> String {
+    let forged = r#"{"from":"Sidecar","port":8080,"route":"shop/gate","rule":"all"}"#;
+    let engine = &base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    format!("1.{}", base64::Engine::encode(engine, forged))
 }
 
 /// Sends a request over TLS to whoever is there, and gives what came back.

@@ -78,6 +78,7 @@ async fn open(
             .iter()
             .map(|name| (name.clone(), "0".repeat(64)))
             .collect::<HashMap<_, _>>(),
+        instance: String::new(),
     };
     outgoing
         .send(Up {

@@ -169,7 +169,7 @@ impl World {
             self.others[replica].tell(&self.observer);
         }
         for (pod, truth) in self.pods.iter().zip(&self.truth) {
-            let known = self.observer.record_of(pod);
+            let known = self.observer.records_of(pod).pop();
             match &truth.row {
                 Some((replica, _)) => {
                     let known = known.expect("a connected session is known");

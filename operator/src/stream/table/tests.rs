@@ -70,28 +70,24 @@ async fn a_lost_session_is_unknown_and_then_gone() {
         Instant::now(),
     );
     tokio::time::advance(UNKNOWN_FOR * 2).await;
-    assert_eq!(table.alive(&pods, Instant::now()).len(), 1);
+    assert_eq!(table.alive(&pods, Instant::now()), 1);
     drop(row);
     tokio::time::advance(UNKNOWN_FOR - Duration::from_millis(1)).await;
     table.prune(Instant::now());
-    assert_eq!(
-        table.alive(&pods, Instant::now()).len(),
-        1,
-        "unknown, not gone"
-    );
+    assert_eq!(table.alive(&pods, Instant::now()), 1, "unknown, not gone");
     assert_eq!(table.count(), (0, 1));
     tokio::time::advance(Duration::from_millis(1)).await;
     table.prune(Instant::now());
-    assert_eq!(table.alive(&pods, Instant::now()).len(), 0);
+    assert_eq!(table.alive(&pods, Instant::now()), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn right_after_a_start_every_pod_is_unknown() {
     let table = SessionTable::new();
     let pods = [pod("a", "ua"), pod("b", "ub")];
-    assert_eq!(table.alive(&pods, Instant::now()).len(), 2);
+    assert_eq!(table.alive(&pods, Instant::now()), 2);
     tokio::time::advance(UNKNOWN_FOR).await;
-    assert_eq!(table.alive(&pods, Instant::now()).len(), 0);
+    assert_eq!(table.alive(&pods, Instant::now()), 0);
 }
 
 #[tokio::test]
@@ -154,4 +150,48 @@ async fn only_a_held_map_can_settle_and_a_hold_that_is_over_is_forgotten() {
     assert!(!changes.has_changed().expect("open"), "nothing new");
     row.acked(acked(&over, Instant::now()), &over);
     assert!(settled().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn sidecars_that_share_a_proof_stand_beside_each_other() {
+    let table = SessionTable::new();
+    let shared = PodRef {
+        shared: true,
+        ..pod("gateway.public", "u")
+    };
+    let name = UnitName::route("shop", "orders");
+    let today = snapshot(&[(name.clone(), ROUTE, &[])]);
+    let seat = |instance: &str| {
+        let instance = Instance::read(instance).expect("a name");
+        let of = principal(&shared);
+        table.seat_beside(&instance, of, group("g"), build("1"), Instant::now())
+    };
+    let pods = [shared.clone()];
+    let live = || {
+        let live = table.live(&required(&today, &pods), Instant::now());
+        (live.pods, live.of)
+    };
+    assert_eq!(live(), (0, 1), "it is missed");
+    let (first, second) = (seat("a1").expect("room"), seat("b2").expect("room"));
+    assert!(!first.replaced.is_cancelled() && !second.replaced.is_cancelled());
+    first.acked(acked(&today, Instant::now()), &today);
+    assert_eq!(live(), (1, 2), "the other does not hold it by that");
+    second.acked(acked(&today, Instant::now()), &today);
+    assert_eq!((live(), table.alive(&pods, Instant::now())), ((2, 2), 2));
+
+    // The same one again takes its own seat; one that goes is not missed while another is there.
+    let again = seat("a1").expect("room");
+    assert!(first.replaced.is_cancelled() && !second.replaced.is_cancelled());
+    drop((first, second));
+    assert_eq!((live(), table.records_of(&shared).len()), ((1, 1), 2));
+    drop(again);
+    assert_eq!(live(), (0, 1));
+
+    // They are bounded; who is lost makes room, who is connected does not.
+    let names = (0..MAX_INSTANCES).map(|number| format!("n{number}"));
+    let rows: Vec<_> = names.map(|name| seat(&name).expect("room")).collect();
+    assert!(seat("more").is_none());
+    assert!(rows.iter().all(|row| !row.replaced.is_cancelled()));
+    assert_eq!(Instance::read("a~b"), None);
+    assert_eq!(Instance::read(&"a".repeat(33)), None);
 }

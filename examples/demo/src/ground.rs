@@ -19,6 +19,10 @@ const WRITTEN_PORT: &str = "port: 8080";
 const WRITTEN_REDIS: &str = "127.0.0.1:6379";
 /// The port of an application that has a sidecar in front of it.
 pub(crate) const APP_PORT: u16 = 18080;
+/// The port at which sidecars take hops, as the slices say.
+pub(crate) const HOP_PORT: u16 = 15008;
+/// The edge's own address, in the pods' block.
+const EDGE: u8 = 5;
 
 /// Folder and addresses of one run.
 pub(crate) struct Ground {
@@ -27,8 +31,10 @@ pub(crate) struct Ground {
     pub(crate) base: PathBuf,
     /// The copy of `local/`.
     pub(crate) local: PathBuf,
-    /// Where pods are reached.
+    /// Where pods and the edge are reached.
     pub(crate) port: u16,
+    /// The edge's address.
+    pub(crate) edge: Ipv4Addr,
     /// Where the store is, or would be.
     pub(crate) redis: SocketAddr,
     /// Where sidecars reach the operator.
@@ -52,6 +58,7 @@ impl Ground {
             base: quickstart.join("base"),
             local: dir.path().join("local"),
             port,
+            edge: Ipv4Addr::new(127, 0, block, EDGE),
             redis: free()?,
             operator: free()?,
             health: free()?,
@@ -106,10 +113,10 @@ fn free_block(pods: &[PodRef]) -> Option<(u8, u16)> {
     ports
         .flat_map(|port| (10..100).map(move |block| (block, port)))
         .find(|(block, port)| {
-            pods.iter().all(|pod| {
-                let [_, _, _, host] = pod.address.octets();
+            let hosts = pods.iter().map(|pod| pod.address.octets()[3]);
+            hosts.chain([EDGE]).all(|host| {
                 let address = Ipv4Addr::new(127, 0, *block, host);
-                [*port, APP_PORT]
+                [*port, APP_PORT, HOP_PORT]
                     .iter()
                     .all(|port| TcpListener::bind((address, *port)).is_ok())
             })
@@ -147,6 +154,12 @@ mod tests {
             slices.contains(&format!("port: {},", ground.port)),
             "{slices}"
         );
+        let gateway = fs::read_to_string(ground.local.join("gateway.yaml")).expect("copied");
+        assert!(
+            gateway.contains(&format!("port: {},", ground.port)),
+            "{gateway}"
+        );
+        assert!(pods.iter().all(|pod| pod.address != ground.edge));
     }
 
     #[test]

@@ -3,7 +3,11 @@
 use anyhow::Result;
 
 use crate::{
-    caller::Ask, credentials::Wallet, ground::Ground, manifests::Manifests, platform::Platform,
+    caller::Ask,
+    credentials::Wallet,
+    ground::Ground,
+    manifests::Manifests,
+    platform::{EDGE, Platform},
 };
 
 /// How long the printed token is good for, in seconds.
@@ -35,6 +39,11 @@ pub(crate) fn print(platform: &mut Platform, ground: &Ground) -> Result<()> {
     command(
         "a redirect",
         &wallet.with_key(Ask::get(inventory, "/stock"), "acme")?,
+    );
+    let edge = platform.address(EDGE)?;
+    command(
+        "both Services by one door",
+        &wallet.with_key(Ask::get(edge, "/v1/stock"), "acme")?,
     );
     let often = wallet.with_key(get("/v1/catalog"), "initech")?;
     println!("  # over the limit");

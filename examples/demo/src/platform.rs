@@ -14,13 +14,17 @@ use crate::{
     Args,
     access_log::AccessLog,
     caller::{self, Ask},
-    ground::{APP_PORT, Ground, free},
+    ground::{APP_PORT, Ground, HOP_PORT, free},
     manifests::{Manifests, PodRef},
     running::Running,
 };
 
 /// How long anything may take to become ready.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The name under which the edge is asked.
+pub(crate) const EDGE: &str = "edge";
+/// Its join token, under the operator's state folder.
+const EDGE_TOKEN: &str = "operator/join/shop.gateway.public.token";
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -28,7 +32,7 @@ const LOOK: Duration = Duration::from_millis(50);
 #[derive(Default)]
 pub(crate) struct Platform {
     children: Vec<Running>,
-    /// Every pod, in the order of the manifests.
+    /// Every pod, in the order of the manifests; then the edge.
     pub(crate) pods: Vec<Pod>,
     /// Whether a Redis was started.
     pub(crate) has_redis: bool,
@@ -60,6 +64,7 @@ impl Platform {
             let behind_sidecar = parents.contains(&pod.service);
             self.start_pod(args, ground, pod, behind_sidecar)?;
         }
+        self.start_edge(args, ground)?;
         self.await_pods().await
     }
 
@@ -155,7 +160,7 @@ impl Platform {
             &arguments,
         )?;
         let mut files: Vec<_> = pods.iter().map(|pod| token(ground, pod)).collect();
-        files.push(ground.path("operator/roots.pem"));
+        files.extend(["operator/roots.pem", EDGE_TOKEN].map(|file| ground.path(file)));
         self.until("operator", async || {
             match files.iter().find(|file| !file.exists()) {
                 Some(missing) => bail!("it has not written {}", missing.display()),
@@ -204,15 +209,42 @@ impl Platform {
         pod: &PodRef,
         app: SocketAddr,
     ) -> Result<Sidecar> {
-        let (admin, metrics) = (free()?, free()?);
-        let state = ground.folder(&format!("{}-state", pod.name))?;
-        let arguments = [
+        let place = [
             "--inbound".into(),
             format!("{}:{}={app}", pod.address, ground.port),
+            format!("--hop={}:{HOP_PORT}", pod.address),
+        ];
+        self.start_product(args, ground, &pod.name, &token(ground, pod), &place)
+    }
+
+    /// The same program, in front of all pods.
+    fn start_edge(&mut self, args: &Args, ground: &Ground) -> Result<()> {
+        let place = ["--edge".into(), ground.edge.to_string()];
+        let token = ground.path(EDGE_TOKEN);
+        let sidecar = self.start_product(args, ground, EDGE, &token, &place)?;
+        self.pods.push(Pod {
+            name: EDGE.into(),
+            address: SocketAddr::from((ground.edge, ground.port)),
+            sidecar: Some(sidecar),
+        });
+        Ok(())
+    }
+
+    fn start_product(
+        &mut self,
+        args: &Args,
+        ground: &Ground,
+        name: &str,
+        token: &Path,
+        place: &[String],
+    ) -> Result<Sidecar> {
+        let (admin, metrics) = (free()?, free()?);
+        let state = ground.folder(&format!("{name}-state"))?;
+        let common = [
             "--operator".into(),
             ground.operator.to_string(),
             "--token-file".into(),
-            path(&token(ground, pod))?,
+            path(token)?,
             "--roots".into(),
             path(&ground.path("operator/roots.pem"))?,
             "--state-dir".into(),
@@ -224,7 +256,8 @@ impl Platform {
             "--data-threads".into(),
             "2".into(),
         ];
-        let name = format!("{}-sidecar", pod.name);
+        let arguments = [place, &common].concat();
+        let name = format!("{name}-sidecar");
         self.run(ground, &name, &args.binary("sluice-sidecar")?, &arguments)?;
         Ok(Sidecar {
             admin,
@@ -234,7 +267,7 @@ impl Platform {
     }
 
     /// A pod without a sidecar is ready when its application is; one with a sidecar when a path that no rule
-    /// names is 404: the application would have answered it.
+    /// names is 404: the application would have answered it, and an edge that has no route yet is at no port.
     async fn await_pods(&mut self) -> Result<()> {
         let pods: Vec<_> = self
             .pods

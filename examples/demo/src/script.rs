@@ -11,13 +11,16 @@ use crate::{
     expect::Expect,
     ground::Ground,
     manifests::Manifests,
-    platform::Platform,
+    platform::{EDGE, Platform},
     report::{self, Report, Row},
     shards,
 };
 
 /// Requests of a burst that goes over a limit.
 const BURST: u32 = 45;
+/// What a sidecar says over a hop of a request that needs no further look: base64url of
+/// `{"from":"Sidecar","port":8080,"route":"shop/orders","rule":"catalog"}`.
+const FORGED: &str = "1.eyJmcm9tIjoiU2lkZWNhciIsInBvcnQiOjgwODAsInJvdXRlIjoic2hvcC9vcmRlcnMiLCJydWxlIjoiY2F0YWxvZyJ9";
 
 /// Sends everything.
 pub(crate) async fn play(
@@ -37,7 +40,8 @@ pub(crate) async fn play(
     stage.where_it_goes().await?;
     stage.which_shard().await?;
     stage.whose_answer().await?;
-    stage.how_often().await
+    stage.how_often().await?;
+    stage.by_one_door().await
 }
 
 struct Stage<'a> {
@@ -244,6 +248,40 @@ impl Stage<'_> {
             Expect::status(200),
         )
         .await?;
+        Ok(())
+    }
+
+    /// What goes through the edge is decided by the sidecars behind it, which nobody can tell what to decide.
+    async fn by_one_door(&mut self) -> Result<()> {
+        self.report
+            .section("By one door? (Gateway public: an edge in front of both Services)");
+        let address = self.platform.address(EDGE)?;
+        let edge = Door {
+            pod: EDGE.to_owned(),
+            address,
+        };
+        let catalog = || Ask::get(address, "/v1/catalog");
+        self.row("nobody", &edge, catalog(), Expect::status(401))
+            .await?;
+        let forged = catalog().header("sluice-hop", FORGED);
+        self.row("a forged hop", &edge, forged, Expect::status(401))
+            .await?;
+        let key = self.wallet.with_key(catalog(), "globex")?;
+        let orders = Expect::status(200).by("orders");
+        self.row("globex, API key", &edge, key, orders).await?;
+        let signed = self.wallet.signed(catalog(), "globex")?;
+        let orders = Expect::status(200).by("orders");
+        self.row("globex, signature", &edge, signed, orders).await?;
+        let stock = self
+            .wallet
+            .with_key(Ask::get(address, "/v1/stock"), "globex")?;
+        let inventory = Expect::status(200)
+            .by("inventory")
+            .header_with("x-api", "inventory");
+        self.row("globex, API key", &edge, stock, inventory).await?;
+        let nowhere = Ask::get(address, "/nowhere");
+        self.row("no rule for the path", &edge, nowhere, Expect::status(404))
+            .await?;
         Ok(())
     }
 

@@ -115,6 +115,14 @@ pub struct ShardSeen {
 pub struct Settle(Option<Box<Exchange>>);
 
 impl Settle {
+    /// Who asks, where whoever sent this request over a hop is believed about that: one more than the proxies that are
+    /// trusted anyway.
+    pub fn believe_sender(&mut self, parts: &Parts) {
+        let peer = Client::peer(self.connection.peer.ip(), self.connection.scheme());
+        let trusted = self.force.program.settings().forwarded_for;
+        self.client = Client::behind(peer, parts, trusted.saturating_add(1));
+    }
+
     /// A request begins.
     pub fn begin(thread: &Rc<Thread>, connection: &Rc<Connection>, parts: &Parts) -> Self {
         thread.tally.begin();

@@ -117,25 +117,33 @@ async fn phases(
     }
 
     thread.limits.admit(&parts)?;
-    let client = settle.client;
-    let facts = RequestFacts::new(&parts, &client).over(hop.as_deref());
-    admit::admit(&facts)?;
-    let table = match (settle.connection.arrival.get(), table) {
-        (None, Some(table)) => table,
-        (Some(arrival), _) => arrival.table(&force, port, &facts)?,
-        (None, None) => return Err(Reject::new(RejectReason::NoRoute)),
+    let (target, matched) = {
+        let client = settle.client;
+        let facts = RequestFacts::new(&parts, &client).over(hop.as_deref());
+        admit::admit(&facts)?;
+        let table = match (settle.connection.arrival.get(), table) {
+            (None, Some(table)) => table,
+            (Some(arrival), _) => arrival.table(&force, port, &facts)?,
+            (None, None) => return Err(Reject::new(RejectReason::NoRoute)),
+        };
+
+        settle.enter(Phase::Target);
+        let target = target::normalise(&facts)?;
+
+        settle.enter(Phase::Route);
+        let matched = route::find(table, &facts, &target)?;
+        (target, matched)
     };
-
-    settle.enter(Phase::Target);
-    let target = target::normalise(&facts)?;
-
-    settle.enter(Phase::Route);
-    let matched = route::find(table, &facts, &target)?;
     let (route, rule) = (matched.route, matched.rule);
     settle.matched = Some((Arc::clone(route), Arc::clone(rule)));
     let namespace = force.program.namespace();
     let vouched = hop.clone();
     settle.vouched = vouched.filter(|hop| hop.is_believed(rule, namespace));
+    if settle.vouched.is_some() {
+        settle.believe_sender(&parts);
+    }
+    let client = settle.client;
+    let facts = RequestFacts::new(&parts, &client).over(hop.as_deref());
     let deadline_ms = deadline::after(settle.began_ms(), rule.timeouts.request_ms);
 
     if let Some(extras) = &rule.extras

@@ -134,6 +134,24 @@ fn what_an_edge_decided_counts_once_and_nobody_else_can_say_so() {
         let answer = gate.send(asked("/only-a")).await?.expect(200)?.json()?;
         ensure!(answer["headers"].get("sluice-hop").is_none(), "{answer}");
 
+        // Who asks, the edge says; what anybody else says of it is not believed.
+        let asks = edge.address.ip().to_string();
+        let said = |answer: &serde_json::Value| answer["headers"]["x-forwarded-for"].to_string();
+        ensure!(
+            said(&answer).starts_with(&format!("\"{asks}, ")),
+            "{answer}"
+        );
+        let lied = get("/open").with("x-forwarded-for", "192.0.2.7");
+        let answer = pod.send(lied).await?.expect(200)?.json()?;
+        ensure!(!said(&answer).contains("192.0.2.7"), "{answer}");
+        eventually("the pods log the client", seconds(PATIENCE), async || {
+            let pods = place.pods[..2].iter();
+            let mut lines = pods.flat_map(|pod| pod.sidecar.access_log());
+            ensure!(lines.any(|line| line["client"] == *asks), "nobody does");
+            Ok(())
+        })
+        .await?;
+
         // The limit is the edge's and the pod's, and is charged by one of them: all five pass, and the pod's own bucket
         // is still full.
         for _ in 0..5 {

@@ -40,6 +40,7 @@ pub async fn deliver(
 ) -> Result<Response<Body>, Reject> {
     let thread = Rc::clone(&settle.thread);
     thread.limits.admit(&parts)?;
+    settle.believe_sender(&parts);
     let client = settle.client;
     let facts = RequestFacts::new(&parts, &client);
     admit::admit(&facts)?;

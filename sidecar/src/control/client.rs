@@ -24,7 +24,7 @@ use super::{
     principal::Principal,
     snapshot::{Pending, Snapshot, UpdateError},
 };
-use crate::{data::hop::credentials::Issued, metrics::Told};
+use crate::{data::hop::credentials::Issued, metrics::Told, random};
 
 /// How long a connection may take, TLS included.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -363,10 +363,7 @@ fn up_message(kind: up::Kind) -> stream::Up {
 
 /// A name that nobody else has.
 fn instance() -> String {
-    let mut bytes = [0_u8; 16];
-    // Without randomness there is no certificate either: see [`Certificate::generate`].
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    sluice_snapshot::hash::hex(&bytes)
+    format!("{:016x}{:016x}", random::seed(), random::seed())
 }
 
 fn unix_now() -> i64 {

@@ -9,10 +9,11 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use sluice_tests::http::{Connection, Protocol};
 use sluice_tests::pki::Authority;
 use sluice_tests::{Client, Sidecar, With, World, eventually, get, isolated, seconds};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
 use crate::place::{Place, Plan, config, documents, secret};
@@ -131,11 +132,17 @@ fn what_an_edge_decided_counts_once_and_nobody_else_can_say_so() {
         pod.send(get("/").with("host", "gate.example"))
             .await?
             .expect(401)?;
-        let answer = gate.send(asked("/only-a")).await?.expect(200)?.json()?;
+        let asks = world.address();
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((asks, 0).into())?;
+        let stream = socket.connect(gate.address()).await?;
+        let mut connection = Connection::over(stream, Protocol::Http1, "gate.example").await?;
+        let answer = connection.send(asked("/only-a")).await?;
+        let answer = answer.expect(200)?.json()?;
         ensure!(answer["headers"].get("sluice-hop").is_none(), "{answer}");
 
         // Who asks, the edge says; what anybody else says of it is not believed.
-        let asks = edge.address.ip().to_string();
+        let asks = asks.to_string();
         let said = |answer: &serde_json::Value| answer["headers"]["x-forwarded-for"].to_string();
         ensure!(
             said(&answer).starts_with(&format!("\"{asks}, ")),

@@ -111,3 +111,43 @@ impl Judge for OfNamespace {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, SanType};
+
+    use super::*;
+
+    /// A certificate with these URIs.
+    fn certificate(uris: &[&str]) -> CertificateDer<'static> {
+        let mut params = CertificateParams::default();
+        let uris = uris
+            .iter()
+            .map(|uri| SanType::URI((*uri).try_into().expect("ASCII")));
+        params.subject_alt_names = uris.collect();
+        let key = KeyPair::generate().expect("a key");
+        params.self_signed(&key).expect("signed").der().clone()
+    }
+
+    #[test]
+    fn a_hop_leads_to_the_namespace_and_trust_domain_it_is_for() {
+        let judge = OfNamespace {
+            trust_domain: "shop.example".into(),
+            namespace: "shop".into(),
+        };
+        let accepts = |uris: &[&str]| {
+            let certificate = certificate(uris);
+            let parsed = ParsedCertificate::try_from(&certificate).expect("X.509");
+            judge.accepts(&certificate, &parsed)
+        };
+        let own = "spiffe://shop.example/ns/shop/sa/any";
+        assert!(accepts(&[own]));
+        let (elsewhere, other) = (
+            "spiffe://other.domain/ns/shop/sa/any",
+            "spiffe://shop.example/ns/bank/sa/any",
+        );
+        for uris in [&[elsewhere][..], &[other], &[own, elsewhere], &[]] {
+            assert!(!accepts(uris), "{uris:?}");
+        }
+    }
+}

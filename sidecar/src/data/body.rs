@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::request::Parts;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -41,6 +42,15 @@ pub enum RequestBodyError {
     /// The client broke off, or framed it in a way that is refused.
     #[error("the client's body: {0}")]
     Framing(#[from] http1::BodyError),
+}
+
+/// A request as it arrived. It is passed on from hand to hand, and large: in a place of its own.
+#[derive(Debug)]
+pub struct Arrived {
+    /// Its head.
+    pub parts: Parts,
+    /// Its body, to come.
+    pub body: ClientBody,
 }
 
 /// A request's body as its client sends it.

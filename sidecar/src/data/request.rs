@@ -23,7 +23,7 @@ use sluice_snapshot::unit::{
 
 use super::{
     answer,
-    body::{Body, ClientBody, Meter, RequestBody, RequestBodyError},
+    body::{Arrived, Body, ClientBody, Meter, RequestBody, RequestBodyError},
     cache::{self, Looked},
     deadline::{self, Elapsed},
     extras,
@@ -48,13 +48,12 @@ const NONCE_LONGEST_WAIT: Duration = Duration::from_millis(250);
 pub async fn handle(
     thread: Rc<Thread>,
     connection: Rc<Connection>,
-    request: Request<ClientBody>,
+    arrived: Box<Arrived>,
     refused: Option<Fault>,
 ) -> Response<Body> {
-    let (parts, body) = request.into_parts();
-    let mut settle = Settle::begin(&thread, &connection, &parts);
+    let mut settle = Settle::begin(&thread, &connection, &arrived.parts);
     let result = match refused {
-        None => survive(&thread, phases(&mut settle, parts, body)).await,
+        None => survive(&thread, phases(&mut settle, arrived)).await,
         Some(fault) => Err(fault.reject()),
     };
     let response = result.unwrap_or_else(|mut reject| {
@@ -92,11 +91,8 @@ fn survive<T>(
 }
 
 /// Every phase, in order. What refuses, returns.
-async fn phases(
-    settle: &mut Settle,
-    mut parts: Parts,
-    body: ClientBody,
-) -> Result<Response<Body>, Reject> {
+async fn phases(settle: &mut Settle, arrived: Box<Arrived>) -> Result<Response<Body>, Reject> {
+    let Arrived { mut parts, body } = *arrived;
     let thread = Rc::clone(&settle.thread);
     let force = Arc::clone(&settle.force);
     let shared = &thread.shared;

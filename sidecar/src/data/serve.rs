@@ -28,7 +28,7 @@ use tokio::{
 
 use super::{
     aside::Aside,
-    body::{Body, ClientBody},
+    body::{Arrived, Body, ClientBody},
     connection::{
         ConnectionPlace,
         last_words::{self, ClientStream},
@@ -258,11 +258,11 @@ async fn introduced(
 async fn answer(
     thread: Rc<Thread>,
     connection: Rc<Connection>,
-    request: Request<ClientBody>,
+    arrived: Box<Arrived>,
     refused: Option<Fault>,
 ) -> Response<Body> {
-    let http1 = request.version() < Version::HTTP_2;
-    let answer = request::handle(Rc::clone(&thread), Rc::clone(&connection), request, refused);
+    let http1 = arrived.parts.version < Version::HTTP_2;
+    let answer = request::handle(Rc::clone(&thread), Rc::clone(&connection), arrived, refused);
     let mut answer = answer.await;
     connection.interims.close();
     let leaving = || thread.shutdown.draining() || connection.is_leaving();
@@ -359,7 +359,7 @@ async fn serve_http1<S: ClientStream>(
     let (scratch, fault) = (Rc::clone(&thread.scratch), Rc::clone(&connection.fault));
     let shared = http1::Shared::new(http1::Incoming::new(watched, scratch, fault));
     let answer =
-        |request, refused| answer(Rc::clone(thread), Rc::clone(connection), request, refused);
+        |arrived, refused| answer(Rc::clone(thread), Rc::clone(connection), arrived, refused);
     let mut http = pin!(http1::serve(thread, connection, &shared, answer));
     let mut told = Aside::new(told(thread, connection, thread.shutdown.has_begun()));
     let mut closes = Aside::new(connection.closes());
@@ -398,9 +398,10 @@ async fn serve_http2<S: ClientStream>(
     let service = service_fn({
         let (thread, connection) = (Rc::clone(thread), Rc::clone(connection));
         move |request: Request<Incoming>| {
-            let request = request.map(ClientBody::Http2);
+            let (parts, body) = request.map(ClientBody::Http2).into_parts();
+            let arrived = Box::new(Arrived { parts, body });
             let answer =
-                InFlight::new(|| answer(Rc::clone(&thread), Rc::clone(&connection), request, None));
+                InFlight::new(|| answer(Rc::clone(&thread), Rc::clone(&connection), arrived, None));
             answer.map(Ok::<_, Infallible>)
         }
     });

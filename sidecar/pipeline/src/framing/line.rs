@@ -30,25 +30,17 @@ pub(crate) fn has_control(bytes: &[u8]) -> bool {
 /// How many control bytes but the tab are among these.
 pub(super) fn controls_in(bytes: &[u8]) -> usize {
     let is_control = |byte: u8| u8::from((byte < b' ') & (byte != b'\t') | (byte == 0x7f));
-    let mut found = 0;
-    // A count of a byte's size for each place of sixteen bytes, which is added up before it is full.
-    for part in bytes.chunks(16 * 255) {
-        let (blocks, rest) = part.as_chunks::<16>();
-        let mut counts = [0_u8; 16];
-        for block in blocks {
-            for (count, byte) in counts.iter_mut().zip(block) {
-                *count += is_control(*byte);
-            }
-        }
-        found += counts.iter().copied().map(usize::from).sum::<usize>();
-        found += rest
+    // So few that a byte holds their number: so the processor counts sixteen at a time.
+    let count = |bytes: &[u8]| {
+        let counted = bytes
             .iter()
-            .copied()
-            .map(is_control)
-            .map(usize::from)
-            .sum::<usize>();
-    }
-    found
+            .fold(0_u8, |count, byte| count + is_control(*byte));
+        usize::from(counted)
+    };
+    let (blocks, rest) = bytes.as_chunks::<64>();
+    blocks
+        .iter()
+        .fold(count(rest), |found, block| found + count(block))
 }
 
 /// Finds the end of the line that goes on at `from`. None: it has not come yet, and `from` is where to go on looking.

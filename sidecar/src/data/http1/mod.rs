@@ -14,6 +14,7 @@ mod server;
 mod switched;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::{
     cell::{Cell, RefCell},
@@ -22,7 +23,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 use httpdate::HttpDate;
 use sluice_pipeline::framing::{Fault, Line};
 
@@ -92,7 +93,7 @@ impl Scratch {
     }
 }
 
-/// The fields of a head, or of a trailer line; their values share its bytes.
+/// The fields of a head, or of a trailer line, that a reader found sound; their values share its bytes.
 pub fn fields(head: &Bytes, lines: &[Line]) -> Result<HeaderMap, Fault> {
     NAMES.with_borrow_mut(|names| collect(head, lines, names))
 }
@@ -100,11 +101,9 @@ pub fn fields(head: &Bytes, lines: &[Line]) -> Result<HeaderMap, Fault> {
 fn collect(head: &Bytes, lines: &[Line], names: &mut Names) -> Result<HeaderMap, Fault> {
     let mut fields = HeaderMap::with_capacity(lines.len() + ADDED);
     for line in lines {
-        // A sound line has a token for a name, and no control byte in its value.
+        // A sound line has a token for a name.
         let name = names.get(line.name.of(head)).ok_or(Fault::FieldName)?;
-        let value = HeaderValue::from_maybe_shared(head.slice(line.value.range()))
-            .map_err(|_| Fault::ControlByte)?;
-        fields.append(name, value);
+        fields.append(name, values::of_sound(head.slice(line.value.range())));
     }
     Ok(fields)
 }

@@ -26,7 +26,7 @@ use super::{
     switched::Switched,
 };
 use crate::data::{
-    body::{Body, ClientBody},
+    body::{Arrived, Body, ClientBody},
     connection::Connection,
     headers::has_token,
     serve::InFlight,
@@ -58,7 +58,7 @@ enum Then {
 
 /// A request as it is to be answered.
 struct Read {
-    request: Request<ClientBody>,
+    arrived: Box<Arrived>,
     asked: Asked,
     refused: Option<Fault>,
 }
@@ -72,7 +72,7 @@ pub async fn serve<S, A, F>(
 ) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
-    A: Fn(Request<ClientBody>, Option<Fault>) -> F,
+    A: Fn(Box<Arrived>, Option<Fault>) -> F,
     F: Future<Output = Response<Body>>,
 {
     loop {
@@ -84,11 +84,11 @@ where
             Next::Request(head, whole) => read(shared, head, whole),
         };
         let Read {
-            request,
+            arrived,
             asked,
             refused,
         } = read;
-        let answering = InFlight::new(|| answer(request, refused));
+        let answering = InFlight::new(|| answer(arrived, refused));
         match exchange(thread, connection, shared, answering, asked).await {
             Then::Next => {}
             Then::HangUp => break,
@@ -144,17 +144,17 @@ where
             _ => None,
         }))
     };
-    let mut request = Request::new(body);
-    *request.method_mut() = method;
-    *request.uri_mut() = uri;
-    *request.version_mut() = if http10 {
+    let mut parts = Request::new(()).into_parts().0;
+    parts.method = method;
+    parts.uri = uri;
+    parts.version = if http10 {
         Version::HTTP_10
     } else {
         Version::HTTP_11
     };
-    *request.headers_mut() = fields;
+    parts.headers = fields;
     Read {
-        request,
+        arrived: Box::new(Arrived { parts, body }),
         asked,
         refused: None,
     }
@@ -162,28 +162,25 @@ where
 
 /// A request in the place of one that is refused, of which only the line may be shown: `METHOD TARGET`.
 fn refused(fault: Fault, line: Option<Bytes>) -> Read {
-    let mut request = Request::new(ClientBody::Empty);
-    *request.uri_mut() = Uri::from_static("*");
-    if let Ok(none) = Method::from_bytes(b"-") {
-        *request.method_mut() = none;
-    }
     let shown = line.as_ref().and_then(|line| {
         let at = line.iter().position(|byte| *byte == b' ')?;
         let method = Method::from_bytes(&line[..at]).ok()?;
         Some((method, Uri::from_maybe_shared(line.slice(at + 1..)).ok()?))
     });
-    if let Some((method, uri)) = shown {
-        *request.method_mut() = method;
-        *request.uri_mut() = uri;
-    }
+    let mut parts = Request::new(()).into_parts().0;
+    (parts.method, parts.uri) = shown.unwrap_or_else(|| {
+        let none = Method::from_bytes(b"-").unwrap_or_default();
+        (none, Uri::from_static("*"))
+    });
     let asked = Asked {
         head: false,
         http10: false,
         trailers: false,
         keep: false,
     };
+    let body = ClientBody::Empty;
     Read {
-        request,
+        arrived: Box::new(Arrived { parts, body }),
         asked,
         refused: Some(fault),
     }

@@ -4,7 +4,7 @@ use std::{cell::RefCell, future::poll_fn, pin::Pin, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use http::{
-    Request, Response, StatusCode,
+    Response, StatusCode,
     header::{CONNECTION, CONTENT_LENGTH},
 };
 use http_body::Body as _;
@@ -17,7 +17,7 @@ use crate::{
     cli::Inbound,
     data::{
         ConnectionLimits, OpenConnections, Plan,
-        body::{Body, ClientBody},
+        body::{Arrived, Body, ClientBody},
         connection::{Connection, ConnectionPlace},
         thread::Thread,
     },
@@ -56,7 +56,7 @@ fn connection() -> Rc<Connection> {
 async fn said<F: Future<Output = Response<Body>>>(
     room: usize,
     sent: &[u8],
-    answer: impl Fn(Request<ClientBody>, Option<Fault>) -> F,
+    answer: impl Fn(Box<Arrived>, Option<Fault>) -> F,
 ) -> String {
     let (near, far) = tokio::io::duplex(room);
     let (thread, connection) = (thread(), connection());
@@ -104,9 +104,9 @@ async fn answers_come_in_order_however_little_fits_at_a_time() {
     let sent = format!("GET /large HTTP/1.1\r\nHost: a\r\n\r\n{LAST}");
     for room in [1, 7, 64, 100_000] {
         let large = &large;
-        let answer = move |request: Request<ClientBody>, refused| async move {
+        let answer = move |request: Box<Arrived>, refused| async move {
             assert_eq!(refused, None);
-            match request.uri().path() {
+            match request.parts.uri.path() {
                 "/large" => Response::new(Body::memory(Bytes::from(large.clone()))),
                 _ => text("end"),
             }
@@ -126,16 +126,16 @@ async fn answers_come_in_order_however_little_fits_at_a_time() {
 #[tokio::test]
 async fn a_body_ends_with_its_request() {
     let kept = RefCell::new(None);
-    let answer = |request: Request<ClientBody>, _| {
+    let answer = |request: Box<Arrived>, _| {
         let kept = &kept;
         async move {
-            if request.uri().path() == "/last" {
+            if request.parts.uri.path() == "/last" {
                 let mut stale: ClientBody = kept.take().expect("kept");
                 let frame = poll_fn(|context| Pin::new(&mut stale).poll_frame(context)).await;
                 assert!(matches!(frame, Some(Err(_))), "{frame:?}");
                 return text("stale");
             }
-            kept.replace(Some(request.into_body()));
+            kept.replace(Some(request.body));
             text("unread")
         }
     };
@@ -147,8 +147,8 @@ async fn a_body_ends_with_its_request() {
 
 #[tokio::test]
 async fn a_client_of_http_1_0_is_answered_in_its_words() {
-    let answer = |request: Request<ClientBody>, _| async move {
-        match request.uri().path() {
+    let answer = |request: Box<Arrived>, _| async move {
+        match request.parts.uri.path() {
             "/none" => {
                 let mut none = text("");
                 *none.status_mut() = StatusCode::NO_CONTENT;
@@ -180,9 +180,9 @@ async fn the_answer_to_head_tells_of_a_body_and_has_none() {
 async fn leave_is_given_to_whoever_waits_for_it_and_only_if_the_body_is_wanted() {
     let sent =
         "POST /read HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nok";
-    let answer = |request: Request<ClientBody>, _| async move {
-        let reads = request.uri().path() == "/read";
-        let mut body = request.into_body();
+    let answer = |request: Box<Arrived>, _| async move {
+        let reads = request.parts.uri.path() == "/read";
+        let mut body = request.body;
         if reads {
             let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
             assert!(matches!(frame, Some(Ok(_))), "{frame:?}");
@@ -204,13 +204,13 @@ async fn leave_is_given_to_whoever_waits_for_it_and_only_if_the_body_is_wanted()
 
 #[tokio::test]
 async fn what_is_refused_is_shown_by_its_line_and_ends_the_connection() {
-    let answer = |request: Request<ClientBody>, refused: Option<Fault>| async move {
-        assert_eq!(request.headers().len(), 0);
+    let answer = |request: Box<Arrived>, refused: Option<Fault>| async move {
+        assert_eq!(request.parts.headers.len(), 0);
         assert_eq!(
-            (request.method().as_str(), refused),
+            (request.parts.method.as_str(), refused),
             ("PUT", Some(Fault::NoHost))
         );
-        assert_eq!(request.uri(), "/x?y");
+        assert_eq!(request.parts.uri, "/x?y");
         text("no")
     };
     let sent = format!("PUT /x?y HTTP/1.1\r\nA: b\r\n\r\n{LAST}");

@@ -313,10 +313,13 @@ fn challenges_name_each_way_once() {
     );
 }
 
+/// The hash of a provider's keys, and a token.
+type Asked = ([u8; 32], Vec<u8>);
+
 /// A memory that forgets nothing, for the tests of tokens.
 #[derive(Default)]
 pub(super) struct Memory {
-    pub known: BTreeMap<([u8; 32], Vec<u8>), (Arc<Identity>, i64)>,
+    pub known: BTreeMap<Asked, (Arc<Identity>, i64)>,
     pub hits: usize,
 }
 

@@ -274,7 +274,8 @@ impl Head {
         let found = Line::new(at, name, line.len(), value);
         match name.len() {
             4 if side == Side::Request && name.eq_ignore_ascii_case(b"host") => {
-                if self.host.replace(found.value).is_some() {
+                let before = self.host.replace(found.value);
+                if before.is_some() {
                     return Err(Fault::ManyHosts);
                 }
             }

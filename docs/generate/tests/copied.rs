@@ -85,7 +85,7 @@ fn the_quickstart_translates_without_a_finding() {
         .flat_map(|id| engine.findings(id))
         .collect();
     assert!(findings.is_empty(), "{findings:#?}");
-    // Two groups carry policy; the shards' members are forwarded to and carry none.
+    // Both Services and the edge carry policy; the shards' members are forwarded to and carry none.
     let routes = |group: &&GroupId| {
         let units = engine.group_units(group).into_iter().flatten();
         units
@@ -93,7 +93,7 @@ fn the_quickstart_translates_without_a_finding() {
             .count()
             == 1
     };
-    assert_eq!(engine.groups().filter(routes).count(), 2);
+    assert_eq!(engine.groups().filter(routes).count(), 3);
 }
 
 #[test]

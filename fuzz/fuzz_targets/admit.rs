@@ -1,4 +1,4 @@
-//! What stands before every phase: the scanner of a connection's bytes, however they are cut, and the checks of a request's
+//! What stands before every phase: the reader of a connection's bytes, however they are cut, and the checks of a request's
 //! head as the phases see it.
 #![no_main]
 
@@ -6,30 +6,39 @@ use libfuzzer_sys::fuzz_target;
 use sluice_pipeline::{
     admit,
     facts::StaticFacts,
-    framing::{Refused, Scanner},
+    framing::{Fault, Lines, Read, Reader},
     target,
 };
 
-/// Shows the bytes to a scanner in pieces of at most `cut`, each with what was not understood before: how many it
-/// understood, or what it refused, counted from the first byte.
-fn scan(bytes: &[u8], cut: usize) -> Result<usize, (usize, String)> {
-    let mut scanner = Scanner::requests();
-    let (mut understood, mut shown) = (0, 0);
+/// Shows the bytes to a reader in pieces of at most `cut`, each with what was not used up before: how many it used up, and
+/// what it refused.
+fn read(bytes: &[u8], cut: usize) -> (usize, Option<Fault>) {
+    let (mut reader, mut lines) = (Reader::requests(), Lines::default());
+    let (mut used, mut shown) = (0, 0);
     while shown < bytes.len() {
-        shown = bytes.len().min(shown + cut);
-        let piece = &bytes[understood..shown];
-        match scanner.advance(piece) {
-            Ok(more) => {
-                assert!(more <= piece.len(), "more than was shown");
-                understood += more;
-            }
-            Err(Refused { fault, sound, .. }) => {
-                assert!(sound <= piece.len(), "more than was shown");
-                return Err((understood + sound, format!("{fault:?}")));
-            }
+        shown = bytes.len().min(shown.saturating_add(cut));
+        loop {
+            let rest = &bytes[used..shown];
+            let more = match reader.read(rest, &mut lines) {
+                Ok(Read::Needed) => break,
+                Ok(Read::Http2) => return (bytes.len(), None),
+                Ok(Read::Head(whole)) => {
+                    for line in &lines.fields {
+                        assert!(!line.name.of(rest).is_empty(), "a line without a name");
+                        assert!(!line.value.of(rest).contains(&b'\n'), "more than a value");
+                    }
+                    whole.bytes
+                }
+                Ok(
+                    Read::Skip(bytes) | Read::Data(bytes) | Read::Trailer(bytes) | Read::End(bytes),
+                ) => bytes,
+                Err(fault) => return (used, Some(fault)),
+            };
+            assert!(more <= rest.len(), "more than was shown");
+            used += more;
         }
     }
-    Ok(understood)
+    (used, None)
 }
 
 /// The first head as the phases would see it, as far as lines and colons make one.
@@ -49,16 +58,16 @@ fn facts(bytes: &[u8]) -> Option<StaticFacts> {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let whole = scan(bytes, usize::MAX);
+    let (whole, fault) = read(bytes, usize::MAX);
     // What it decides does not depend on how the bytes arrive; how much it passes on before, may.
     let cut = bytes
         .first()
         .map_or(1, |first| usize::from(*first) % 16 + 1);
-    let pieces = scan(bytes, cut);
-    assert_eq!(
-        whole.as_ref().map_err(|(_, fault)| fault),
-        pieces.as_ref().map_err(|(_, fault)| fault)
-    );
+    let (pieces, fault_in_pieces) = read(bytes, cut);
+    assert_eq!(fault, fault_in_pieces);
+    if fault.is_none() {
+        assert_eq!(whole, pieces);
+    }
 
     let Some(facts) = facts(bytes) else { return };
     let admitted = admit::admit(&facts);

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{head::Head, *};
+use super::{head::Head, scanner::Scanner, *};
 
 /// What a caller sees of `pieces`: sound bytes, and the fault.
 #[derive(Debug, Clone, PartialEq, Eq)]

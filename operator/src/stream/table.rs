@@ -5,6 +5,7 @@
 //! those travel is `peers`'. Readers take values out; whoever wants to know when to look again follows
 //! [`SessionTable::changes`].
 
+mod instance;
 pub mod limits;
 pub mod live;
 pub mod merged;
@@ -30,6 +31,7 @@ use crate::{
     identity::Principal,
     load::{Load, Meter, Sample},
 };
+pub use instance::{Instance, MAX_INSTANCES};
 use limits::LimitSeen;
 use live::holds;
 pub use live::{Live, Missing, Required, Why};
@@ -41,31 +43,6 @@ pub use record::{Acked, Build, Lost, LostBy, Nacked, Record};
 pub const UNKNOWN_FOR: Duration = Duration::from_secs(15);
 /// Held shard maps that a session's `Settled` is remembered for.
 pub const MAX_SETTLED: usize = 256;
-
-/// Sidecars that may share one proof at a time.
-pub const MAX_INSTANCES: usize = 64;
-/// The longest name of one of them, in characters.
-const MAX_INSTANCE: usize = 32;
-
-/// One of the sidecars that share a proof, as it calls itself; it chooses which seat is its own, and nothing else.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Instance(String);
-
-impl Instance {
-    /// Reads its name: letters and digits. A sidecar of an elder build has none; those stand in each other's way.
-    pub fn read(name: &str) -> Option<Self> {
-        let sound = name.len() <= MAX_INSTANCE && name.bytes().all(|b| b.is_ascii_alphanumeric());
-        sound.then(|| Self(name.to_owned()))
-    }
-
-    /// No pod's name has such a sign.
-    fn key(&self, principal: &Principal) -> PodKey {
-        PodKey::new(
-            &principal.namespace,
-            &format!("{}~{}", principal.pod, self.0),
-        )
-    }
-}
 
 /// A session of this replica's.
 #[derive(Debug)]
@@ -167,24 +144,6 @@ impl SessionTable {
     ) -> Row {
         let key = PodKey::new(&principal.namespace, &principal.pod);
         self.seat_at(self.lock(), key, principal, group, build, now)
-    }
-
-    /// Seats a session of one of the sidecars that share `principal`, beside the others'; an earlier one of the same
-    /// `instance` ends. None: there are as many as may be.
-    pub fn seat_beside(
-        self: &Arc<Self>,
-        instance: &Instance,
-        principal: Principal,
-        group: GroupId,
-        build: Build,
-        now: Instant,
-    ) -> Option<Row> {
-        let mut inner = self.lock();
-        let key = instance.key(&principal);
-        if !inner.by_pod.contains_key(&key) && !inner.has_room_beside(&principal) {
-            return None;
-        }
-        Some(self.seat_at(inner, key, principal, group, build, now))
     }
 
     fn seat_at(
@@ -470,25 +429,6 @@ impl Inner {
         match sessions.is_empty() {
             true => vec![None],
             false => sessions.into_iter().map(Some).collect(),
-        }
-    }
-
-    /// Whether one more sidecar may share this proof. Where there are too many, whoever was lost first is forgotten.
-    fn has_room_beside(&mut self, principal: &Principal) -> bool {
-        let beside = self.by_pod.iter().filter(|(_, seat)| {
-            let known = &seat.record.principal;
-            (&known.namespace, &known.pod) == (&principal.namespace, &principal.pod)
-        });
-        let beside: Vec<_> = beside.map(|(key, seat)| (seat.record.lost, key)).collect();
-        if beside.len() < MAX_INSTANCES {
-            return true;
-        }
-        let lost = beside
-            .into_iter()
-            .filter_map(|(lost, key)| Some((lost?.at, key.clone())));
-        match lost.min_by_key(|(at, _)| *at) {
-            Some((_, key)) => self.by_pod.remove(&key).is_some(),
-            None => false,
         }
     }
 

@@ -74,12 +74,10 @@ impl HttpBody for ClientBody {
     ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Http1(body) => body
-                .poll_frame(context)
-                .map(|frame| frame.map(|frame| frame.map_err(RequestBodyError::from))),
+            Self::Http1(body) => body.poll_frame(context).map_err(RequestBodyError::from),
             Self::Http2(incoming) => Pin::new(incoming)
                 .poll_frame(context)
-                .map(|frame| frame.map(|frame| frame.map_err(RequestBodyError::from))),
+                .map_err(RequestBodyError::from),
         }
     }
 

@@ -7,13 +7,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, SocketAddr},
-    pin::Pin,
     rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -25,7 +23,6 @@ use sluice_pipeline::{
 };
 use sluice_process::Condition;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     task::{JoinHandle, spawn_local},
 };
@@ -35,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     connection::{Connection, last_words::ClientStream},
     l4::{self, Told},
+    preceded::Preceded,
     serve::{self, Entrance},
     thread::Thread,
     tls::server::{self, Greeting, HandshakeError},
@@ -291,7 +289,7 @@ async fn serve_tls(
     thread: Rc<Thread>,
     connection: Rc<Connection>,
     door: &Arc<Door>,
-    stream: Preceded,
+    stream: Preceded<TcpStream>,
 ) {
     let secured = Box::pin(secured(&thread, &connection, door, stream));
     let Some((stream, greeting)) = secured.await else {
@@ -323,7 +321,7 @@ async fn serve_named(
     thread: Rc<Thread>,
     connection: Rc<Connection>,
     door: &Arc<Door>,
-    stream: Preceded,
+    stream: Preceded<TcpStream>,
 ) {
     let Preceded { first, mut stream } = stream;
     let deadline_ms = thread.clock().now_ms() + thread.limits.head_ms;
@@ -375,8 +373,8 @@ async fn secured(
     thread: &Rc<Thread>,
     connection: &Connection,
     door: &Door,
-    stream: Preceded,
-) -> Option<(TlsStream<Preceded>, Greeting)> {
+    stream: Preceded<TcpStream>,
+) -> Option<(TlsStream<Preceded<TcpStream>>, Greeting)> {
     let tally = &thread.tally.edge;
     let Some(_place) = door.handshake() else {
         tally.handshaken(Handshaken::TooMany);
@@ -410,47 +408,7 @@ async fn secured(
     }
 }
 
-/// A stream of which something was read already.
-#[derive(Debug)]
-pub struct Preceded {
-    first: Bytes,
-    stream: TcpStream,
-}
-
-impl AsyncRead for Preceded {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.first.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(context, buffer);
-        }
-        let bytes = self.first.len().min(buffer.remaining());
-        buffer.put_slice(&self.first.split_to(bytes));
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Preceded {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-impl ClientStream for Box<TlsStream<Preceded>> {
+impl ClientStream for Box<TlsStream<Preceded<TcpStream>>> {
     fn tcp(&self) -> &TcpStream {
         &self.get_ref().0.stream
     }

@@ -2,13 +2,7 @@
 //! HTTP/1.1 as soon as they come: they wait here until the client's connection writes them. 100 and 101 are not among them:
 //! each hop answers those itself.
 
-use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::Waker,
-};
+use std::{cell::RefCell, rc::Rc, task::Waker};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_LENGTH};
 
@@ -17,14 +11,9 @@ use super::headers;
 /// Bytes that wait for a client at most; what comes beyond is dropped, as an interim answer may be.
 const MAX_WAITING: usize = 16 << 10;
 
-/// What waits to be written to a client before its answer. Shared by two connections' tasks of one thread: the lock is not
-/// contended.
+/// What waits to be written to a client before its answer.
 #[derive(Debug, Default)]
-pub struct Interims {
-    /// Whether anything waits: asked at each write.
-    waiting: AtomicBool,
-    state: Mutex<State>,
-}
+pub struct Interims(RefCell<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -35,13 +24,9 @@ struct State {
 }
 
 impl Interims {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A request goes to an upstream; `waker` is its task's.
     fn open(&self, waker: &Waker) -> u64 {
-        let mut state = self.state();
+        let mut state = self.0.borrow_mut();
         state.turn += 1;
         match &mut state.waker {
             Some(known) => known.clone_from(waker),
@@ -52,16 +37,15 @@ impl Interims {
 
     /// It is answered.
     pub fn close(&self) {
-        self.state().turn += 1;
+        self.0.borrow_mut().turn += 1;
     }
 
     fn push(&self, turn: u64, answer: &[u8]) {
-        let mut state = self.state();
+        let mut state = self.0.borrow_mut();
         if state.turn != turn || state.bytes.len() + answer.len() > MAX_WAITING {
             return;
         }
         state.bytes.extend_from_slice(answer);
-        self.waiting.store(true, Ordering::Relaxed);
         if let Some(waker) = &state.waker {
             waker.wake_by_ref();
         }
@@ -69,26 +53,23 @@ impl Interims {
 
     /// What waits.
     pub fn take(&self) -> Option<Vec<u8>> {
-        if !self.waiting.load(Ordering::Relaxed) {
-            return None;
-        }
-        self.waiting.store(false, Ordering::Relaxed);
-        Some(std::mem::take(&mut self.state().bytes))
+        let waiting = std::mem::take(&mut self.0.borrow_mut().bytes);
+        (!waiting.is_empty()).then_some(waiting)
     }
 }
 
 /// Whom an upstream's interim answers are for: one request of one client.
 #[derive(Debug, Clone)]
 pub struct Hearer {
-    interims: Arc<Interims>,
+    interims: Rc<Interims>,
     turn: u64,
 }
 
 impl Hearer {
     /// The request whose answer is read by the task of `waker`.
-    pub fn new(interims: &Arc<Interims>, waker: &Waker) -> Self {
+    pub fn new(interims: &Rc<Interims>, waker: &Waker) -> Self {
         Self {
-            interims: Arc::clone(interims),
+            interims: Rc::clone(interims),
             turn: interims.open(waker),
         }
     }
@@ -146,7 +127,7 @@ mod tests {
 
     #[test]
     fn an_answered_request_hears_nothing_more() {
-        let interims = Arc::<Interims>::default();
+        let interims = Rc::<Interims>::default();
         let head = b"HTTP/1.1 103 Early Hints\r\n\r\n";
         let first = Hearer::new(&interims, Waker::noop());
         first.hear(head);

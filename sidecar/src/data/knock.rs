@@ -64,34 +64,17 @@ impl Knock {
 
 #[cfg(test)]
 mod tests {
-    use std::{rc::Rc, time::Duration};
+    use std::rc::Rc;
 
     use futures::future::join_all;
-    use sluice_process::Shutdown;
+
     use tokio::task::{LocalSet, spawn_local};
 
     use super::*;
-    use crate::{
-        data::{ConnectionLimits, Plan},
-        log::AccessLog,
-        shared::{Shared, SharedLimits},
-    };
 
     #[tokio::test]
     async fn only_so_many_wait_at_a_time() {
-        let (shared, _inbox) = Shared::new(SharedLimits::default());
-        let plan = Plan {
-            inbound: Vec::new(),
-            pod_ips: Vec::new(),
-            capture: None,
-            edge: None,
-            limits: ConnectionLimits::default(),
-            quiet: Duration::ZERO,
-            drain_timeout: Duration::ZERO,
-            log: AccessLog::off(),
-            shutdown: Shutdown::default(),
-        };
-        let thread = Thread::new(shared, &plan);
+        let thread = Thread::idle();
         let work = async {
             spawn_local(thread.ticker.clone().run());
             let mut knocks: Vec<_> = (0..MAX_KNOCKING + 3)

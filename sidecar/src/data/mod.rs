@@ -25,6 +25,7 @@ mod mirror;
 mod pace;
 mod passthrough;
 mod placement;
+mod preceded;
 mod proxy_protocol;
 mod record;
 mod request;

@@ -212,7 +212,7 @@ impl Drop for Settle {
 impl Exchange {
     /// Where interim answers wait for this client; one of HTTP/1.0 must not be sent any (RFC 9110 section 15.2), and one of
     /// HTTP/2 cannot.
-    pub fn interims(&self) -> Option<&Arc<Interims>> {
+    pub fn interims(&self) -> Option<&Rc<Interims>> {
         (self.version == Version::HTTP_11).then_some(&self.connection.interims)
     }
 

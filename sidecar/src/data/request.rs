@@ -434,14 +434,8 @@ pub fn is_http2(parts: &Parts) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use sluice_process::Shutdown;
 
     use super::*;
-    use crate::{
-        data::{ConnectionLimits, Plan},
-        log::AccessLog,
-        shared::{Shared, SharedLimits},
-    };
 
     #[test]
     fn the_way_of_a_request_is_small_to_move() {
@@ -455,19 +449,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_a_500_of_one_request_and_counted() {
-        let (shared, _inbox) = Shared::new(SharedLimits::default());
-        let plan = Plan {
-            inbound: Vec::new(),
-            pod_ips: Vec::new(),
-            capture: None,
-            edge: None,
-            limits: ConnectionLimits::default(),
-            quiet: std::time::Duration::ZERO,
-            drain_timeout: std::time::Duration::ZERO,
-            log: AccessLog::off(),
-            shutdown: Shutdown::default(),
-        };
-        let thread = Thread::new(shared, &plan);
+        let thread = Thread::idle();
         let reject = survive(&thread, async { panic!("on purpose") })
             .await
             .map(|()| "passed")

@@ -9,7 +9,7 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     rc::Rc,
-    sync::{Arc, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -328,16 +328,13 @@ pub async fn serve_http<S: ClientStream>(
     first: Bytes,
 ) {
     let returned = Returned::default();
-    let traffic = Arc::clone(&connection.traffic);
-    let watched = Watched::new(stream, first, traffic, Arc::clone(&returned));
+    let traffic = Rc::clone(&connection.traffic);
+    let watched = Watched::new(stream, first, traffic, Rc::clone(&returned));
     let closing = match serve_http1(&thread, &connection, watched).await {
         Served::Http1(closing) => closing,
         Served::Http2(watched) => Box::pin(serve_http2(&thread, &connection, watched)).await,
     };
-    let stream = returned
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take();
+    let stream = returned.take();
     if let (Some(closing), Some(stream)) = (closing, stream) {
         Box::pin(last_words::close(&thread, &connection, stream, closing)).await;
     }

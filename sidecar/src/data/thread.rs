@@ -198,6 +198,24 @@ impl Thread {
         })
     }
 
+    /// One that serves nobody, for tests of what needs a thread.
+    #[cfg(test)]
+    pub fn idle() -> Rc<Self> {
+        let (shared, _inbox) = Shared::new(crate::shared::SharedLimits::default());
+        let plan = Plan {
+            inbound: Vec::new(),
+            pod_ips: Vec::new(),
+            capture: None,
+            edge: None,
+            limits: ConnectionLimits::default(),
+            quiet: Duration::ZERO,
+            drain_timeout: Duration::ZERO,
+            log: AccessLog::off(),
+            shutdown: Shutdown::default(),
+        };
+        Self::new(shared, &plan)
+    }
+
     /// The clock of everything that decides.
     pub fn clock(&self) -> Clock {
         self.shared.clock

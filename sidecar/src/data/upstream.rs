@@ -6,7 +6,6 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     rc::Rc,
-    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -129,9 +128,7 @@ impl Body for UpstreamBody {
             Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Http1(answer) => answer.poll_frame(context),
-            Self::Http2(incoming) => Pin::new(incoming)
-                .poll_frame(context)
-                .map(|frame| frame.map(|frame| frame.map_err(Broken::from))),
+            Self::Http2(incoming) => Pin::new(incoming).poll_frame(context).map_err(Broken::from),
             Self::Switched(_) => Poll::Ready(None),
         }
     }
@@ -218,7 +215,7 @@ impl Pool {
         protocol: BackendProtocol,
         request: &mut Option<Request<RequestBody>>,
         deadline_ms: u64,
-        interims: Option<&Arc<Interims>>,
+        interims: Option<&Rc<Interims>>,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
         let exchange = pin!(async {
             match protocol {
@@ -243,7 +240,7 @@ impl Pool {
         address: SocketAddr,
         request: &mut Option<Request<RequestBody>>,
         deadline_ms: u64,
-        interims: Option<&Arc<Interims>>,
+        interims: Option<&Rc<Interims>>,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
         while let Some(Idle { io, since_ms }) = self.take(address) {
             let idle_ms = self.0.clock.now_ms().saturating_sub(since_ms);
@@ -279,7 +276,7 @@ impl Pool {
         address: SocketAddr,
         io: UpstreamStream,
         request: &mut Option<Request<RequestBody>>,
-        interims: Option<&Arc<Interims>>,
+        interims: Option<&Rc<Interims>>,
     ) -> Result<Response<UpstreamBody>, Broken> {
         let pool = self.clone();
         let lease = Lease { pool, address };

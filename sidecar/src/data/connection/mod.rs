@@ -12,7 +12,6 @@ use std::{
     cell::{Cell, OnceCell, RefCell},
     net::SocketAddr,
     rc::Rc,
-    sync::Arc,
 };
 
 use http::HeaderValue;
@@ -41,13 +40,13 @@ pub struct Connection {
     /// What a body was refused for: nothing can be told apart behind it.
     pub fault: Rc<Cell<Option<Fault>>>,
     /// What the client is told before its answer.
-    pub interims: Arc<Interims>,
+    pub interims: Rc<Interims>,
     /// Who waits for the stream, once it speaks another protocol.
     pub switching: RefCell<Option<oneshot::Sender<Switched>>>,
     /// A request came over HTTP/2: it is told by GOAWAY when to go.
     pub http2: Notify,
     /// What its bytes tell.
-    pub traffic: Arc<Traffic>,
+    pub traffic: Rc<Traffic>,
     /// The client as `X-Forwarded-For` names it, once a request needed it.
     named: OnceCell<HeaderValue>,
     /// Who is at its other end, where it is a hop of the own trust domain.
@@ -90,10 +89,10 @@ impl Connection {
             peer,
             inbound,
             fault: Rc::default(),
-            interims: Arc::default(),
+            interims: Rc::default(),
             switching: RefCell::default(),
             http2: Notify::new(),
-            traffic: Arc::default(),
+            traffic: Rc::default(),
             named: OnceCell::new(),
             hop: OnceCell::new(),
             arrival: OnceCell::new(),
@@ -293,7 +292,7 @@ mod tests {
             listen: address,
             app: address,
         };
-        let open = Arc::<OpenConnections>::default();
+        let open = std::sync::Arc::<OpenConnections>::default();
         let place = ConnectionPlace::take(&open, &open, 9, 9).expect("there is room");
         Connection::new(address, inbound, 5, old_at_ms, place)
     }

@@ -2,12 +2,10 @@
 //! and no lock; judging what was counted is the [sweep](super::sweep)'s.
 
 use std::{
+    cell::{Cell, RefCell},
     io,
     pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
@@ -16,55 +14,54 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::{BYTES_PER_FRAME, Frames, Seen};
 
-/// Counted by the thread that serves the connection and read there too: atomic only because an upgraded connection's I/O
-/// must be able to move.
+/// Counted by the thread that serves the connection, and read there too.
 #[derive(Debug, Default)]
 pub struct Traffic {
     /// Bytes read.
-    read: AtomicU64,
+    read: Cell<u64>,
     /// Bytes written.
-    written: AtomicU64,
+    written: Cell<u64>,
     /// Control frames of HTTP/2 that time and answers explain.
-    explained: AtomicU64,
+    explained: Cell<u64>,
     /// The last write found no room: the client does not read, or not as fast.
-    blocked: AtomicBool,
+    blocked: Cell<bool>,
     /// It speaks HTTP/2.
-    http2: AtomicBool,
+    http2: Cell<bool>,
     /// A header block of HTTP/2 has begun and not ended.
-    head_open: AtomicBool,
+    head_open: Cell<bool>,
     /// It sends more control frames than its requests explain.
-    flooding: AtomicBool,
+    flooding: Cell<bool>,
 }
 
 impl Traffic {
     /// Bytes read.
     pub fn read(&self) -> u64 {
-        self.read.load(Ordering::Relaxed)
+        self.read.get()
     }
 
     /// Bytes written.
     pub fn written(&self) -> u64 {
-        self.written.load(Ordering::Relaxed)
+        self.written.get()
     }
 
     /// Whether the client has to read before more can be written.
     pub fn is_blocked(&self) -> bool {
-        self.blocked.load(Ordering::Relaxed)
+        self.blocked.get()
     }
 
     /// Whether it speaks HTTP/2.
     pub fn is_http2(&self) -> bool {
-        self.http2.load(Ordering::Relaxed)
+        self.http2.get()
     }
 
     /// Whether a header block of HTTP/2 is under way.
     pub fn is_head_open(&self) -> bool {
-        self.head_open.load(Ordering::Relaxed)
+        self.head_open.get()
     }
 
     /// Whether it floods.
     pub fn is_flooding(&self) -> bool {
-        self.flooding.load(Ordering::Relaxed)
+        self.flooding.get()
     }
 
     /// Something happened that explains so many control frames.
@@ -73,17 +70,16 @@ impl Traffic {
     }
 
     fn explained(&self) -> u64 {
-        self.explained.load(Ordering::Relaxed) + self.written() / BYTES_PER_FRAME
+        self.explained.get() + self.written() / BYTES_PER_FRAME
     }
 }
 
-/// One thread writes: no need for an atomic addition.
-fn add(counter: &AtomicU64, more: u64) {
-    counter.store(counter.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+fn add(counter: &Cell<u64>, more: u64) {
+    counter.set(counter.get() + more);
 }
 
 /// Where a [`Watched`] leaves its stream at its end, for last words.
-pub type Returned<S> = Arc<Mutex<Option<S>>>;
+pub type Returned<S> = Rc<RefCell<Option<S>>>;
 
 /// A client's stream whose bytes are counted.
 #[derive(Debug)]
@@ -95,13 +91,13 @@ pub struct Watched<S> {
     /// What was looked at and given back.
     again: Bytes,
     frames: Frames,
-    traffic: Arc<Traffic>,
+    traffic: Rc<Traffic>,
     returned: Returned<S>,
 }
 
 impl<S> Watched<S> {
     /// A stream of which `prefix` was read already.
-    pub fn new(stream: S, prefix: Bytes, traffic: Arc<Traffic>, returned: Returned<S>) -> Self {
+    pub fn new(stream: S, prefix: Bytes, traffic: Rc<Traffic>, returned: Returned<S>) -> Self {
         Self {
             stream: Some(stream),
             prefix,
@@ -124,12 +120,12 @@ impl<S> Watched<S> {
         match self.frames.look(bytes, traffic.explained()) {
             Seen::NotHttp2 => true,
             Seen::Http2 { head_open } => {
-                traffic.http2.store(true, Ordering::Relaxed);
-                traffic.head_open.store(head_open, Ordering::Relaxed);
+                traffic.http2.set(true);
+                traffic.head_open.set(head_open);
                 true
             }
             Seen::Flood => {
-                traffic.flooding.store(true, Ordering::Relaxed);
+                traffic.flooding.set(true);
                 false
             }
         }
@@ -138,7 +134,7 @@ impl<S> Watched<S> {
 
 impl<S> Drop for Watched<S> {
     fn drop(&mut self) {
-        *self.returned.lock().unwrap_or_else(PoisonError::into_inner) = self.stream.take();
+        self.returned.replace(self.stream.take());
     }
 }
 
@@ -184,10 +180,10 @@ impl<S: AsyncWrite + Unpin> Watched<S> {
         match &written {
             Poll::Ready(Ok(bytes)) => {
                 add(&self.traffic.written, *bytes as u64);
-                self.traffic.blocked.store(false, Ordering::Relaxed);
+                self.traffic.blocked.set(false);
             }
             Poll::Ready(Err(_)) => {}
-            Poll::Pending => self.traffic.blocked.store(true, Ordering::Relaxed),
+            Poll::Pending => self.traffic.blocked.set(true),
         }
         written
     }
@@ -245,12 +241,12 @@ mod tests {
     #[tokio::test]
     async fn what_was_read_before_comes_first_and_all_is_counted() {
         let (mut client, server) = duplex(16);
-        let (traffic, returned) = (Arc::<Traffic>::default(), Returned::default());
+        let (traffic, returned) = (Rc::<Traffic>::default(), Returned::default());
         let mut watched = Watched::new(
             server,
             Bytes::from_static(b"GET "),
-            Arc::clone(&traffic),
-            Arc::clone(&returned),
+            Rc::clone(&traffic),
+            Rc::clone(&returned),
         );
         client.write_all(b"/ HTTP").await.expect("fits");
         let mut bytes = [0; 10];
@@ -269,6 +265,6 @@ mod tests {
         assert_eq!(traffic.written(), 20);
         assert!(!traffic.is_http2());
         drop(watched);
-        assert!(returned.lock().expect("no panic").is_some());
+        assert!(returned.borrow().is_some());
     }
 }

@@ -7,7 +7,6 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
-    sync::Arc,
     task::{Context, Poll, Waker, ready},
 };
 
@@ -22,7 +21,7 @@ use super::{
     answer::{Answer, Arrived, Way},
     asking::{self, Asking},
     fields,
-    switched::Switched,
+    switched::switched,
 };
 use crate::data::{
     body::{RequestBody, RequestBodyError},
@@ -101,7 +100,7 @@ pub async fn exchange(
     lease: Lease,
     mut io: UpstreamStream,
     request: &mut Option<Request<RequestBody>>,
-    interims: Option<&Arc<Interims>>,
+    interims: Option<&Rc<Interims>>,
 ) -> Result<Response<UpstreamBody>, Broken> {
     let bodiless = request
         .as_ref()
@@ -142,7 +141,7 @@ struct Waiting<'r> {
     failed: bool,
     /// A byte of an answer came.
     begun: bool,
-    interims: Option<&'r Arc<Interims>>,
+    interims: Option<&'r Rc<Interims>>,
 }
 
 /// A whole head.
@@ -277,7 +276,7 @@ fn answered(
     } = head;
     let rest = bytes.split_off(whole.bytes);
     let body = if whole.body == Body::Switched {
-        UpstreamBody::Switched(Switched::new(io, rest))
+        UpstreamBody::Switched(switched(io, rest))
     } else {
         let has = |token| has_token(&fields, &CONNECTION, token);
         let lasts = match whole.http10 {

@@ -23,7 +23,7 @@ use super::{
     fields,
     incoming::{Next, Shared},
     outgoing::{Asked, Framing, Outgoing, Piece, write_head, write_trailers},
-    switched::Switched,
+    switched::switched,
 };
 use crate::data::{
     body::{Arrived, Body, ClientBody},
@@ -246,7 +246,7 @@ where
         let (io, first) = incoming.give_away();
         if let (Some(io), Some(switching)) = (io, connection.switching.take()) {
             // Whoever waited for it may have given up.
-            let _ = switching.send(Switched::new(io, first));
+            let _ = switching.send(switched(io, first));
         }
         return Then::Drop;
     }

@@ -1,6 +1,6 @@
 //! The engine over a pipe, with answers made up: what is written, byte for byte, however little fits at a time.
 
-use std::{cell::RefCell, future::poll_fn, pin::Pin, rc::Rc, time::Duration};
+use std::{cell::RefCell, future::poll_fn, pin::Pin, rc::Rc};
 
 use bytes::Bytes;
 use http::{
@@ -9,37 +9,18 @@ use http::{
 };
 use http_body::Body as _;
 use sluice_pipeline::framing::{Fault, Lines, Read, Reader};
-use sluice_process::Shutdown;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::{
     cli::Inbound,
     data::{
-        ConnectionLimits, OpenConnections, Plan,
+        OpenConnections,
         body::{Arrived, Body, ClientBody},
         connection::{Connection, ConnectionPlace},
         thread::Thread,
     },
-    log::AccessLog,
-    shared::{Shared as SharedState, SharedLimits},
 };
-
-fn thread() -> Rc<Thread> {
-    let (shared, _inbox) = SharedState::new(SharedLimits::default());
-    let plan = Plan {
-        inbound: Vec::new(),
-        pod_ips: Vec::new(),
-        capture: None,
-        edge: None,
-        limits: ConnectionLimits::default(),
-        quiet: Duration::ZERO,
-        drain_timeout: Duration::ZERO,
-        log: AccessLog::off(),
-        shutdown: Shutdown::default(),
-    };
-    Thread::new(shared, &plan)
-}
 
 fn connection() -> Rc<Connection> {
     let address = std::net::SocketAddr::from(([192, 0, 2, 1], 80));
@@ -59,7 +40,7 @@ async fn said<F: Future<Output = Response<Body>>>(
     answer: impl Fn(Box<Arrived>, Option<Fault>) -> F,
 ) -> String {
     let (near, far) = tokio::io::duplex(room);
-    let (thread, connection) = (thread(), connection());
+    let (thread, connection) = (Thread::idle(), connection());
     let incoming = Incoming::new(
         near,
         Rc::clone(&thread.scratch),

@@ -231,13 +231,14 @@ pub fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
 /// How many bytes of a name or an IPv4 address this begins with: labels with dots between, perhaps with the dot of the root
 /// at the end. None: a label is empty, or there is none.
 fn name_len(text: &str) -> Option<usize> {
-    let length = line::name_len(text.as_bytes());
-    let name = &text.as_bytes()[..length];
-    let is_dot = |byte: u8| u8::from(byte == b'.');
-    let dots_meet = name
-        .windows(2)
-        .fold(0, |found, two| found | (is_dot(two[0]) & is_dot(two[1])));
-    (length > 0 && name[0] != b'.' && dots_meet == 0).then_some(length)
+    let (mut length, mut before) = (0, b'.');
+    for byte in text.bytes().take_while(|byte| line::is_of_name(*byte)) {
+        if byte == b'.' && before == b'.' {
+            return None;
+        }
+        (length, before) = (length + 1, byte);
+    }
+    (length > 0).then_some(length)
 }
 
 #[cfg(test)]

@@ -158,10 +158,10 @@ pub(crate) fn token_len(bytes: &[u8]) -> usize {
     prefix_len(bytes, &TOKEN)
 }
 
-/// How many bytes of a host's name these begin with.
+/// Whether a host's name may have this byte.
 #[inline(always)]
-pub(crate) fn name_len(bytes: &[u8]) -> usize {
-    prefix_len(bytes, &NAME)
+pub(crate) fn is_of_name(byte: u8) -> bool {
+    NAME[usize::from(byte)]
 }
 
 /// How many bytes these begin with that the table has.

@@ -44,13 +44,22 @@ pub enum RequestBodyError {
     Framing(#[from] http1::BodyError),
 }
 
-/// A request as it arrived. It is passed on from hand to hand, and large: in a place of its own.
+/// A request as it arrived. Its head is large and goes from hand to hand: it has a place of its own.
 #[derive(Debug)]
 pub struct Arrived {
     /// Its head.
-    pub parts: Parts,
+    pub parts: Box<Parts>,
     /// Its body, to come.
     pub body: ClientBody,
+}
+
+/// A request as it is sent on.
+#[derive(Debug)]
+pub struct Leaving {
+    /// Its head, in the place where it arrived.
+    pub parts: Box<Parts>,
+    /// Its body, to come.
+    pub body: RequestBody,
 }
 
 /// A request's body as its client sends it.
@@ -362,7 +371,7 @@ pub struct Passing {
     /// The body.
     pub incoming: UpstreamBody,
     /// Where it is stored as it passes.
-    pub fill: Option<Fill>,
+    pub fill: Option<Box<Fill>>,
     /// The request's place on its shard slot: it ends with the body.
     pub flight: Option<Flight>,
     /// How a client of gRPC-Web wants it.

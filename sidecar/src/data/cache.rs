@@ -184,7 +184,7 @@ impl Miss {
         cache: &CacheRule,
         head: &http::response::Parts,
         wall_s: i64,
-    ) -> Option<Fill> {
+    ) -> Option<Box<Fill>> {
         let Self {
             key,
             lookup,
@@ -231,7 +231,7 @@ impl Miss {
                 Some((name, HeaderValue::from_bytes(value).ok()?))
             })
             .collect();
-        Some(Fill {
+        Some(Box::new(Fill {
             shared: Arc::clone(&settle.thread.shared),
             key,
             rule: rule_id(rule),
@@ -245,7 +245,7 @@ impl Miss {
                     .unwrap_or(0),
             ),
             _fetching: fetching,
-        })
+        }))
     }
 }
 

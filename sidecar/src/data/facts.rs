@@ -2,14 +2,10 @@
 
 use std::net::IpAddr;
 
-use http::{
-    Version,
-    header::{AUTHORIZATION, HOST},
-    request::Parts,
-};
+use http::{Version, header::HOST, request::Parts};
 use sluice_pipeline::{Facts, hop::Hop};
 
-use super::forwarded::Client;
+use super::{forwarded::Client, http1};
 
 /// The head of a request and where it came from.
 #[derive(Debug, Clone, Copy)]
@@ -93,13 +89,8 @@ impl Facts for RequestFacts<'_> {
 
     fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         let headers = &self.parts.headers;
-        // Asked for by every request with a token: a name that is known need not be read.
-        let all = if name == AUTHORIZATION.as_str() {
-            headers.get_all(AUTHORIZATION)
-        } else {
-            headers.get_all(name)
-        };
-        all.iter().map(|value| value.as_bytes())
+        let all = http1::name(name).map(|name| headers.get_all(name));
+        all.into_iter().flatten().map(|value| value.as_bytes())
     }
 
     fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Request, Response, StatusCode, Uri,
+    HeaderValue, Response, StatusCode, Uri,
     header::HOST,
     request::Parts,
     uri::{Authority, PathAndQuery, Scheme},
@@ -18,7 +18,7 @@ use sluice_pipeline::{
 use sluice_snapshot::{ConfigReason, unit::backend::BackendProtocol};
 
 use super::{
-    body::{Body, ClientBody, Meter, Passing, RequestBody},
+    body::{Body, ClientBody, Leaving, Meter, Passing, RequestBody},
     deadline,
     facts::RequestFacts,
     forwarded,
@@ -58,11 +58,10 @@ pub struct Forwarding<'r> {
     pub upgrade: Option<Switching>,
 }
 
-/// Sends the request, and waits for the head of the answer. The request is taken out of its place once it is sent. An
-/// answer without a body to come is one behind which no HTTP follows.
+/// Sends the request, and waits for the head of the answer. One without a body to come is one behind which no HTTP follows.
 pub async fn ask(
     settle: &mut Settle,
-    request: &mut Option<Request<RequestBody>>,
+    mut request: Leaving,
     forwarding: Forwarding<'_>,
 ) -> Result<(http::response::Parts, Option<Passing>), Reject> {
     let Forwarding {
@@ -104,19 +103,24 @@ pub async fn ask(
         websocket: upgrade.is_some(),
         ..asked
     };
-    prepare(settle, request, target, &towards, asked)
+    prepare(settle, &mut request.parts, target, &towards, asked)
         .map_err(|reject| reject.by(rule.decider()))?;
     let web = match settle.grpc {
         Some(Kind::Web(format)) if towards.protocol() == BackendProtocol::H2c => Some(format),
         _ => None,
     };
     if let Some(format) = web {
-        call_grpc(request, format).map_err(|reject| reject.by(rule.decider()))?;
+        request = call_grpc(request, format).map_err(|reject| reject.by(rule.decider()))?;
     }
-    let now_ms = settle.thread.clock().now_ms();
-    let try_deadline_ms =
-        deadline_ms.min(deadline::after(now_ms, rule.timeouts.backend_request_ms));
-    let sent = send(settle, request, &towards, &shard, try_deadline_ms).await;
+    let try_deadline_ms = match rule.timeouts.backend_request_ms {
+        0 => deadline_ms,
+        longest_ms => {
+            let now_ms = settle.thread.clock().now_ms();
+            deadline_ms.min(deadline::after(now_ms, longest_ms))
+        }
+    };
+    let mut request = Some(request);
+    let sent = send(settle, &mut request, &towards, &shard, try_deadline_ms).await;
     settle.upstream_us = Some(
         settle
             .thread
@@ -144,7 +148,7 @@ pub async fn ask(
 /// The port had a route and has none any more: the request passes to the application without any policy.
 pub async fn unrouted(
     settle: &mut Settle,
-    parts: Parts,
+    parts: Box<Parts>,
     body: ClientBody,
 ) -> Result<Response<Body>, Reject> {
     pass(settle, parts, body, UNROUTED_MS).await
@@ -153,7 +157,7 @@ pub async fn unrouted(
 /// The request passes to the application as it is, which has `longest_ms` to answer; 0: as long as the client waits.
 pub async fn pass(
     settle: &mut Settle,
-    mut parts: Parts,
+    mut parts: Box<Parts>,
     body: ClientBody,
     longest_ms: u64,
 ) -> Result<Response<Body>, Reject> {
@@ -181,8 +185,8 @@ pub async fn pass(
         raw_path,
         query,
     };
-    let mut request = Some(Request::from_parts(parts, body));
-    prepare(settle, &mut request, &target, &towards, asked)?;
+    prepare(settle, &mut parts, &target, &towards, asked)?;
+    let mut request = Some(Leaving { parts, body });
     let deadline_ms = deadline::after(settle.began_ms(), longest_ms);
     let sent = send(settle, &mut request, &towards, &None, deadline_ms).await;
     let response = sent.map_err(|error| refusal(settle, &error, &meter, Decider::default()))?;
@@ -245,17 +249,11 @@ pub fn head_for(
     target: &Target,
     (backend, address): (&Arc<Backend>, SocketAddr),
     asked: headers::Asked,
-) -> Result<Parts, Reject> {
-    let mut copy = Request::new(RequestBody::Empty);
-    copy.method_mut().clone_from(&parts.method);
-    copy.uri_mut().clone_from(&parts.uri);
-    copy.headers_mut().clone_from(&parts.headers);
-    *copy.version_mut() = parts.version;
-    let mut copy = Some(copy);
+) -> Result<Box<Parts>, Reject> {
+    let mut copy = Box::new(parts.clone());
     let towards = Towards::Backend(Arc::clone(backend), address);
     prepare(settle, &mut copy, target, &towards, asked)?;
-    let copy = copy.ok_or_else(|| Reject::new(RejectReason::Internal))?;
-    Ok(copy.into_parts().0)
+    Ok(copy)
 }
 
 /// Makes of the client's head one that this hop sends: what belonged to the client's connection goes, what is said of the
@@ -269,18 +267,14 @@ pub fn own_hop(settle: &Settle, parts: &mut Parts) -> headers::Asked {
 /// Makes of the client's head the head for the next hop.
 fn prepare(
     settle: &mut Settle,
-    request: &mut Option<Request<RequestBody>>,
+    parts: &mut Parts,
     target: &Target,
     towards: &Towards,
     asked: headers::Asked,
 ) -> Result<(), Reject> {
-    let (mut parts, body) = request
-        .take()
-        .ok_or_else(|| Reject::new(RejectReason::Internal))?
-        .into_parts();
     let rewritten = parts.uri.authority().is_some() || towards.protocol() == BackendProtocol::H2c;
     let authority = if rewritten {
-        RequestFacts::new(&parts, &settle.client)
+        RequestFacts::new(parts, &settle.client)
             .authority()
             .map(str::to_owned)
     } else {
@@ -293,7 +287,7 @@ fn prepare(
     if asked.websocket {
         upgrade::ask(&mut parts.headers);
     }
-    if is_http2(&parts) {
+    if is_http2(parts) {
         headers::join_cookies(&mut parts.headers);
     }
     let via = match towards {
@@ -306,27 +300,22 @@ fn prepare(
         settle.trace,
         &settle.thread.dice,
     ));
-    set_target(&mut parts, target, authority, towards)?;
-    set_version(&mut parts, towards.protocol());
-    *request = Some(Request::from_parts(parts, body));
+    set_target(parts, target, authority, towards)?;
+    set_version(parts, towards.protocol());
     Ok(())
 }
 
 /// Makes a call of gRPC of one of gRPC-Web, for an upstream that speaks HTTP/2.
-fn call_grpc(request: &mut Option<Request<RequestBody>>, format: Format) -> Result<(), Reject> {
-    let Some(taken) = request.take() else {
-        return Ok(());
-    };
-    let (mut parts, mut body) = taken.into_parts();
-    grpc_web::to_grpc(&mut parts.headers, format);
-    headers::take_trailers(&mut parts.headers, false);
+fn call_grpc(mut request: Leaving, format: Format) -> Result<Leaving, Reject> {
+    grpc_web::to_grpc(&mut request.parts.headers, format);
+    headers::take_trailers(&mut request.parts.headers, false);
     if format == Format::Text {
-        body = body
+        request.body = request
+            .body
             .decoded()
             .map_err(|error| Reject::new(RejectReason::BadRequest).detail(error.to_string()))?;
     }
-    *request = Some(Request::from_parts(parts, body));
-    Ok(())
+    Ok(request)
 }
 
 /// The target as the next hop wants it: origin form for HTTP/1.1, with scheme and authority for HTTP/2.
@@ -370,7 +359,7 @@ fn set_target(
 /// Tries the upstream; where nothing was sent, another endpoint of it.
 async fn send(
     settle: &mut Settle,
-    request: &mut Option<Request<RequestBody>>,
+    request: &mut Option<Leaving>,
     towards: &Towards,
     shard: &Option<OnShard>,
     deadline_ms: u64,
@@ -389,7 +378,7 @@ async fn send(
                 Towards::App(..) => None,
                 Towards::Backend(backend, _) => Some(Arc::clone(backend)),
             },
-            shard: shard.as_ref().map(|shard| shard.seen.clone()),
+            shard: shard.as_ref().map(|shard| Rc::clone(&shard.seen)),
         });
         let pool = match leap(settle, request, (towards, address), shard, tries > 1)? {
             Some(pool) => pool,
@@ -434,7 +423,7 @@ async fn send(
 /// The way over a hop, where the endpoint's sidecar takes hops; the request then says what was decided about it.
 fn leap(
     settle: &Settle,
-    request: &mut Option<Request<RequestBody>>,
+    request: &mut Option<Leaving>,
     (towards, endpoint): (&Towards, SocketAddr),
     shard: &Option<OnShard>,
     again: bool,
@@ -449,7 +438,7 @@ fn leap(
     };
     match (&pool, request.as_mut()) {
         (Some(_), _) => {
-            let shard = shard.as_ref().map(|shard| &shard.seen);
+            let shard = shard.as_ref().map(|shard| &*shard.seen);
             hop::way::announce(settle, request, endpoint, shard);
         }
         // The endpoint before this one was told.

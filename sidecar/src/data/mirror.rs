@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, request::Parts};
+use http::request::Parts;
 use http_body::{Body as _, Frame, SizeHint};
 use sluice_pipeline::{
     dispatch, mirror,
@@ -20,7 +20,7 @@ use sluice_pipeline::{
 use tokio::task::spawn_local;
 
 use super::{
-    body::{RequestBody, RequestBodyError},
+    body::{Leaving, RequestBody, RequestBodyError},
     forward,
     headers::Asked,
     record::Settle,
@@ -57,7 +57,7 @@ impl std::fmt::Debug for Copy {
 struct Receiver {
     backend: Arc<Backend>,
     address: SocketAddr,
-    head: Parts,
+    head: Box<Parts>,
     _place: WaitingPlace,
 }
 
@@ -219,7 +219,7 @@ async fn show(thread: Rc<Thread>, receiver: Receiver, body: RequestBody) {
     let deadline_ms = thread.clock().now_ms() + LONGEST_MS;
     let answered = async {
         let pool = forward::pool_of(&backend, &thread)?;
-        let mut request = Some(Request::from_parts(head, body));
+        let mut request = Some(Leaving { parts: head, body });
         let sent = pool.send(address, backend.protocol, &mut request, deadline_ms, None);
         sent.await
     };

@@ -74,7 +74,7 @@ impl Place {
 /// A request's place on a shard.
 pub struct OnShard {
     /// For the log.
-    pub seen: ShardSeen,
+    pub seen: Rc<ShardSeen>,
     /// Ends with the request.
     pub flight: Flight,
 }
@@ -213,9 +213,9 @@ fn still_there(newer: &InForce, choice: &ShardChoice<'_>) -> bool {
         .is_some_and(|map| map.epoch == choice.epoch && !map.is_held(choice.slot))
 }
 
-fn seen(force: &InForce, choice: &ShardChoice<'_>) -> ShardSeen {
+fn seen(force: &InForce, choice: &ShardChoice<'_>) -> Rc<ShardSeen> {
     let set = force.program.shard_map(choice.map);
-    ShardSeen {
+    Rc::new(ShardSeen {
         set: set
             .map(|map| format!("{}/{}", map.object.namespace, map.object.name))
             .unwrap_or_default(),
@@ -223,7 +223,7 @@ fn seen(force: &InForce, choice: &ShardChoice<'_>) -> ShardSeen {
         role: choice.role,
         slot: choice.slot,
         epoch: choice.epoch,
-    }
+    })
 }
 
 /// An endpoint of the backend, which may be this pod itself: that is no hop.

@@ -93,7 +93,7 @@ pub struct Upstream {
     /// The Service; none: this pod's own app.
     pub backend: Option<Arc<Backend>>,
     /// The shard, where a ShardSet chose.
-    pub shard: Option<ShardSeen>,
+    pub shard: Option<Rc<ShardSeen>>,
 }
 
 /// A shard as the log names it.

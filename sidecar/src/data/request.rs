@@ -5,7 +5,7 @@ use std::{future::poll_fn, panic::AssertUnwindSafe, pin::Pin, rc::Rc, sync::Arc,
 
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, future::LocalBoxFuture};
-use http::{Request, Response, Version, request::Parts};
+use http::{Response, Version, request::Parts};
 use http_body::Body as _;
 use sluice_pipeline::{
     Reject, RejectReason, admit,
@@ -23,7 +23,7 @@ use sluice_snapshot::unit::{
 
 use super::{
     answer,
-    body::{Arrived, Body, ClientBody, Meter, RequestBody, RequestBodyError},
+    body::{Arrived, Body, ClientBody, Leaving, Meter, RequestBody, RequestBodyError},
     cache::{self, Looked},
     deadline::{self, Elapsed},
     extras,
@@ -48,7 +48,7 @@ const NONCE_LONGEST_WAIT: Duration = Duration::from_millis(250);
 pub async fn handle(
     thread: Rc<Thread>,
     connection: Rc<Connection>,
-    arrived: Box<Arrived>,
+    arrived: Arrived,
     refused: Option<Fault>,
 ) -> Response<Body> {
     let mut settle = Settle::begin(&thread, &connection, &arrived.parts);
@@ -91,8 +91,8 @@ fn survive<T>(
 }
 
 /// Every phase, in order. What refuses, returns.
-async fn phases(settle: &mut Settle, arrived: Box<Arrived>) -> Result<Response<Body>, Reject> {
-    let Arrived { mut parts, body } = *arrived;
+async fn phases(settle: &mut Settle, arrived: Arrived) -> Result<Response<Body>, Reject> {
+    let Arrived { mut parts, body } = arrived;
     let thread = Rc::clone(&settle.thread);
     let force = Arc::clone(&settle.force);
     let shared = &thread.shared;
@@ -245,7 +245,7 @@ async fn phases(settle: &mut Settle, arrived: Box<Arrived>) -> Result<Response<B
             (body, asked),
         );
     }
-    let mut request = Some(Request::from_parts(parts, body));
+    let request = Leaving { parts, body };
     let forwarding = Forwarding {
         place,
         target: seen.as_deref().unwrap_or(&target),
@@ -255,7 +255,7 @@ async fn phases(settle: &mut Settle, arrived: Box<Arrived>) -> Result<Response<B
         asked,
         upgrade,
     };
-    let (head, passing) = forward::ask(settle, &mut request, forwarding).await?;
+    let (head, passing) = forward::ask(settle, request, forwarding).await?;
     let Some(mut passing) = passing else {
         return Ok(Response::from_parts(head, Body::memory(Bytes::new())));
     };

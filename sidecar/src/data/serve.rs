@@ -258,7 +258,7 @@ async fn introduced(
 async fn answer(
     thread: Rc<Thread>,
     connection: Rc<Connection>,
-    arrived: Box<Arrived>,
+    arrived: Arrived,
     refused: Option<Fault>,
 ) -> Response<Body> {
     let http1 = arrived.parts.version < Version::HTTP_2;
@@ -277,9 +277,9 @@ async fn answer(
 pub struct InFlight<F>(Pin<Box<Option<F>>>);
 
 impl<F> InFlight<F> {
-    /// The place is made first: so the work is made there, and not moved to it.
+    /// The place is made first, by `default`, which fills it where it is: so the work is made there, and not moved to it.
     pub fn new(work: impl FnOnce() -> F) -> Self {
-        let mut place = Box::pin(None);
+        let mut place = Box::into_pin(Box::<Option<F>>::default());
         place.set(Some(work()));
         Self(place)
     }
@@ -396,7 +396,8 @@ async fn serve_http2<S: ClientStream>(
         let (thread, connection) = (Rc::clone(thread), Rc::clone(connection));
         move |request: Request<Incoming>| {
             let (parts, body) = request.map(ClientBody::Http2).into_parts();
-            let arrived = Box::new(Arrived { parts, body });
+            let parts = Box::new(parts);
+            let arrived = Arrived { parts, body };
             let answer =
                 InFlight::new(|| answer(Rc::clone(&thread), Rc::clone(&connection), arrived, None));
             answer.map(Ok::<_, Infallible>)

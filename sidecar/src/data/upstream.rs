@@ -23,7 +23,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 use super::{
-    body::RequestBody,
+    body::{Leaving, RequestBody},
     deadline::Ticker,
     http1::{self, Broken, Scratch, Switched},
     interim::Interims,
@@ -213,7 +213,7 @@ impl Pool {
         &self,
         address: SocketAddr,
         protocol: BackendProtocol,
-        request: &mut Option<Request<RequestBody>>,
+        request: &mut Option<Leaving>,
         deadline_ms: u64,
         interims: Option<&Rc<Interims>>,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
@@ -238,7 +238,7 @@ impl Pool {
     async fn send_http1(
         &self,
         address: SocketAddr,
-        request: &mut Option<Request<RequestBody>>,
+        request: &mut Option<Leaving>,
         deadline_ms: u64,
         interims: Option<&Rc<Interims>>,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
@@ -258,7 +258,7 @@ impl Pool {
                 (Err(_), _) if request.is_some() => {}
                 // Something was. Only the copy of an idempotent request is sent a second time.
                 (Err(Broken::Unanswered), Some(spare)) => {
-                    *request = Some(*spare);
+                    *request = Some(spare);
                     break;
                 }
                 (Err(error), _) => return Err(UpstreamError::Broken(address, error)),
@@ -275,7 +275,7 @@ impl Pool {
         &self,
         address: SocketAddr,
         io: UpstreamStream,
-        request: &mut Option<Request<RequestBody>>,
+        request: &mut Option<Leaving>,
         interims: Option<&Rc<Interims>>,
     ) -> Result<Response<UpstreamBody>, Broken> {
         let pool = self.clone();
@@ -286,7 +286,7 @@ impl Pool {
     async fn send_http2(
         &self,
         address: SocketAddr,
-        request: &mut Option<Request<RequestBody>>,
+        request: &mut Option<Leaving>,
         deadline_ms: u64,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
         let known = self
@@ -300,13 +300,18 @@ impl Pool {
             Some(sender) => sender,
             None => self.connect_http2(address, deadline_ms).await?,
         };
-        let Some(taken) = request.take() else {
+        let Some(Leaving { parts, body }) = request.take() else {
             return Err(UpstreamError::Taken(address));
         };
+        let taken = Request::from_parts(*parts, body);
         match sender.try_send_request(taken).await {
             Ok(response) => Ok(response.map(UpstreamBody::Http2)),
             Err(mut failed) => {
-                *request = failed.take_message();
+                *request = failed.take_message().map(|unsent| {
+                    let (parts, body) = unsent.into_parts();
+                    let parts = Box::new(parts);
+                    Leaving { parts, body }
+                });
                 self.0.multiplexed.borrow_mut().remove(&address);
                 Err(UpstreamError::Broken(address, failed.into_error().into()))
             }
@@ -424,7 +429,7 @@ pub fn take_leave(io: &mut UpstreamStream) {
 }
 
 /// A copy of a request that may be sent twice (RFC 9110 section 9.2.2).
-fn spare(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
+fn spare(request: &Leaving) -> Option<Leaving> {
     let idempotent = [
         Method::GET,
         Method::HEAD,
@@ -433,15 +438,12 @@ fn spare(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
         Method::OPTIONS,
         Method::TRACE,
     ];
-    if !idempotent.contains(request.method()) {
+    if !idempotent.contains(&request.parts.method) {
         return None;
     }
-    let body = request.body().again()?;
-    let mut copy = Request::new(body);
-    copy.method_mut().clone_from(request.method());
-    copy.uri_mut().clone_from(request.uri());
-    copy.headers_mut().clone_from(request.headers());
-    Some(Box::new(copy))
+    let body = request.body.again()?;
+    let parts = request.parts.clone();
+    Some(Leaving { parts, body })
 }
 
 /// Closes idle connections in the background, for as long as the thread lives.

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, rc::Rc};
 
-use http::{HeaderName, HeaderValue, Request, Response, request::Parts};
+use http::{HeaderName, HeaderValue, Response, request::Parts};
 use sluice_pipeline::{
     Reject, RejectReason, admit,
     hop::{self, Asserted, Assertion, Hop, Role},
@@ -11,7 +11,7 @@ use sluice_pipeline::{
 };
 
 use crate::data::{
-    body::{Body, ClientBody, RequestBody},
+    body::{Body, ClientBody, Leaving},
     facts::RequestFacts,
     forward,
     record::{Settle, ShardSeen},
@@ -35,7 +35,7 @@ pub fn arrived(settle: &Settle, parts: &Parts) -> Result<Option<Rc<Hop>>, Reject
 /// only to others, it is not given back: that would be a loop.
 pub async fn deliver(
     settle: &mut Settle,
-    parts: Parts,
+    parts: Box<Parts>,
     body: ClientBody,
 ) -> Result<Response<Body>, Reject> {
     let thread = Rc::clone(&settle.thread);
@@ -73,7 +73,7 @@ pub async fn deliver(
 /// decides for itself.
 pub fn announce(
     settle: &Settle,
-    request: &mut Option<Request<RequestBody>>,
+    request: &mut Option<Leaving>,
     endpoint: SocketAddr,
     shard: Option<&ShardSeen>,
 ) {
@@ -82,14 +82,14 @@ pub fn announce(
     };
     let value = assertion(settle, endpoint, shard).encode();
     match value.and_then(|value| HeaderValue::try_from(value).ok()) {
-        Some(value) => drop(request.headers_mut().insert(HOP, value)),
+        Some(value) => drop(request.parts.headers.insert(HOP, value)),
         None => withdraw(request),
     }
 }
 
 /// Says nothing.
-pub fn withdraw(request: &mut Request<RequestBody>) {
-    request.headers_mut().remove(&HOP);
+pub fn withdraw(request: &mut Leaving) {
+    request.parts.headers.remove(&HOP);
 }
 
 fn assertion(settle: &Settle, endpoint: SocketAddr, shard: Option<&ShardSeen>) -> Assertion {

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, Request,
+    HeaderMap,
     header::{CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING},
     request::Parts,
 };
@@ -22,7 +22,10 @@ use super::{
     outgoing::{Framing, Outgoing, Piece, write_length, write_trailers},
     write_field,
 };
-use crate::data::{body::RequestBody, headers::has_token};
+use crate::data::{
+    body::{Leaving, RequestBody},
+    headers::has_token,
+};
 
 /// What of a request is not sent yet.
 #[derive(Debug)]
@@ -47,10 +50,10 @@ enum Step {
 pub fn begin(
     io: &mut (impl AsyncWrite + Unpin),
     scratch: &Scratch,
-    request: &mut Option<Request<RequestBody>>,
+    request: &mut Option<Leaving>,
     context: &mut Context<'_>,
 ) -> Result<Option<Asking>, Broken> {
-    let (parts, body) = request.take().ok_or(Broken::Unsent)?.into_parts();
+    let Leaving { parts, body } = request.take().ok_or(Broken::Unsent)?;
     let untouched = body.again();
     let mut asking = Asking::new(body, &parts);
     let framing = asking.framing;
@@ -62,7 +65,7 @@ pub fn begin(
     let head = |out: &mut Vec<u8>| write_head(out, &parts, framing);
     match (asking.send(io, scratch, context, head, step), untouched) {
         (Err(error), Some(body)) if asking.outgoing.is_empty() => {
-            *request = Some(Request::from_parts(parts, body));
+            *request = Some(Leaving { parts, body });
             return Err(error.into());
         }
         (sent, _) => sent?,

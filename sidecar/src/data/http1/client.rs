@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header::CONNECTION};
+use http::{HeaderMap, Method, Response, StatusCode, Version, header::CONNECTION};
 use sluice_pipeline::framing::{Body, Fault, Lines, Read, Reader, Whole};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::poll_read_buf;
@@ -24,7 +24,7 @@ use super::{
     switched::switched,
 };
 use crate::data::{
-    body::{RequestBody, RequestBodyError},
+    body::{Leaving, RequestBodyError},
     headers::has_token,
     interim::{Hearer, Interims},
     upstream::{Lease, UpstreamBody, UpstreamStream},
@@ -99,12 +99,12 @@ pub async fn exchange(
     room: &Room,
     lease: Lease,
     mut io: UpstreamStream,
-    request: &mut Option<Request<RequestBody>>,
+    request: &mut Option<Leaving>,
     interims: Option<&Rc<Interims>>,
 ) -> Result<Response<UpstreamBody>, Broken> {
     let bodiless = request
         .as_ref()
-        .is_some_and(|request| request.method() == Method::HEAD);
+        .is_some_and(|request| request.parts.method == Method::HEAD);
     let asking = poll_fn(|context| {
         let begun = asking::begin(&mut io, &room.scratch, request, context);
         Poll::Ready(begun)

@@ -23,7 +23,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use httpdate::HttpDate;
 use sluice_pipeline::framing::{Fault, Line};
 
@@ -38,8 +38,8 @@ pub use switched::Switched;
 const READ: usize = 16 << 10;
 /// Bytes of the room for writing that are kept between two messages.
 const WRITE: usize = 16 << 10;
-/// Field lines that this hop adds to a head, mostly.
-const ADDED: usize = 4;
+/// Field lines that this hop adds to a head, mostly: of the client, of the way and of the trace.
+const ADDED: usize = 5;
 
 /// Room to read and write in, for all connections of one thread in turn.
 #[derive(Debug)]
@@ -96,6 +96,11 @@ impl Scratch {
 /// The fields of a head, or of a trailer line, that a reader found sound; their values share its bytes.
 pub fn fields(head: &Bytes, lines: &[Line]) -> Result<HeaderMap, Fault> {
     NAMES.with_borrow_mut(|names| collect(head, lines, names))
+}
+
+/// The name of a field that is asked for; none: it is no name.
+pub fn name(spelt: &str) -> Option<HeaderName> {
+    NAMES.with_borrow_mut(|names| names.get(spelt.as_bytes()))
 }
 
 fn collect(head: &Bytes, lines: &[Line], names: &mut Names) -> Result<HeaderMap, Fault> {

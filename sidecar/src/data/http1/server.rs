@@ -58,7 +58,7 @@ enum Then {
 
 /// A request as it is to be answered.
 struct Read {
-    arrived: Box<Arrived>,
+    arrived: Arrived,
     asked: Asked,
     refused: Option<Fault>,
 }
@@ -72,7 +72,7 @@ pub async fn serve<S, A, F>(
 ) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
-    A: Fn(Box<Arrived>, Option<Fault>) -> F,
+    A: Fn(Arrived, Option<Fault>) -> F,
     F: Future<Output = Response<Body>>,
 {
     loop {
@@ -144,7 +144,7 @@ where
             _ => None,
         }))
     };
-    let mut parts = Request::new(()).into_parts().0;
+    let mut parts = Box::new(Request::new(()).into_parts().0);
     parts.method = method;
     parts.uri = uri;
     parts.version = if http10 {
@@ -154,7 +154,7 @@ where
     };
     parts.headers = fields;
     Read {
-        arrived: Box::new(Arrived { parts, body }),
+        arrived: Arrived { parts, body },
         asked,
         refused: None,
     }
@@ -167,7 +167,7 @@ fn refused(fault: Fault, line: Option<Bytes>) -> Read {
         let method = Method::from_bytes(&line[..at]).ok()?;
         Some((method, Uri::from_maybe_shared(line.slice(at + 1..)).ok()?))
     });
-    let mut parts = Request::new(()).into_parts().0;
+    let mut parts = Box::new(Request::new(()).into_parts().0);
     (parts.method, parts.uri) = shown.unwrap_or_else(|| {
         let none = Method::from_bytes(b"-").unwrap_or_default();
         (none, Uri::from_static("*"))
@@ -180,7 +180,7 @@ fn refused(fault: Fault, line: Option<Bytes>) -> Read {
     };
     let body = ClientBody::Empty;
     Read {
-        arrived: Box::new(Arrived { parts, body }),
+        arrived: Arrived { parts, body },
         asked,
         refused: Some(fault),
     }

@@ -37,7 +37,7 @@ fn connection() -> Rc<Connection> {
 async fn said<F: Future<Output = Response<Body>>>(
     room: usize,
     sent: &[u8],
-    answer: impl Fn(Box<Arrived>, Option<Fault>) -> F,
+    answer: impl Fn(Arrived, Option<Fault>) -> F,
 ) -> String {
     let (near, far) = tokio::io::duplex(room);
     let (thread, connection) = (Thread::idle(), connection());
@@ -85,7 +85,7 @@ async fn answers_come_in_order_however_little_fits_at_a_time() {
     let sent = format!("GET /large HTTP/1.1\r\nHost: a\r\n\r\n{LAST}");
     for room in [1, 7, 64, 100_000] {
         let large = &large;
-        let answer = move |request: Box<Arrived>, refused| async move {
+        let answer = move |request: Arrived, refused| async move {
             assert_eq!(refused, None);
             match request.parts.uri.path() {
                 "/large" => Response::new(Body::memory(Bytes::from(large.clone()))),
@@ -107,7 +107,7 @@ async fn answers_come_in_order_however_little_fits_at_a_time() {
 #[tokio::test]
 async fn a_body_ends_with_its_request() {
     let kept = RefCell::new(None);
-    let answer = |request: Box<Arrived>, _| {
+    let answer = |request: Arrived, _| {
         let kept = &kept;
         async move {
             if request.parts.uri.path() == "/last" {
@@ -128,7 +128,7 @@ async fn a_body_ends_with_its_request() {
 
 #[tokio::test]
 async fn a_client_of_http_1_0_is_answered_in_its_words() {
-    let answer = |request: Box<Arrived>, _| async move {
+    let answer = |request: Arrived, _| async move {
         match request.parts.uri.path() {
             "/none" => {
                 let mut none = text("");
@@ -161,7 +161,7 @@ async fn the_answer_to_head_tells_of_a_body_and_has_none() {
 async fn leave_is_given_to_whoever_waits_for_it_and_only_if_the_body_is_wanted() {
     let sent =
         "POST /read HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nok";
-    let answer = |request: Box<Arrived>, _| async move {
+    let answer = |request: Arrived, _| async move {
         let reads = request.parts.uri.path() == "/read";
         let mut body = request.body;
         if reads {
@@ -185,7 +185,7 @@ async fn leave_is_given_to_whoever_waits_for_it_and_only_if_the_body_is_wanted()
 
 #[tokio::test]
 async fn what_is_refused_is_shown_by_its_line_and_ends_the_connection() {
-    let answer = |request: Box<Arrived>, refused: Option<Fault>| async move {
+    let answer = |request: Arrived, refused: Option<Fault>| async move {
         assert_eq!(request.parts.headers.len(), 0);
         assert_eq!(
             (request.parts.method.as_str(), refused),

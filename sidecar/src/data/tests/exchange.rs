@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     super::{
-        body::RequestBody,
+        body::{Leaving, RequestBody},
         deadline::Ticker,
         http1::{Broken, Scratch},
         upstream::{Pool, UpstreamBody, UpstreamError},
@@ -56,10 +56,7 @@ impl Stage {
         accepted.expect("in time").expect("accepts").0
     }
 
-    async fn send(
-        &self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+    async fn send(&self, request: Leaving) -> Result<Response<UpstreamBody>, UpstreamError> {
         let deadline_ms = self.pool.clock().now_ms() + 20_000;
         let protocol = BackendProtocol::Http1;
         let mut request = Some(request);
@@ -104,12 +101,12 @@ impl Stage {
     }
 }
 
-fn get(method: &str) -> Request<RequestBody> {
+fn get(method: &str) -> Leaving {
     let request = Request::builder().method(method).uri("/x?y=1");
-    request
-        .header("host", "a.example")
-        .body(RequestBody::Empty)
-        .expect("a request")
+    let request = request.header("host", "a.example").body(());
+    let parts = Box::new(request.expect("a request").into_parts().0);
+    let body = RequestBody::Empty;
+    Leaving { parts, body }
 }
 
 async fn on_stage<F: Future<Output = ()>>(play: impl FnOnce(Stage) -> F) {
@@ -195,7 +192,10 @@ async fn a_body_that_is_taken_slowly_arrives_whole() {
     on_stage(|stage| async move {
         let body: Vec<u8> = (0..LARGE).map(|at| (at / 7) as u8).collect();
         let full = RequestBody::Full(Bytes::from(body.clone()));
-        let request = get("PUT").map(|_| full);
+        let request = Leaving {
+            body: full,
+            ..get("PUT")
+        };
         let play = async {
             let mut stream = stage.accept().await;
             let head = head(&mut stream).await;

@@ -11,8 +11,13 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use sluice_pipeline::cache::{PrimaryKey, Stored, UriKey};
+use sluice_pipeline::{
+    cache::{Hashes, PrimaryKey, Stored, UriKey},
+    quick::QuickMap,
+};
 use tokio::sync::watch;
+
+use crate::random;
 
 /// Parts with a lock of their own.
 const SHARDS: usize = 16;
@@ -64,18 +69,20 @@ pub struct Account<'a> {
 /// The store.
 #[derive(Debug)]
 pub struct CacheStore {
+    hashes: Hashes,
     shards: Vec<RwLock<Shard>>,
     max_bytes: u64,
     bytes: AtomicU64,
     next_id: AtomicU64,
     rules: Mutex<HashMap<Box<str>, Arc<AtomicU64>>>,
     /// Misses that are being fetched.
-    fetching: Mutex<HashMap<[u8; 32], watch::Receiver<()>>>,
+    fetching: Mutex<HashMap<[u8; 16], watch::Receiver<()>>>,
 }
 
 #[derive(Debug, Default)]
 struct Shard {
-    entries: HashMap<UriKey, HashMap<[u8; 32], Vec<Arc<Entry>>>>,
+    /// By hashes that nobody can choose.
+    entries: QuickMap<UriKey, QuickMap<[u8; 16], Vec<Arc<Entry>>>>,
     /// Every entry once, and some that are gone: eviction takes from the front and spares what was used (CLOCK).
     clock: VecDeque<(PrimaryKey, u64)>,
 }
@@ -91,7 +98,7 @@ pub enum Turn {
 /// A miss that is being fetched by whoever holds this.
 pub struct Fetching {
     shared: Arc<crate::shared::Shared>,
-    key: [u8; 32],
+    key: [u8; 16],
     _over: watch::Sender<()>,
 }
 
@@ -122,6 +129,7 @@ impl CacheStore {
     /// An empty store for `max_bytes`.
     pub fn new(max_bytes: u64) -> Self {
         Self {
+            hashes: Hashes::new([random::seed(), random::seed()]),
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             max_bytes,
             bytes: AtomicU64::new(0),
@@ -129,6 +137,11 @@ impl CacheStore {
             rules: Mutex::default(),
             fetching: Mutex::default(),
         }
+    }
+
+    /// What turns requests into its keys.
+    pub fn hashes(&self) -> &Hashes {
+        &self.hashes
     }
 
     /// Bytes that stored answers take.
@@ -310,8 +323,14 @@ mod tests {
     fn key(number: u8) -> PrimaryKey {
         PrimaryKey {
             uri: UriKey([number; 16]),
-            full: [number; 32],
+            full: [number; 16],
         }
+    }
+
+    fn hash(text: &str) -> [u8; 16] {
+        let mut hash = [0; 16];
+        hash[..text.len()].copy_from_slice(text.as_bytes());
+        hash
     }
 
     fn entry(vary: &str, body: usize) -> NewEntry {
@@ -319,7 +338,7 @@ mod tests {
             stored: Stored {
                 status: 200,
                 headers: Vec::new(),
-                vary: vec![("accept".into(), Some(vary.into()))],
+                vary: vec![("accept".into(), Some(hash(vary)))],
                 stored_ms: 0,
                 initial_age_s: 0,
                 lifetime_s: 60,

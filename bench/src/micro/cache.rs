@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use sluice_pipeline::{
     Program,
-    cache::{self, Lookup},
+    cache::{self, Asked, Lookup},
     facts::StaticFacts,
     program::Rule,
     target::Target,
@@ -55,11 +55,21 @@ pub(super) fn bench(program: &Program, port: u16) -> Result<Bench> {
     ))
 }
 
-fn rule_id(rule: &Rule) -> String {
-    format!(
-        "{}/{}/{}",
-        rule.object.namespace, rule.object.name, rule.name
-    )
+fn of_rule(rule: &Rule) -> [&str; 3] {
+    [&rule.object.namespace, &rule.object.name, &rule.name].map(String::as_str)
+}
+
+fn asked<'r>(
+    store: &'r CacheStore,
+    rules: &'r CacheRule,
+    facts: &'r StaticFacts,
+) -> Asked<'r, StaticFacts> {
+    Asked {
+        hashes: store.hashes(),
+        rules,
+        facts,
+        identity: None,
+    }
 }
 
 /// Stores an answer as the sidecar does.
@@ -86,12 +96,12 @@ fn fill(
         })
         .collect();
     let response = lines.iter().map(|(name, value)| (*name, value.as_bytes()));
-    let stored = cache::storable(policy, facts, None, 200, response, now_s()?, NOW_MS)
+    let asked = asked(store, policy, facts);
+    let stored = cache::storable(&asked, 200, response, now_s()?, NOW_MS)
         .map_err(|why| anyhow!("the answer is not stored: {why:?}"))?;
-    let id = rule_id(rule);
-    let key = cache::key(policy, &id, facts, target, None);
+    let key = cache::key(&asked, of_rule(rule), target);
     let account = Account {
-        rule: &id,
+        rule: &of_rule(rule).join("/"),
         max_bytes: policy.max_bytes,
     };
     store.put(
@@ -115,12 +125,11 @@ fn hit(
     facts: &StaticFacts,
     target: &Target,
 ) -> bool {
-    let key = cache::key(policy, &rule_id(rule), facts, target, None);
+    let asked = asked(store, policy, facts);
+    let key = cache::key(&asked, of_rule(rule), target);
     let (said, entry) = store.find(&key, |variants| {
         let said = cache::lookup(
-            policy,
-            facts,
-            None,
+            &asked,
             variants.iter().map(|entry| &entry.stored),
             NOW_MS + 1000,
         );

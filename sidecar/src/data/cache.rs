@@ -9,7 +9,7 @@ use http::{
     request::Parts,
 };
 use sluice_pipeline::{
-    Facts, Identity, Reject, RejectReason,
+    Facts, Reject, RejectReason,
     cache::{self, Lookup, NotStorable, PrimaryKey, Stored, status},
     program::Rule,
     target::Target,
@@ -65,9 +65,17 @@ pub async fn look(
     deadline_ms: u64,
 ) -> Result<Looked, Reject> {
     let facts = RequestFacts::new(parts, &settle.client);
-    let id = rule_id(rule);
-    let key = cache::key(cache, &id, &facts, target, settle.identity.as_deref());
-    let (mut lookup, mut found) = find(settle, cache, &facts, &key);
+    let hashes = *settle.thread.shared.cache.hashes();
+    let identity = settle.identity.clone();
+    let asked = cache::Asked {
+        hashes: &hashes,
+        rules: cache,
+        facts: &facts,
+        identity: identity.as_deref(),
+    };
+    let of_rule = [&rule.object.namespace, &rule.object.name, &rule.name].map(String::as_str);
+    let key = cache::key(&asked, of_rule, target);
+    let (mut lookup, mut found) = find(settle, &asked, &key);
     let mut fetching = None;
     if matches!(lookup, Lookup::Miss(_) | Lookup::Stale { .. }) && facts.method() == "GET" {
         match Fetching::turn(&settle.thread.shared, &key) {
@@ -79,7 +87,7 @@ pub async fn look(
                     .ticker
                     .within(deadline_ms, over.changed())
                     .await;
-                (lookup, found) = find(settle, cache, &facts, &key);
+                (lookup, found) = find(settle, &asked, &key);
             }
         }
     }
@@ -131,14 +139,13 @@ pub async fn look(
 
 fn find(
     settle: &Settle,
-    cache: &CacheRule,
-    facts: &impl Facts,
+    asked: &cache::Asked<'_, impl Facts>,
     key: &PrimaryKey,
 ) -> (Lookup, Option<Arc<Entry>>) {
     let now_ms = settle.thread.clock().now_ms();
     settle.thread.shared.cache.find(key, |variants| {
         let variants = variants.iter().map(|entry| &entry.stored);
-        let lookup = cache::lookup(cache, facts, settle.identity.as_deref(), variants, now_ms);
+        let lookup = cache::lookup(asked, variants, now_ms);
         let chosen = match lookup {
             Lookup::Hit { index, .. } => Some(index),
             _ => None,
@@ -198,11 +205,14 @@ impl Miss {
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_bytes()))
             .collect();
-        let identity: Option<&Identity> = settle.identity.as_deref();
+        let asked = cache::Asked {
+            hashes: settle.thread.shared.cache.hashes(),
+            rules: cache,
+            facts: &facts,
+            identity: settle.identity.as_deref(),
+        };
         let storable = cache::storable(
-            cache,
-            &facts,
-            identity,
+            &asked,
             head.status.as_u16(),
             lines.into_iter(),
             wall_s,
@@ -325,9 +335,10 @@ impl Invalidation {
         let locations = ["location", "content-location"]
             .into_iter()
             .flat_map(|name| head.headers.get_all(name));
-        for key in cache::key::invalidated(&facts, target, locations.map(|value| value.as_bytes()))
-        {
-            settle.thread.shared.cache.invalidate(&key);
+        let store = &settle.thread.shared.cache;
+        let locations = locations.map(|value| value.as_bytes());
+        for key in cache::key::invalidated(store.hashes(), &facts, target, locations) {
+            store.invalidate(&key);
         }
     }
 }

@@ -15,10 +15,23 @@ use sluice_snapshot::unit::cache::{CacheRule, CacheScope};
 use crate::{facts::Facts, identity::Identity};
 use control::{RequestControl, ResponseControl};
 use freshness::Freshness;
-pub use key::{PrimaryKey, UriKey, key, uri_key};
+pub use key::{FieldHash, Hashes, PrimaryKey, UriKey, key};
 
 /// Names that `Vary` may list; an answer with more is not stored.
 const MAX_VARY: usize = 16;
+
+/// A request, as a cache sees it.
+#[derive(Debug)]
+pub struct Asked<'r, F> {
+    /// The store's.
+    pub hashes: &'r Hashes,
+    /// What its rule says of caching.
+    pub rules: &'r CacheRule,
+    /// The request.
+    pub facts: &'r F,
+    /// Who asks.
+    pub identity: Option<&'r Identity>,
+}
 
 /// Why the cache has no part in a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +76,8 @@ pub struct Stored {
     pub status: u16,
     /// Lower-case names and values, in order; without those of one connection only.
     pub headers: Vec<(String, Vec<u8>)>,
-    /// The names of `Vary` and the SHA-256 of what the request had there.
-    pub vary: Vec<(String, Option<Vec<u8>>)>,
+    /// The names of `Vary`, and what the request had there.
+    pub vary: Vec<(String, Option<FieldHash>)>,
     /// When it was stored, in monotonic milliseconds.
     pub stored_ms: u64,
     /// Its age then, in seconds.
@@ -132,12 +145,12 @@ pub enum Miss {
 }
 
 /// Whether and with what the request is credentialed in a way the key does not tell apart.
-fn is_authorized(rule: &CacheRule, facts: &impl Facts, identity: Option<&Identity>) -> bool {
-    match (rule.scope, identity) {
+fn is_authorized(asked: &Asked<'_, impl Facts>) -> bool {
+    match (asked.rules.scope, asked.identity) {
         // The key holds the identity and, unless the identity was read from it, `Authorization`.
         (CacheScope::Identity, Some(_)) => false,
         (CacheScope::Standard, Some(_)) => true,
-        (_, None) => facts.header("authorization").next().is_some(),
+        (_, None) => asked.facts.header("authorization").next().is_some(),
     }
 }
 
@@ -158,22 +171,21 @@ fn bypass(facts: &impl Facts, control: &RequestControl) -> Option<Bypass> {
 
 /// Looks among the answers that are stored under the request's key.
 pub fn lookup<'s>(
-    rule: &CacheRule,
-    facts: &impl Facts,
-    identity: Option<&Identity>,
+    asked: &Asked<'_, impl Facts>,
     variants: impl Iterator<Item = &'s Stored>,
     now_ms: u64,
 ) -> Lookup {
+    let facts = asked.facts;
     let control = RequestControl::read(facts);
     if let Some(bypass) = bypass(facts, &control) {
         return Lookup::Bypass(bypass);
     }
-    let authorized = is_authorized(rule, facts, identity);
+    let authorized = is_authorized(asked);
     let mut any = false;
     let fitting = variants
         .enumerate()
         .inspect(|_| any = true)
-        .filter(|(_, stored)| (stored.for_authorized || !authorized) && fits(stored, facts))
+        .filter(|(_, stored)| (stored.for_authorized || !authorized) && fits(stored, asked))
         // Of several that fit, the most recent (RFC 9111 section 4.1).
         .max_by_key(|(_, stored)| stored.stored_ms);
     let Some((index, stored)) = fitting else {
@@ -214,24 +226,28 @@ fn usable(stored: &Stored, control: &RequestControl, age_s: u64) -> bool {
         && control.max_stale.is_some_and(|max| stale_s <= max)
 }
 
-fn fits(stored: &Stored, facts: &impl Facts) -> bool {
+fn fits(stored: &Stored, asked: &Asked<'_, impl Facts>) -> bool {
     stored
         .vary
         .iter()
-        .all(|(name, hash)| key::field_hash(facts, name) == *hash)
+        .all(|(name, hash)| asked.hashes.field(asked.facts, name) == *hash)
 }
 
 /// Whether an answer may be stored, and what is kept of it (RFC 9111 section 3). `response` gives lower-case names and
 /// values; `wall_s` is Unix time, `now_ms` the monotonic clock that `lookup` uses.
 pub fn storable<'h>(
-    rule: &CacheRule,
-    facts: &impl Facts,
-    identity: Option<&Identity>,
+    asked: &Asked<'_, impl Facts>,
     status: u16,
     response: impl Iterator<Item = (&'h str, &'h [u8])> + Clone,
     wall_s: i64,
     now_ms: u64,
 ) -> Result<Stored, NotStorable> {
+    let Asked {
+        rules,
+        facts,
+        identity,
+        ..
+    } = *asked;
     if facts.method() != "GET" || bypass(facts, &RequestControl::read(facts)).is_some() {
         return Err(NotStorable::Request);
     }
@@ -255,19 +271,19 @@ pub fn storable<'h>(
     if control.no_cache {
         return Err(NotStorable::NoCache);
     }
-    if control.private && !(rule.scope == CacheScope::Identity && identity.is_some()) {
+    if control.private && !(rules.scope == CacheScope::Identity && identity.is_some()) {
         return Err(NotStorable::Private);
     }
     let for_authorized = control.public || control.must_revalidate || control.s_maxage.is_some();
-    if !for_authorized && is_authorized(rule, facts, identity) {
+    if !for_authorized && is_authorized(asked) {
         return Err(NotStorable::Authorization);
     }
     if values("set-cookie").next().is_some() {
         return Err(NotStorable::SetCookie);
     }
-    let vary = vary(values("vary"), facts).ok_or(NotStorable::Vary)?;
+    let vary = vary(values("vary"), asked).ok_or(NotStorable::Vary)?;
     let default_s = if matches!(status, 200 | 203 | 204) {
-        rule.default_ttl_ms / 1000
+        rules.default_ttl_ms / 1000
     } else {
         0
     };
@@ -300,8 +316,8 @@ pub fn storable<'h>(
 /// The names of `Vary` with the request's values; none: not to be stored.
 fn vary<'h>(
     lines: impl Iterator<Item = &'h [u8]>,
-    facts: &impl Facts,
-) -> Option<Vec<(String, Option<Vec<u8>>)>> {
+    asked: &Asked<'_, impl Facts>,
+) -> Option<Vec<(String, Option<FieldHash>)>> {
     let mut names: Vec<String> = Vec::new();
     for line in lines {
         for name in std::str::from_utf8(line)
@@ -323,7 +339,7 @@ fn vary<'h>(
         names
             .into_iter()
             .map(|name| {
-                let hash = key::field_hash(facts, &name);
+                let hash = asked.hashes.field(asked.facts, &name);
                 (name, hash)
             })
             .collect(),

@@ -12,13 +12,15 @@ pub fn render(
     ttl_s: Option<i64>,
     stored: Option<Result<(), NotStorable>>,
 ) -> String {
-    let mut text = format!("{NAME}; {}", outcome(lookup));
+    let mut text = String::with_capacity(48);
+    let mut number = itoa::Buffer::new();
+    text.extend([NAME, "; ", outcome(lookup)]);
     if let Some(ttl_s) = ttl_s {
-        text.push_str(&format!("; ttl={ttl_s}"));
+        text.extend(["; ttl=", number.format(ttl_s)]);
     }
     match stored {
         Some(Ok(())) => text.push_str("; stored"),
-        Some(Err(why)) => text.push_str(&format!("; detail={}", detail(why))),
+        Some(Err(why)) => text.extend(["; detail=", detail(why)]),
         None => {}
     }
     text

@@ -7,6 +7,7 @@ use crate::{facts::StaticFacts, target::Target};
 
 /// 2025-11-22 08:26:40 GMT.
 const NOW: i64 = 1_763_800_000;
+const RULE: [&str; 3] = ["shop", "orders", "read"];
 const DATE: &str = "Sat, 22 Nov 2025 08:26:40 GMT";
 
 fn rule(scope: CacheScope) -> CacheRule {
@@ -16,6 +17,24 @@ fn rule(scope: CacheScope) -> CacheRule {
         ignored_query: vec!["utm_source".into()],
         key_headers: vec!["accept-language".into()],
         max_bytes: 1 << 20,
+    }
+}
+
+fn hashes() -> Hashes {
+    Hashes::new([1, 2])
+}
+
+fn asked<'r>(
+    hashes: &'r Hashes,
+    rules: &'r CacheRule,
+    facts: &'r StaticFacts,
+    identity: Option<&'r Identity>,
+) -> Asked<'r, StaticFacts> {
+    Asked {
+        hashes,
+        rules,
+        facts,
+        identity,
     }
 }
 
@@ -48,7 +67,9 @@ fn store_with(
     let headers = headers
         .iter()
         .map(|(name, value)| (*name, value.as_bytes()));
-    storable(rule, facts, identity, status, headers, NOW, 1000)
+    let hashes = hashes();
+    let asked = asked(&hashes, rule, facts, identity);
+    storable(&asked, status, headers, NOW, 1000)
 }
 
 fn store(headers: &[(&str, &str)]) -> Result<Stored, NotStorable> {
@@ -56,13 +77,13 @@ fn store(headers: &[(&str, &str)]) -> Result<Stored, NotStorable> {
 }
 
 fn look(facts: &StaticFacts, stored: &Stored, now_ms: u64) -> Lookup {
-    lookup(
-        &rule(CacheScope::Standard),
-        facts,
-        None,
-        std::iter::once(stored),
-        now_ms,
-    )
+    look_among(facts, &[stored], now_ms)
+}
+
+fn look_among(facts: &StaticFacts, variants: &[&Stored], now_ms: u64) -> Lookup {
+    let (hashes, rule) = (hashes(), rule(CacheScope::Standard));
+    let asked = asked(&hashes, &rule, facts, None);
+    lookup(&asked, variants.iter().copied(), now_ms)
 }
 
 fn is_hit(lookup: Lookup) -> bool {
@@ -185,8 +206,9 @@ fn an_authenticated_answer_is_shared_only_where_it_says_so() {
             &[("cache-control", "max-age=60")],
         )
         .expect("stored");
-        let found =
-            |stored: &Stored| lookup(&standard, facts, identity, std::iter::once(stored), 1000);
+        let hashes = hashes();
+        let asked = asked(&hashes, &standard, facts, identity);
+        let found = |stored: &Stored| lookup(&asked, std::iter::once(stored), 1000);
         assert_eq!(found(&anonymous), Lookup::Miss(Miss::Vary));
         assert!(is_hit(found(&store("max-age=60, public").expect("stored"))));
     }
@@ -201,7 +223,8 @@ fn with_scope_identity_each_caller_has_answers_of_its_own() {
         query: None,
     };
     let key = |identity: Option<&Identity>, facts: &StaticFacts| {
-        key(&own, "shop/orders/read", facts, &target, identity)
+        let hashes = hashes();
+        key(&asked(&hashes, &own, facts, identity), RULE, &target)
     };
     let (alice, bob) = (alice(), bob());
     assert_eq!(key(Some(&alice), &get()), key(Some(&alice), &get()));
@@ -248,7 +271,9 @@ fn a_key_is_method_blind_but_tells_everything_else_apart() {
             path: facts.path.clone(),
             query: facts.query.clone(),
         };
-        key(&standard, rule_id, facts, &target, None)
+        let hashes = hashes();
+        let asked = asked(&hashes, &standard, facts, None);
+        key(&asked, ["shop", "orders", rule_id], &target)
     };
     let one = key_of("r", &get());
     assert_eq!(
@@ -363,13 +388,7 @@ fn requests_say_what_they_accept() {
     );
     assert_eq!(at("only-if-cached", 99_000), Lookup::OnlyIfCached);
     assert!(is_hit(at("only-if-cached", 1000)));
-    let nothing = lookup(
-        &rule(CacheScope::Standard),
-        &get().with("cache-control", "only-if-cached"),
-        None,
-        std::iter::empty(),
-        0,
-    );
+    let nothing = look_among(&get().with("cache-control", "only-if-cached"), &[], 0);
     assert_eq!(nothing, Lookup::OnlyIfCached);
     for strict in [
         "max-age=10, must-revalidate",
@@ -429,7 +448,8 @@ fn vary_chooses_among_the_variants() {
         store_with(&standard, &json, None, 200, &headers).expect("stored"),
         store_with(&standard, &html, None, 200, &headers).expect("stored"),
     ];
-    let index = |facts: &StaticFacts| lookup(&standard, facts, None, variants.iter(), 1000);
+    let [first, second] = &variants;
+    let index = |facts: &StaticFacts| look_among(facts, &[first, second], 1000);
     assert!(matches!(index(&json), Lookup::Hit { index: 0, .. }));
     assert!(matches!(index(&html), Lookup::Hit { index: 1, .. }));
     assert_eq!(index(&get()), Lookup::Miss(Miss::Vary));
@@ -455,13 +475,7 @@ fn the_newest_variant_is_given() {
         stored_ms: 2000,
         ..stored.clone()
     };
-    let found = lookup(
-        &rule(CacheScope::Standard),
-        &get(),
-        None,
-        [&newer, &stored].into_iter(),
-        3000,
-    );
+    let found = look_among(&get(), &[&newer, &stored], 3000);
     assert!(matches!(found, Lookup::Hit { index: 0, .. }));
 }
 
@@ -541,22 +555,18 @@ fn unsafe_methods_that_succeed_invalidate_their_uri() {
         "//evil.example/y",
     ];
     let keys = key::invalidated(
+        &hashes(),
         &post,
         &target,
         locations.iter().map(|location| location.as_bytes()),
     );
-    let of = |path: &str| uri_key("shop.example", path);
+    let of = |path: &str| hashes().uri("shop.example", path);
     assert_eq!(
         keys,
         [of("/v1/orders"), of("/v1/orders/7"), of("/v1/totals")]
     );
-    let read = key(
-        &rule(CacheScope::Identity),
-        "shop/orders/read",
-        &get(),
-        &target,
-        Some(&alice()),
-    );
+    let (hashes, rule, get, alice) = (hashes(), rule(CacheScope::Identity), get(), alice());
+    let read = key(&asked(&hashes, &rule, &get, Some(&alice)), RULE, &target);
     assert_eq!(read.uri, of("/v1/orders"));
 }
 
@@ -593,7 +603,10 @@ proptest! {
     ) {
         let headers = [("cache-control", control.as_slice()), (name, other.as_slice()), ("cache-control", b"max-age=9")];
         let mut facts = get();
-        if let Ok(stored) = storable(&rule(CacheScope::Standard), &facts, None, 200, headers.into_iter(), NOW, 0) {
+        if let Ok(stored) = {
+            let (hashes, rule) = (hashes(), rule(CacheScope::Standard));
+            storable(&asked(&hashes, &rule, &facts, None), 200, headers.into_iter(), NOW, 0)
+        } {
             facts.headers.push((request.into(), other));
             let _ = look(&facts, &stored, 5000);
         }

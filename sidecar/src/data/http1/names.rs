@@ -15,7 +15,7 @@ thread_local! {
     pub static NAMES: RefCell<Names> = RefCell::new(Names::default());
 }
 
-/// The last name that came for each place.
+/// The last names that came for each pair of places.
 #[derive(Debug)]
 pub struct Names([Option<Known>; PLACES]);
 
@@ -35,6 +35,7 @@ impl Default for Names {
 
 impl Names {
     /// The name that is spelt so; none: it is no token.
+    #[inline(always)] // for each field of each head
     pub fn get(&mut self, spelt: &[u8]) -> Option<HeaderName> {
         let (Some(first), Some(last)) = (spelt.first(), spelt.last()) else {
             return None;
@@ -45,16 +46,18 @@ impl Names {
         let middle = spelt[spelt.len() / 2];
         // So that those which come together in most heads, as Host and Cookie, have places of their own.
         let place = spelt.len() * 5 + usize::from(*first) * 13 + usize::from(*last) * 9;
-        let place = &mut self.0[(place + usize::from(middle)) % PLACES];
-        if let Some(known) = place
-            && known.spelt.get(..known.length) == Some(spelt)
-        {
-            return Some(known.name.clone());
+        let place = (place + usize::from(middle)) % PLACES;
+        for known in [&self.0[place], &self.0[place ^ 1]].into_iter().flatten() {
+            if known.spelt.get(..known.length) == Some(spelt) {
+                return Some(known.name.clone());
+            }
         }
         let name = HeaderName::from_bytes(spelt).ok()?;
         let mut kept = [0; LONGEST];
         kept[..spelt.len()].copy_from_slice(spelt);
-        *place = Some(Known {
+        // Of two places the name that came before the other goes.
+        self.0.swap(place, place ^ 1);
+        self.0[place] = Some(Known {
             spelt: kept,
             length: spelt.len(),
             name: name.clone(),

@@ -97,6 +97,18 @@ impl Cell {
     }
 }
 
+/// What a plain request costs beside nginx.
+const HEADS: &str = "tried: an engine of HTTP/1.1 of our own on both sides in place of hyper's (53.1 k user instructions \
+                     before), heads that keep one place from arrival to upstream, names that are recognised and not read. \
+                     Of what is left a third is heads: read (6.4 k), made a map and back (9 k, most of it http's \
+                     HeaderMap: hashing, probing, growing); then allocation (16 calls) and what moves answers from hand to \
+                     hand. nginx changes its fields in lists and needs 9.9 k.";
+/// What a hit costs.
+const HITS: &str = "tried: keys by a keyed SipHash in place of two SHA-256 (38.8 k user instructions before, 27.8 k now), \
+                    names of fields that are recognised, a status that is not formatted. What is left is the request's head \
+                    (8 k), its phases, the stored fields' copy and the answer's head; nine look-ups of fields that decide \
+                    whether the cache may answer are 2.5 k, the key 1.6 k.";
+
 /// All of them.
 pub fn all(keys: &Keys) -> Result<Vec<Cell>> {
     let cell = |name, connections, requests| Cell {
@@ -125,10 +137,13 @@ pub fn all(keys: &Keys) -> Result<Vec<Cell>> {
         },
         Cell {
             must: &[(Nginx, 1.10), (Envoy, 0.50)],
+            note: HEADS,
             ..cell("plain 128 B, 64 connections", 64, get(PLAIN))
         },
         Cell {
             must: &[(Nginx, 1.05), (Envoy, 0.70)],
+            note: "most of it is the kernel's: the floor, which reads nothing, is within a fifth. The rest is as with more \
+                   connections, but for one call of epoll in each request.",
             ..cell("plain 128 B, 1 connection", 1, get(PLAIN))
         },
         cell("32 KiB body", 16, get("/plain/32768")),
@@ -136,6 +151,8 @@ pub fn all(keys: &Keys) -> Result<Vec<Cell>> {
             over: Over::Tls,
             with: &[Nginx, Haproxy, Envoy],
             must: &[(Nginx, 0.92), (Envoy, 0.47)],
+            note: "the head is read and written as without TLS, which is what nginx has ahead. Records of rustls and its \
+                   handshakes, which are counted here, were not taken apart.",
             ..cell("TLS in, 128 B", 16, Vec::new())
         },
         Cell {
@@ -143,6 +160,8 @@ pub fn all(keys: &Keys) -> Result<Vec<Cell>> {
             streams: HTTP2_STREAMS,
             with: &[Nginx, Haproxy, Envoy],
             must: &[(Nginx, 0.65), (Haproxy, 1.20), (Envoy, 0.50)],
+            note: "HTTP/2 is read by hyper's engine, h2: frames, HPACK, a task and a queue for each stream. Nothing of it was \
+                   tried; the upstream's side is our own HTTP/1.1.",
             ..cell(
                 "HTTP/2 in, 128 B, 4 connections of 16 streams",
                 4,
@@ -157,6 +176,7 @@ pub fn all(keys: &Keys) -> Result<Vec<Cell>> {
         Cell {
             with: &[Nginx, Envoy],
             must: &[(Nginx, 0.90), (Envoy, 0.42)],
+            note: "the plain request under it is dearer than nginx's by more than the limit costs; of the limit see the gate.",
             ..cell(
                 "token bucket, 1,000 keys by header",
                 16,
@@ -204,12 +224,14 @@ pub fn all(keys: &Keys) -> Result<Vec<Cell>> {
             from_cache: true,
             with: &[Nginx, Haproxy, Varnish],
             must: &[(Nginx, 0.42), (Haproxy, 0.85), (Varnish, 0.42)],
+            note: HITS,
             ..cell("cache hit 1 KiB", 16, get("/cached/1024"))
         },
         Cell {
             from_cache: true,
             with: &[Nginx, Haproxy, Varnish],
             must: &[(Nginx, 0.55), (Haproxy, 0.85), (Varnish, 0.55)],
+            note: HITS,
             ..cell("cache hit 32 KiB", 16, get("/cached/32768"))
         },
     ])

@@ -7,13 +7,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use bytes::Bytes;
 use http::Request;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::http::{Answer, Connection, Protocol, get};
+use crate::wait::eventually;
 
 /// How long one request may take before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -117,11 +118,13 @@ impl Load {
     /// Starts to send until [`RunningLoad::finish`]; dropping the handle stops it too.
     pub fn start(self) -> RunningLoad {
         let (stop, stopped) = watch::channel(());
+        let shared = Arc::new(Shared::default());
         RunningLoad {
             stop,
             per_second: self.per_second,
             started: Instant::now(),
-            task: tokio::spawn(drive(Arc::new(self), stopped)),
+            shared: shared.clone(),
+            task: tokio::spawn(drive(Arc::new(self), shared, stopped)),
         }
     }
 }
@@ -132,10 +135,33 @@ pub struct RunningLoad {
     stop: watch::Sender<()>,
     per_second: u32,
     started: Instant,
+    shared: Arc<Shared>,
     task: JoinHandle<Report>,
 }
 
 impl RunningLoad {
+    /// Waits until so many more requests have been answered, well or not.
+    pub async fn answers(&self, more: u64) -> Result<()> {
+        let answered = || lock(&self.shared.report).statuses.values().sum::<u64>();
+        let wanted = answered() + more;
+        eventually("more answers to the load", PATIENCE, async || {
+            let now = answered();
+            ensure!(now >= wanted, "{now} of {wanted}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits until a request has failed.
+    pub async fn fails(&self) -> Result<()> {
+        eventually("a request that fails", PATIENCE, async || {
+            let failed = lock(&self.shared.report).failed;
+            ensure!(failed > 0, "all have been answered well");
+            Ok(())
+        })
+        .await
+    }
+
     /// Sends on until at least `requests` were due, however fast what it accompanied was, then [finishes](Self::finish).
     pub async fn finish_after(self, requests: u32) -> Report {
         let needed = Duration::from_secs(1) * requests / self.per_second;
@@ -217,15 +243,14 @@ impl fmt::Display for Unconnected {
 }
 
 /// What the tasks of one load share.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Shared {
     idle: Mutex<Vec<Connection>>,
     report: Mutex<Report>,
 }
 
 /// Starts each request when it is due; after a pause of this task it starts all that have become due.
-async fn drive(load: Arc<Load>, mut stopped: watch::Receiver<()>) -> Report {
-    let shared = Arc::new(Shared::default());
+async fn drive(load: Arc<Load>, shared: Arc<Shared>, mut stopped: watch::Receiver<()>) -> Report {
     let mut tasks = JoinSet::new();
     let began = Instant::now();
     let mut n = 0;

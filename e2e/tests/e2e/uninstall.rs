@@ -25,6 +25,13 @@ async fn namespaces_go(place: &Place) -> Result<()> {
     tokio::time::timeout(seconds(30), other.remove()).await?
 }
 
+/// Takes the operator's chart away; the definitions stay.
+async fn uninstall(place: &Place) -> Result<()> {
+    let namespace = ["--namespace", product::NAMESPACE, "--wait"];
+    let words = ["uninstall", "sluice"].into_iter().chain(namespace);
+    product::helm(place, words).await.map(drop)
+}
+
 #[test]
 fn nothing_is_left() {
     on_cluster!("uninstall", seconds(400), async |place: &Place| {
@@ -77,17 +84,7 @@ async fn uninstalled(place: &Place) -> Result<()> {
         ])
         .await?;
 
-    product::helm(
-        place,
-        [
-            "uninstall",
-            "sluice",
-            "--namespace",
-            product::NAMESPACE,
-            "--wait",
-        ],
-    )
-    .await?;
+    uninstall(place).await?;
     eventually("nothing of the chart is left", seconds(40), async || {
         let left = left(place).await?;
         ensure!(left.is_empty(), "{left}");
@@ -108,17 +105,7 @@ async fn uninstalled(place: &Place) -> Result<()> {
 #[test]
 fn anothers_metrics_api_is_left_alone() {
     on_cluster!("foreign-metrics", seconds(300), async |place: &Place| {
-        product::helm(
-            place,
-            [
-                "uninstall",
-                "sluice",
-                "--namespace",
-                product::NAMESPACE,
-                "--wait",
-            ],
-        )
-        .await?;
+        uninstall(place).await?;
         place
             .cluster([
                 "wait",

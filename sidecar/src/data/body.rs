@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
+use sluice_pipeline::framing;
 
 use super::{
     cache::Fill,
@@ -86,6 +87,7 @@ impl HttpBody for ClientBody {
             Self::Http1(body) => body.poll_frame(context).map_err(RequestBodyError::from),
             Self::Http2(incoming) => Pin::new(incoming)
                 .poll_frame(context)
+                .map_ok(without_forbidden)
                 .map_err(RequestBodyError::from),
         }
     }
@@ -107,6 +109,20 @@ impl HttpBody for ClientBody {
             Self::Http2(incoming) => incoming.size_hint(),
         }
     }
+}
+
+/// A frame without the trailers that must not be any. Of HTTP/1.1 they are refused as they are read; HTTP/2 leaves them be.
+fn without_forbidden(frame: Frame<Bytes>) -> Frame<Bytes> {
+    let mut trailers = match frame.into_trailers() {
+        Ok(trailers) => trailers,
+        Err(frame) => return frame,
+    };
+    let names = trailers.keys();
+    let forbidden = names.filter(|name| !framing::may_trail_request(name.as_str().as_bytes()));
+    for name in forbidden.cloned().collect::<Vec<_>>() {
+        trailers.remove(name);
+    }
+    Frame::trailers(trailers)
 }
 
 /// What is seen of a body while it passes.

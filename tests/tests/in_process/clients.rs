@@ -74,8 +74,9 @@ fn a_stall_shows_in_the_latencies() {
     isolated!(async |world| {
         let app = App::start(world, "orders", world.address()).await?;
         let running = Load::against(app.address).per_second(100).start();
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        running.answers(10).await?;
         app.process.freeze()?;
+        // The stall itself: how long it lasts is what is tested.
         tokio::time::sleep(Duration::from_millis(700)).await;
         app.process.thaw()?;
         let report = running.finish().await;
@@ -117,7 +118,7 @@ fn bad_answers_and_a_dead_server_are_failures() {
         })
         .await?;
         app.process.kill();
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        running.fails().await?;
         let report = running.finish().await;
         ensure!(report.failed > 0 && report.failed < report.sent, "{report}");
         Ok(())

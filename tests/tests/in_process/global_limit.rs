@@ -3,11 +3,11 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, Result, ensure};
 use sluice_tests::load::Report;
-use sluice_tests::{Load, Redis, With, eventually, get, isolated, seconds};
+use sluice_tests::{Load, Redis, With, World, eventually, get, isolated, seconds};
 
-use crate::place::{Plan, Pod, config, documents, policy, route};
+use crate::place::{Place, Plan, Pod, config, documents, policy, route};
 
 /// The limit: a rate per second and a burst.
 const RATE: f64 = 100.0;
@@ -47,17 +47,23 @@ async fn ask(pod: &Pod, key: &'static str, requests: u32, rate: u32) -> Report {
         .await
 }
 
+/// Two sidecars, a Redis, and the route that is limited.
+async fn start(world: &World) -> Result<(Place<'_>, Redis)> {
+    let redis = Redis::start(world).await?;
+    let mut plan = Plan::new(world)?;
+    plan.group("api")?;
+    plan.put("config", &config(&[("default", redis.address())]))?;
+    plan.put("orders", &limited())?;
+    let place = plan.start().await?;
+    place.live("ApiRoute", "orders").await?;
+    place.live("RateLimitPolicy", "orders").await?;
+    Ok((place, redis))
+}
+
 #[test]
 fn a_thousand_requests_on_one_key_cost_few_commands_and_overshoot_little() {
     isolated!(async |world| {
-        let redis = Redis::start(world).await?;
-        let mut plan = Plan::new(world)?;
-        plan.group("api")?;
-        plan.put("config", &config(&[("default", redis.address())]))?;
-        plan.put("orders", &limited())?;
-        let place = plan.start().await?;
-        place.live("ApiRoute", "orders").await?;
-        place.live("RateLimitPolicy", "orders").await?;
+        let (place, redis) = start(world).await?;
         // Over the limit for most of the time, at twice the rate, and below it; keys of their own.
         for (key, rate) in [("fast", 250), ("slow", 105), ("below", 35)] {
             redis.reset_counts().await?;
@@ -123,14 +129,7 @@ fn a_thousand_requests_on_one_key_cost_few_commands_and_overshoot_little() {
 #[test]
 fn the_rate_follows_the_demand() {
     isolated!(async |world| {
-        let redis = Redis::start(world).await?;
-        let mut plan = Plan::new(world)?;
-        plan.group("api")?;
-        plan.put("config", &config(&[("default", redis.address())]))?;
-        plan.put("orders", &limited())?;
-        let place = plan.start().await?;
-        place.live("ApiRoute", "orders").await?;
-        place.live("RateLimitPolicy", "orders").await?;
+        let (place, _redis) = start(world).await?;
         // Both spend the burst.
         let [one, other] = [&place.pods[0], &place.pods[1]];
         tokio::join!(ask(one, "one", 300, 300), ask(other, "one", 300, 300));

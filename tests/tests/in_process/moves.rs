@@ -174,7 +174,10 @@ fn a_placement_edit_moves_slots_without_an_error_and_without_the_old_shard() {
             .iter()
             .map(|pod| (load(pod), load_of(pod, 20, SLOW)))
             .collect();
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        for (quick, slow) in &loads {
+            quick.answers(20).await?;
+            slow.answers(1).await?;
+        }
 
         let mut commits = Vec::new();
         for (next, boundary) in [(2, BOUNDARY), (3, 8192), (4, BOUNDARY)] {
@@ -189,7 +192,9 @@ fn a_placement_edit_moves_slots_without_an_error_and_without_the_old_shard() {
             .await?;
             commits.push((next, committed.duration_since(UNIX_EPOCH)?));
             place.live("ShardSet", "orders").await?;
-            tokio::time::sleep(Duration::from_millis(700)).await;
+            for (quick, _) in &loads {
+                quick.answers(20).await?;
+            }
         }
 
         for (pod, (quick, slow)) in place.pods.iter().zip(loads) {
@@ -268,7 +273,15 @@ fn a_slow_request_is_waited_for() {
         let began = std::time::Instant::now();
         let slow_request = ask("/?delay=1500ms");
         let slow = tokio::spawn(async move { slow.send(slow_request).await });
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        eventually("the slow one is under way", seconds(5), async || {
+            let scrape = pod.sidecar.scrape().await?;
+            ensure!(
+                scrape.contains("\nsluice_requests_in_flight 1\n"),
+                "{scrape}"
+            );
+            Ok(())
+        })
+        .await?;
         place.put("set", &shard_set(BOUNDARY, "5s"))?;
         pod.holds("orders").await?;
         // Held until the slow one has ended and the move is committed; then the new shard answers.
@@ -291,7 +304,7 @@ fn a_frozen_sidecar_aborts_the_move_and_the_status_says_why() {
     isolated!(async |world| {
         let (place, _shards) = start(world, "4s").await?;
         let load = load(&place.pods[0]);
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        load.answers(10).await?;
         place.pods[1].sidecar.process.freeze()?;
         place.put("set", &shard_set(BOUNDARY, "4s"))?;
         let why = eventually("the abort", seconds(30), async || match moving(&place)? {
@@ -335,7 +348,7 @@ fn an_operator_killed_in_the_middle_leaves_nothing_half_done() {
     isolated!(async |world| {
         let (mut place, _shards) = start(world, "3s").await?;
         let load = load(&place.pods[0]);
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        load.answers(10).await?;
         // The move cannot get past its hold while one sidecar is frozen.
         place.pods[1].sidecar.process.freeze()?;
         place.put("set", &shard_set(BOUNDARY, "3s"))?;

@@ -126,9 +126,10 @@ async fn phase(
     begin: impl FnOnce() -> Result<()>,
 ) -> Result<Report> {
     let load = load(place).start();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    load.answers(100).await?;
     // What is lost is lost while requests are under way.
     begin()?;
+    // Latencies of this time are what is measured.
     tokio::time::sleep(PHASE).await;
     let report = load.finish().await;
     println!("{name:<8} {report}");

@@ -227,6 +227,56 @@ fn each_gateway_has_its_own_and_one_that_goes_leaves_the_other_alone() {
     });
 }
 
+/// The ConfigMap that a Gateway's `parametersRef` names is watched: what it says now is what runs.
+#[test]
+fn parameters_that_change_change_the_edge() {
+    isolated!(async |world| {
+        let cluster = cluster(world).await?;
+        let _operator = install::operator(world, &cluster).await?;
+        appear(&cluster, "first").await?;
+        let before = appear(&cluster, "second").await?;
+        let cpu = async |gateway: &str| {
+            let deployment = made(&cluster, "deployment", gateway).await?;
+            let pod = deployment["spec"]["template"]["spec"].clone();
+            anyhow::Ok(pod["containers"][0]["resources"]["requests"]["cpu"].clone())
+        };
+        let follows = async |asked: &str, type_: &str| {
+            let data = format!("data: {{serviceType: {type_}, cpuRequest: {asked}}}\n");
+            let (head, _) = PARAMETERS.split_once("data:").context("parameters")?;
+            cluster.apply_yaml(&format!("{head}{data}")).await?;
+            eventually("both edges follow", seconds(20), async || {
+                for gateway in ["first", "second"] {
+                    let now = cpu(gateway).await?;
+                    ensure!(now == asked, "{gateway} asks for {now}");
+                    let service = made(&cluster, "service", gateway).await?;
+                    ensure!(service["spec"]["type"] == type_, "{}", service["spec"]);
+                }
+                Ok(())
+            })
+            .await
+        };
+        ensure!(cpu("second").await? != "321m", "{}", before[3]);
+        follows("321m", "NodePort").await?;
+        follows("123m", "ClusterIP").await?;
+        // `replicas` was a beginning; it is nobody's any more but the user's.
+        let replicas = made(&cluster, "deployment", "second").await?["spec"]["replicas"].clone();
+        ensure!(replicas == 3, "{replicas}");
+
+        // What cannot be is said, and what runs stays.
+        let wrong = PARAMETERS.replace("ClusterIP", "Nonsense");
+        cluster.apply_yaml(&wrong).await?;
+        eventually("the Gateway says so", seconds(20), async || {
+            let gateway = install::get(&cluster, "gateway", "second").await?;
+            let says = condition(&gateway, "Accepted").0;
+            ensure!(says == "False/InvalidParameters", "{says}");
+            Ok(())
+        })
+        .await?;
+        ensure!(cpu("second").await? == "123m", "the edge has changed");
+        Ok(())
+    });
+}
+
 #[test]
 fn somebody_elses_service_is_left_alone_and_named() {
     isolated!(async |world| {

@@ -86,6 +86,7 @@ fn applying_again_and_doing_nothing_changes_nothing() {
                 "{items:?}"
             );
             let first = versions(&shop).await?;
+            // That nothing is written any more nothing but time shows.
             tokio::time::sleep(seconds(2)).await;
             let second = versions(&shop).await?;
             ensure!(

@@ -13,7 +13,6 @@ use http::{
     request::Parts,
 };
 use http_body::Body as _;
-use sluice_pipeline::framing;
 use tokio::io::AsyncWrite;
 
 use super::{
@@ -181,13 +180,11 @@ impl Asking {
         })))
     }
 
-    /// The trailers that may be sent.
+    /// Of the trailers those that were announced.
     fn allowed(&self, trailers: HeaderMap) -> HeaderMap {
         let mut allowed = HeaderMap::new();
         for (name, value) in &trailers {
-            if has_token(&self.announced, &TRAILER, name.as_str())
-                && framing::may_trail_request(name.as_str().as_bytes())
-            {
+            if has_token(&self.announced, &TRAILER, name.as_str()) {
                 allowed.append(name, value.clone());
             }
         }

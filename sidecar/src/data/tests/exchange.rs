@@ -4,8 +4,11 @@
 use std::{future::Future, net::SocketAddr, pin::Pin, rc::Rc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body as _;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::{Body as _, Frame};
+use http_body_util::StreamBody;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use sluice_process::Clock;
 use sluice_snapshot::unit::{backend::BackendProtocol, route::Timeouts};
 use tokio::{
@@ -460,22 +463,25 @@ async fn a_request_that_breaks_off_ends_the_answer_under_way() {
     assert!(!cut.ends_with(b"0\r\n\r\n"), "{cut:?}");
 }
 
-#[tokio::test]
-async fn trailers_pass_that_were_announced_and_may_be_trailers() {
+/// An application that keeps what it was sent: the head, then what follows it to the end of the trailers.
+async fn keeper() -> (Rig, tokio::task::JoinHandle<(String, String)>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let app = listener.local_addr().expect("bound");
     let rig = Rig::with(app, vec![rule("all", "/")], Vec::new());
     let upstream = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.expect("accepts");
         let asked = head(&mut stream).await;
-        let mut rest = Vec::new();
-        while !rest.ends_with(b"\r\n\r\n") {
-            rest.push(stream.read_u8().await.expect("a body"));
-        }
+        let rest = head(&mut stream).await;
         let ok = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
         stream.write_all(ok).await.expect("writes");
-        (asked, String::from_utf8(rest).expect("text"))
+        (asked, rest)
     });
+    (rig, upstream)
+}
+
+#[tokio::test]
+async fn trailers_pass_that_were_announced() {
+    let (rig, upstream) = keeper().await;
     let mut client = rig.client().await;
     client
         .write(b"POST / HTTP/1.1\r\nhost: a.example\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 1\r\nx-other: 2\r\n\r\n")
@@ -487,5 +493,34 @@ async fn trailers_pass_that_were_announced_and_may_be_trailers() {
         "{asked}"
     );
     assert!(!asked.contains("content-length"), "{asked}");
+    assert_eq!(rest, "3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n");
+}
+
+/// HTTP/2 carries them; what an application of HTTP/1.1 would make of them nobody knows.
+#[tokio::test]
+async fn what_must_not_be_a_trailer_is_dropped_on_the_way_from_http2() {
+    let (rig, upstream) = keeper().await;
+    let names = "authorization, content-length, x-sum, host";
+    let mut trailers = HeaderMap::new();
+    for name in names.split(", ") {
+        trailers.insert(name, HeaderValue::from_static("1"));
+    }
+    let frames = [
+        Frame::data(Bytes::from_static(b"abc")),
+        Frame::trailers(trailers),
+    ];
+    let frames = frames.map(Ok::<_, std::convert::Infallible>);
+    let request = Request::post("http://a.example/")
+        .header("trailer", names)
+        .body(StreamBody::new(futures::stream::iter(frames)));
+    let stream = TcpStream::connect(rig.address).await.expect("connects");
+    let executor = TokioExecutor::new();
+    let (mut sender, connection) = http2::handshake(executor, TokioIo::new(stream))
+        .await
+        .expect("speaks HTTP/2");
+    tokio::spawn(async move { drop(connection.await) });
+    let answer = sender.send_request(request.expect("a request"));
+    assert_eq!(answer.await.expect("an answer").status(), 200);
+    let (_, rest) = upstream.await.expect("no panic");
     assert_eq!(rest, "3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n");
 }

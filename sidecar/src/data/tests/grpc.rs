@@ -29,13 +29,12 @@ use super::{
 
 type Pieces = BoxBody<Bytes, Infallible>;
 
-/// A body and the trailer behind it.
-fn pieces(data: &[&'static str], trailer: (&'static str, &str)) -> Pieces {
+/// A body and the trailers behind it.
+fn pieces(data: &[&'static str], sent: &[(&'static str, &str)]) -> Pieces {
     let mut trailers = HeaderMap::new();
-    trailers.insert(
-        trailer.0,
-        HeaderValue::from_str(trailer.1).expect("a value"),
-    );
+    for (name, value) in sent {
+        trailers.insert(*name, HeaderValue::from_str(value).expect("a value"));
+    }
     let frames = data
         .iter()
         .map(|text| Frame::data(Bytes::from_static(text.as_bytes())));
@@ -43,7 +42,7 @@ fn pieces(data: &[&'static str], trailer: (&'static str, &str)) -> Pieces {
     StreamBody::new(stream::iter(frames)).boxed()
 }
 
-/// Answers with the trailer it was sent, as a trailer; speaks HTTP/2 alone.
+/// Answers with the trailer it was sent, as a trailer, and with the names of all; speaks HTTP/2 alone.
 async fn app() -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let address = listener.local_addr().expect("bound");
@@ -55,7 +54,12 @@ async fn app() -> std::net::SocketAddr {
                 let whole = request.into_body().collect().await.expect("whole");
                 let sent = whole.trailers().and_then(|trailers| trailers.get("x-sent"));
                 let sent = sent.and_then(|value| value.to_str().ok()).unwrap_or("-");
-                let mut answer = Response::new(pieces(&["a", "b"], ("grpc-status", sent)));
+                let mut answer = Response::new(pieces(&["a", "b"], &[("grpc-status", sent)]));
+                let names = whole.trailers().into_iter().flat_map(HeaderMap::keys);
+                for name in names {
+                    let name = HeaderValue::from_str(name.as_str()).expect("a value");
+                    answer.headers_mut().append("x-trailer", name);
+                }
                 answer.headers_mut().insert("content-type", media);
                 if let Some(te) = te {
                     answer.headers_mut().insert("x-te", te);
@@ -94,6 +98,14 @@ async fn call(rig: &Rig, media: &str) -> Response<Incoming> {
 }
 
 async fn call_at(address: std::net::SocketAddr, media: &str) -> Response<Incoming> {
+    call_with(address, media, &[("x-sent", "7")]).await
+}
+
+async fn call_with(
+    address: std::net::SocketAddr,
+    media: &str,
+    trailers: &[(&'static str, &str)],
+) -> Response<Incoming> {
     let stream = TcpStream::connect(address).await.expect("connects");
     let io = TokioIo::new(stream);
     let executor = TokioExecutor::new();
@@ -102,7 +114,7 @@ async fn call_at(address: std::net::SocketAddr, media: &str) -> Response<Incomin
     let request = Request::post("http://a.example/shop.Orders/List")
         .header("content-type", media)
         .header("te", "trailers")
-        .body(pieces(&["hello"], ("x-sent", "7")));
+        .body(pieces(&["hello"], trailers));
     let answer = sender.send_request(request.expect("a request")).await;
     answer.expect("an answer")
 }
@@ -116,6 +128,20 @@ async fn a_call_reaches_an_app_of_http2_with_trailers_both_ways() {
     let whole = answer.into_body().collect().await.expect("whole");
     assert_eq!(whole.trailers().expect("trailers")["grpc-status"], "7");
     assert_eq!(whole.to_bytes(), "ab");
+}
+
+#[tokio::test]
+async fn what_must_not_be_a_trailer_reaches_no_app_of_http2() {
+    let rig = rig(app().await, rule("all", "/"));
+    let sent = [
+        ("authorization", "Bearer x"),
+        ("content-length", "3"),
+        ("x-sent", "7"),
+        ("cookie", "a=b"),
+    ];
+    let answer = call_with(rig.address, "application/grpc", &sent).await;
+    let passed: Vec<_> = answer.headers().get_all("x-trailer").iter().collect();
+    assert_eq!(passed, ["x-sent"]);
 }
 
 #[tokio::test]

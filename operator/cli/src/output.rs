@@ -34,6 +34,13 @@ impl Shape {
     }
 }
 
+/// The shapes of an answer that is a value and nothing else.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum ValueShape {
+    Yaml,
+    Json,
+}
+
 /// Writes a text to standard output. A reader that has gone (`| head`) is no error.
 pub fn print(text: &str) -> io::Result<()> {
     script(harmless(text).as_bytes())

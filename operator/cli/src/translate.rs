@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 use sluice_snapshot::{Unit, UnitKind, UnitName};
 use sluice_translate::{Condition, Engine, GroupId, HpaIntent, ObjectId};
@@ -10,7 +9,7 @@ use sluice_translate::{Condition, Engine, GroupId, HpaIntent, ObjectId};
 use crate::{
     Verdict,
     offline::{self, Input, Translated},
-    output,
+    output::{self, ValueShape},
 };
 
 const EXAMPLES: &str = "\
@@ -35,14 +34,8 @@ pub struct Args {
     group: Option<String>,
 
     /// The shape of the answer
-    #[arg(short, long, value_enum, default_value_t = Shape::Yaml)]
-    output: Shape,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Shape {
-    Yaml,
-    Json,
+    #[arg(short, long, value_enum, default_value_t = ValueShape::Yaml)]
+    output: ValueShape,
 }
 
 /// Why there is no answer.
@@ -62,8 +55,8 @@ pub fn run(args: &Args) -> anyhow::Result<Verdict> {
         Some(name) => one_group(&translated.engine, &group(&translated.engine, name)?),
     };
     let text = match args.output {
-        Shape::Yaml => output::yaml(&answer)?,
-        Shape::Json => output::json(&answer)?,
+        ValueShape::Yaml => output::yaml(&answer)?,
+        ValueShape::Json => output::json(&answer)?,
     };
     output::print(&text)?;
     for finding in translated.merged.findings.values().flatten() {

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::{Facts, Reject, RejectReason};
+use crate::{Facts, Reject, RejectReason, framing::line::table};
 
 /// A request target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,21 +114,7 @@ fn is_normal(path: &str) -> bool {
 }
 
 /// The bytes that a path may have and that stay as they are (RFC 3986 section 3.3).
-static AS_IT_IS: [bool; 256] = {
-    let more = b"-._~!$&'()*+,;=:@/";
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        table[byte] = (byte as u8).is_ascii_alphanumeric();
-        byte += 1;
-    }
-    let mut at = 0;
-    while at < more.len() {
-        table[more[at] as usize] = true;
-        at += 1;
-    }
-    table
-};
+static AS_IT_IS: [bool; 256] = table(b"-._~!$&'()*+,;=:@/");
 
 /// Decodes what may be decoded and escapes what must be.
 fn unescaped(raw: &str) -> Result<String, &'static str> {

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use sluice_tests::{App, Load, With, eventually, get, isolated, seconds};
 
-use crate::place::{Place, Plan, documents, route};
+use crate::place::{Place, Plan, documents, route, shard_set};
 
 /// A broken object: what is applied, whose status tells, and what its route answers.
 struct Broken {
@@ -34,19 +34,10 @@ fn to_shards(set: &str) -> String {
     )
 }
 
-fn shard_set(name: &str, placement: &str) -> String {
-    format!(
-        "apiVersion: sluice.dev/v1alpha1
-kind: ShardSet
-metadata: {{name: {name}, namespace: shop}}
-spec:
-  keyspace: {{slots: 16384, hash: CRC16}}
-  key: {{from: [{{type: Header, header: {{name: X-Tenant}}}}]}}
-  shards:
-  - {{name: s0, members: [{{name: a, role: Primary, backendRef: {{name: member, port: 80}}}}]}}
-  placement: [{placement}]
-"
-    )
+/// A ShardSet of one shard, which leads to the Service `member`.
+fn one_shard(name: &str, placement: &str) -> String {
+    let placement = format!("  placement: [{placement}]\n");
+    shard_set(name, &[("s0", "member")], &placement)
 }
 
 fn one_of_each() -> Vec<Broken> {
@@ -102,7 +93,7 @@ stringData: {acme-1: an-api-key-of-acme-0123456789}
             name: "twice",
             manifests: documents(&[
                 route("twice", &to_shards("twice")),
-                shard_set(
+                one_shard(
                     "twice",
                     "{slots: \"0-9000\", shard: s0}, {slots: \"9000-16383\", shard: s0}",
                 ),
@@ -116,7 +107,7 @@ stringData: {acme-1: an-api-key-of-acme-0123456789}
             name: "gap",
             manifests: documents(&[
                 route("gap", &to_shards("gap")),
-                shard_set(
+                one_shard(
                     "gap",
                     "{slots: \"0-8999\", shard: s0}, {slots: \"9001-16383\", shard: s0}",
                 ),

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use sluice_tests::load::{RunningLoad, percentile};
 use sluice_tests::{Load, With, get, isolated, seconds};
 
-use crate::place::{Place, Plan, Pod, route};
+use crate::place::{Place, Plan, Pod, changed};
 
 /// Changes of the route.
 const CHANGES: u64 = 200;
@@ -22,16 +22,6 @@ const MOST: Duration = seconds(66);
 
 /// Requests a second to each of the two sidecars.
 const RATE: u32 = 250;
-
-fn changed(n: u64) -> String {
-    let rules = format!(
-        "  rules:
-  - name: all
-    filters: [{{type: ResponseHeaderModifier, responseHeaderModifier: {{set: [{{name: X-Change, value: \"{n}\"}}]}}}}]
-"
-    );
-    route("orders", &rules)
-}
 
 /// Load on one sidecar that notes the newest change it has seen.
 fn watching(pod: &Pod) -> (Arc<AtomicU64>, RunningLoad) {

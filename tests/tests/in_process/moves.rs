@@ -9,7 +9,7 @@ use serde_json::Value;
 use sluice_tests::load::{Report, RunningLoad};
 use sluice_tests::{App, Load, With, World, eventually, get, isolated, seconds};
 
-use crate::place::{Place, Plan, Pod, route};
+use crate::place::{Place, Plan, Pod, route, shard_set};
 
 /// What a busy machine may add to a request that was held for as long as is allowed.
 const SLACK: Duration = Duration::from_millis(1500);
@@ -28,22 +28,12 @@ fn placement(first_of_s1: u64) -> String {
     )
 }
 
-fn shard_set(first_of_s1: u64, max_pause: &str) -> String {
-    format!(
-        "apiVersion: sluice.dev/v1alpha1
-kind: ShardSet
-metadata: {{name: orders, namespace: shop}}
-spec:
-  keyspace: {{slots: 16384, hash: CRC16}}
-  key: {{from: [{{type: Header, header: {{name: X-Tenant}}}}]}}
-  shards:
-  - {{name: s0, members: [{{name: a, role: Primary, backendRef: {{name: s0, port: 80}}}}]}}
-  - {{name: s1, members: [{{name: a, role: Primary, backendRef: {{name: s1, port: 80}}}}]}}
-  placement: [{}]
-  change: {{strategy: Hold, maxPause: {max_pause}}}
-",
+fn orders(first_of_s1: u64, max_pause: &str) -> String {
+    let rest = format!(
+        "  placement: [{}]\n  change: {{strategy: Hold, maxPause: {max_pause}}}\n",
         placement(first_of_s1)
-    )
+    );
+    shard_set("orders", &[("s0", "s0"), ("s1", "s1")], &rest)
 }
 
 /// Two sidecars before two shards; slots 0-8191 on the first one, epoch 1.
@@ -51,7 +41,7 @@ async fn start<'w>(world: &'w World, max_pause: &str) -> Result<(Place<'w>, [App
     let mut plan = Plan::new(world)?;
     plan.group("api")?;
     let shards = [plan.member("s0").await?, plan.member("s1").await?];
-    plan.put("set", &shard_set(8192, max_pause))?;
+    plan.put("set", &orders(8192, max_pause))?;
     let rules = "  rules: [{name: all, backendRefs: [{group: sluice.dev, kind: ShardSet, name: orders}]}]\n";
     plan.put("route", &route("orders", rules))?;
     let place = plan.start().await?;
@@ -181,7 +171,7 @@ fn a_placement_edit_moves_slots_without_an_error_and_without_the_old_shard() {
 
         let mut commits = Vec::new();
         for (next, boundary) in [(2, BOUNDARY), (3, 8192), (4, BOUNDARY)] {
-            place.put("set", &shard_set(boundary, "5s"))?;
+            place.put("set", &orders(boundary, "5s"))?;
             let committed = eventually(&format!("epoch {next}"), seconds(60), async || {
                 let file = place.status_file("ShardSet", "orders");
                 // Read before the epoch is looked at: the file may be written again meanwhile, never the reverse.
@@ -282,7 +272,7 @@ fn a_slow_request_is_waited_for() {
             Ok(())
         })
         .await?;
-        place.put("set", &shard_set(BOUNDARY, "5s"))?;
+        place.put("set", &orders(BOUNDARY, "5s"))?;
         pod.holds("orders").await?;
         // Held until the slow one has ended and the move is committed; then the new shard answers.
         let held = quick.send(ask("/")).await?.expect(200)?;
@@ -306,7 +296,7 @@ fn a_frozen_sidecar_aborts_the_move_and_the_status_says_why() {
         let load = load(&place.pods[0]);
         load.answers(10).await?;
         place.pods[1].sidecar.process.freeze()?;
-        place.put("set", &shard_set(BOUNDARY, "4s"))?;
+        place.put("set", &orders(BOUNDARY, "4s"))?;
         let why = eventually("the abort", seconds(30), async || match moving(&place)? {
             Some((phase, why)) if phase == "BackingOff" => Ok(why),
             other => bail!("{other:?}"),
@@ -351,7 +341,7 @@ fn an_operator_killed_in_the_middle_leaves_nothing_half_done() {
         load.answers(10).await?;
         // The move cannot get past its hold while one sidecar is frozen.
         place.pods[1].sidecar.process.freeze()?;
-        place.put("set", &shard_set(BOUNDARY, "3s"))?;
+        place.put("set", &orders(BOUNDARY, "3s"))?;
         place.pods[0].holds("orders").await?;
         place.operator.process.kill();
         place.pods[1].sidecar.process.thaw()?;

@@ -349,6 +349,35 @@ spec:
     )
 }
 
+/// The ApiRoute `orders` after its change number `n`: answers say the number in `X-Change`.
+pub fn changed(n: u64) -> String {
+    let rules = format!(
+        "  rules:
+  - name: all
+    filters: [{{type: ResponseHeaderModifier, responseHeaderModifier: {{set: [{{name: X-Change, value: \"{n}\"}}]}}}}]
+"
+    );
+    route("orders", &rules)
+}
+
+/// A ShardSet by the header `X-Tenant`, where each shard has one Service. `spec` is the rest, indented by two.
+pub fn shard_set(name: &str, shards: &[(&str, &str)], spec: &str) -> String {
+    let shards = shards.iter().map(|(shard, service)| {
+        format!("  - {{name: {shard}, members: [{{name: a, role: Primary, backendRef: {{name: {service}, port: 80}}}}]}}\n")
+    });
+    let shards: String = shards.collect();
+    format!(
+        "apiVersion: sluice.dev/v1alpha1
+kind: ShardSet
+metadata: {{name: {name}, namespace: shop}}
+spec:
+  keyspace: {{slots: 16384, hash: CRC16}}
+  key: {{from: [{{type: Header, header: {{name: X-Tenant}}}}]}}
+  shards:
+{shards}{spec}"
+    )
+}
+
 /// A RateLimitPolicy for the ApiRoute of the same name, with one limit `only`. `limit` is the rest of it, indented by
 /// four.
 pub fn policy(name: &str, limit: &str) -> String {

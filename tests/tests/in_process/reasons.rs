@@ -12,7 +12,7 @@ use sluice_tests::{With, World, eventually, get, isolated, post, seconds};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::place::{Place, Plan, Pod, config, documents, policy, route, secret};
+use crate::place::{Place, Plan, Pod, config, documents, policy, route, secret, shard_set};
 
 mod apart;
 
@@ -93,19 +93,8 @@ impl Case {
 
     /// The case's own route, which leads to a ShardSet of its name.
     fn sharded(&self, placement: &str, request: Request<Bytes>, by: &str) -> Way {
-        let set = format!(
-            "apiVersion: sluice.dev/v1alpha1
-kind: ShardSet
-metadata: {{name: {}, namespace: shop}}
-spec:
-  keyspace: {{slots: 16384, hash: CRC16}}
-  key: {{from: [{{type: Header, header: {{name: X-Tenant}}}}]}}
-  shards:
-  - {{name: s0, members: [{{name: a, role: Primary, backendRef: {{name: member, port: 80}}}}]}}
-  placement: [{placement}]
-",
-            self.0
-        );
+        let placement = format!("  placement: [{placement}]\n");
+        let set = shard_set(self.0, &[("s0", "member")], &placement);
         let spec = format!(
             "  rules: [{{name: all, backendRefs: [{{group: sluice.dev, kind: ShardSet, name: {}}}]}}]\n",
             self.0

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use sluice_tests::{With, eventually, get, isolated, seconds};
 
-use crate::place::{Place, Plan, route};
+use crate::place::{Place, Plan, changed};
 
 /// Changes of the route, one after the other.
 const CHANGES: u64 = 5;
@@ -56,16 +56,6 @@ async fn histograms(place: &Place<'_>) -> Result<BTreeMap<String, Seen>> {
         }
     }
     Ok(all)
-}
-
-fn changed(n: u64) -> String {
-    let rules = format!(
-        "  rules:
-  - name: all
-    filters: [{{type: ResponseHeaderModifier, responseHeaderModifier: {{set: [{{name: X-Change, value: \"{n}\"}}]}}}}]
-"
-    );
-    route("orders", &rules)
 }
 
 #[test]

@@ -98,8 +98,8 @@ fn slots_move_when_every_pod_has_settled_and_not_before() {
         let mut operator = install::operator(world, &cluster).await?;
         cluster.apply_yaml(&objects()).await?;
         in_force(&cluster, 1, 8192).await?;
-        let mut first = serve(world, &cluster, &operator, "web", "web-0").await?;
-        let second = serve(world, &cluster, &operator, "web", "web-1").await?;
+        let mut first = serve(world, &cluster, operator.stream, "web", "web-0").await?;
+        let second = serve(world, &cluster, operator.stream, "web", "web-1").await?;
         first.sidecar.ready(seconds(40)).await?;
         eventually("both pods hold the map", seconds(40), async || {
             let set = get(&cluster, "shardset", "orders").await?;

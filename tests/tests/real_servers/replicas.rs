@@ -10,10 +10,7 @@ use kube::Api;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::{Value, json};
-use sluice_tests::product::AUDIENCE;
-use sluice_tests::{
-    App, Cluster, Operator, Sidecar, StandInPod, World, eventually, isolated, seconds,
-};
+use sluice_tests::{Cluster, Operator, StandInPod, World, eventually, isolated, seconds};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_stream::StreamExt;
@@ -21,7 +18,7 @@ use tokio_stream::StreamExt;
 use super::install::{self, condition, get, until};
 use super::leader::{held_by, holder};
 use super::moves::{in_force, objects, wish};
-use super::status::roots;
+use super::status::{self, Served};
 
 /// A replica in a pod of its own, which outlives the process.
 struct Replica {
@@ -120,12 +117,7 @@ impl Drop for Service {
     }
 }
 
-struct Served {
-    sidecar: Sidecar,
-    _app: App,
-    _pod: StandInPod,
-}
-
+/// A pod as [`status::serve`] makes it, ready.
 async fn serve(
     world: &World,
     cluster: &Cluster,
@@ -133,20 +125,9 @@ async fn serve(
     app: &str,
     name: &str,
 ) -> Result<Served> {
-    let labels = json!({"app": app, "sluice.dev/inject": "false"});
-    let pod = StandInPod::create(world, cluster, "shop", name, labels).await?;
-    let application = App::start(world, name, pod.ip).await?;
-    let mut sidecar = Sidecar::options(world, name, pod.ip)?
-        .operator(service.address)
-        .token_file(&pod.token_file(AUDIENCE).await?)
-        .roots_pem(&roots(cluster).await?)
-        .start(world)?;
-    sidecar.ready(seconds(60)).await?;
-    Ok(Served {
-        sidecar,
-        _app: application,
-        _pod: pod,
-    })
+    let mut served = status::serve(world, cluster, service.address, app, name).await?;
+    served.sidecar.ready(seconds(60)).await?;
+    Ok(served)
 }
 
 async fn live(cluster: &Cluster, kind: &str, name: &str, summary: &str) -> Result<Value> {

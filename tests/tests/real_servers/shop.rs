@@ -14,7 +14,7 @@ use sluice_tests::{
     Answer, App, Cluster, Operator, Redis, Sidecar, StandInPod, With, World, eventually, seconds,
 };
 
-use super::install;
+use super::{install, status::roots};
 
 /// The namespace of everything.
 pub const NAMESPACE: &str = "shop";
@@ -194,19 +194,6 @@ impl Deref for Served {
     fn deref(&self) -> &Sidecar {
         &self.sidecar
     }
-}
-
-/// The roots that the webhook would give an injected sidecar.
-pub async fn roots(cluster: &Cluster) -> Result<String> {
-    let data = cluster
-        .kubectl()
-        .json(["-n", install::NAMESPACE, "get", "secret", "sluice-ca"])
-        .await?;
-    let encoded = data["data"]["roots.pem"]
-        .as_str()
-        .context("the Secret holds roots")?;
-    let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, encoded)?;
-    Ok(String::from_utf8(bytes)?)
 }
 
 /// A folder of the quickstart.

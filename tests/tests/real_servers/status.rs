@@ -1,8 +1,9 @@
 //! Statuses on a real API server: what they say, that saying it again writes nothing, and that Events tell what broke.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use sluice_tests::product::AUDIENCE;
 use sluice_tests::{
@@ -19,8 +20,7 @@ pub async fn roots(cluster: &Cluster) -> Result<String> {
         .await?;
     let encoded = data["data"]["roots.pem"]
         .as_str()
-        .unwrap_or_default()
-        .to_owned();
+        .context("the Secret holds roots")?;
     let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, encoded)?;
     Ok(String::from_utf8(bytes)?)
 }
@@ -32,11 +32,11 @@ pub struct Served {
     pub _app: App,
 }
 
-/// A pod `name` labelled `app`, with application and sidecar, served by `operator`.
+/// A pod `name` labelled `app`, with application and sidecar, served by the operator at `stream`.
 pub async fn serve(
     world: &World,
     cluster: &Cluster,
-    operator: &Operator,
+    stream: SocketAddr,
     app: &str,
     name: &str,
 ) -> Result<Served> {
@@ -44,7 +44,7 @@ pub async fn serve(
     let pod = StandInPod::create(world, cluster, "shop", name, labels).await?;
     let application = App::start(world, name, pod.ip).await?;
     let sidecar = Sidecar::options(world, name, pod.ip)?
-        .operator(operator.stream)
+        .operator(stream)
         .token_file(&pod.token_file(AUDIENCE).await?)
         .roots_pem(&roots(cluster).await?)
         .start(world)?;
@@ -65,8 +65,8 @@ fn ready_means_acknowledged_and_nothing_is_written_twice() {
             .await?;
         until(&cluster, "apiroute", "web", "Programmed", "True/NoPods").await?;
 
-        let first = serve(world, &cluster, &operator, "web", "web-0").await?;
-        let mut second = serve(world, &cluster, &operator, "web", "web-1").await?;
+        let first = serve(world, &cluster, operator.stream, "web", "web-0").await?;
+        let mut second = serve(world, &cluster, operator.stream, "web", "web-1").await?;
         let wait = [
             "-n",
             "shop",

@@ -7,14 +7,13 @@ mod made;
 
 use std::path::PathBuf;
 
-use clap::ValueEnum;
 use serde_json::{Value, json};
 use sluice_crds::manifest;
 
 use crate::{
     Verdict,
     input::{self, Source},
-    output,
+    output::{self, ValueShape},
 };
 use made::{Left, Made, Parent};
 
@@ -54,14 +53,8 @@ pub struct Args {
     lossy: bool,
 
     /// The shape of the ApiRoutes
-    #[arg(short, long, value_enum, default_value_t = Shape::Yaml)]
-    output: Shape,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Shape {
-    Yaml,
-    Json,
+    #[arg(short, long, value_enum, default_value_t = ValueShape::Yaml)]
+    output: ValueShape,
 }
 
 /// Why nothing is converted.
@@ -97,8 +90,10 @@ pub fn run(args: &Args) -> anyhow::Result<Verdict> {
     let made = convert(&sources, &args.gateway)?;
     let Made { routes, left } = &made;
     let text = match args.output {
-        Shape::Json => output::json(&json!({"apiVersion": "v1", "kind": "List", "items": routes}))?,
-        Shape::Yaml => {
+        ValueShape::Json => {
+            output::json(&json!({"apiVersion": "v1", "kind": "List", "items": routes}))?
+        }
+        ValueShape::Yaml => {
             let documents = routes.iter().map(output::yaml);
             documents.collect::<anyhow::Result<Vec<_>>>()?.join("---\n")
         }

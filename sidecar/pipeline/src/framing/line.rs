@@ -137,7 +137,8 @@ static PATH: [bool; 256] = table(b"-._~!$&'()*+,;=:@/%\"\\^{|}[]");
 /// The same for a query (RFC 3986 section 3.4).
 static QUERY: [bool; 256] = table(b"-._~!$&'()*+,;=:@/%\\^{|}[]?`");
 
-const fn table(more: &[u8]) -> [bool; 256] {
+/// Letters, digits and `more`.
+pub(crate) const fn table(more: &[u8]) -> [bool; 256] {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < 256 {

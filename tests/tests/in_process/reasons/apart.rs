@@ -14,7 +14,7 @@ use sluice_snapshot::ConfigReason;
 use sluice_tests::{get, isolated, seconds};
 
 use super::{Case, PLAIN, check, line};
-use crate::place::{Plan, documents, policy, route};
+use crate::place::{Plan, documents, policy, route, shard_set};
 
 /// What this module shows, in the order of the list.
 pub const SHOWN: [RejectReason; 4] = [
@@ -27,20 +27,10 @@ pub const SHOWN: [RejectReason; 4] = [
 
 /// Every slot on one shard.
 fn all_on(shard: &str) -> String {
-    format!(
-        "apiVersion: sluice.dev/v1alpha1
-kind: ShardSet
-metadata: {{name: orders, namespace: shop}}
-spec:
-  keyspace: {{slots: 16384, hash: CRC16}}
-  key: {{from: [{{type: Header, header: {{name: X-Tenant}}}}]}}
-  shards:
-  - {{name: s0, members: [{{name: a, role: Primary, backendRef: {{name: s0, port: 80}}}}]}}
-  - {{name: s1, members: [{{name: a, role: Primary, backendRef: {{name: s1, port: 80}}}}]}}
-  placement: [{{slots: \"0-16383\", shard: {shard}}}]
-  change: {{maxPause: 1s}}
-"
-    )
+    let rest = format!(
+        "  placement: [{{slots: \"0-16383\", shard: {shard}}}]\n  change: {{maxPause: 1s}}\n"
+    );
+    shard_set("orders", &[("s0", "s0"), ("s1", "s1")], &rest)
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! a world that is half read would take configuration away.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
 use sluice_process::{Condition, Shutdown};
-use sluice_snapshot::UnitName;
+use sluice_snapshot::UnitMap;
 use sluice_translate::{Change, Delta, Engine, Finding, Kind, Object, ObjectId, world::Settings};
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
@@ -188,7 +188,7 @@ pub struct Actor {
     /// What came before every source was synced.
     early: Vec<Change>,
     /// Every unit as it is sent.
-    entries: HashMap<UnitName, Arc<Entry>>,
+    entries: UnitMap<Arc<Entry>>,
     /// The fleet facts that the engine has.
     fleet: BTreeMap<ObjectId, u32>,
     /// Ticks of the table that fleet facts do not show yet.
@@ -213,7 +213,7 @@ pub fn new(wiring: Wiring) -> (Handle, Actor) {
         waiting: Arc::clone(&waiting),
         started: false,
         early: Vec::new(),
-        entries: HashMap::new(),
+        entries: UnitMap::new(),
         fleet: BTreeMap::new(),
         applied: true,
     };
@@ -363,13 +363,11 @@ impl Actor {
             self.entries.insert(name.clone(), Arc::new(entry));
         }
         let groups = delta.groups_changed.keys().map(|group| {
-            let units = engine.group_units(group).map(|list| {
-                list.keys()
-                    .filter_map(|name| Some((name.clone(), self.entries.get(name)?.clone())))
-                    .collect()
-            });
-            let snapshot = units.map(|units| Arc::new(Snapshot::new(units, seen, now)));
-            (group.clone(), snapshot)
+            let list = engine.group_units(group);
+            // Both share with the former ones what did not change.
+            let snapshot =
+                |list: &UnitMap<_>| Snapshot::new(list.clone(), self.entries.clone(), seen, now);
+            (group.clone(), list.map(|list| Arc::new(snapshot(list))))
         });
         let pods = delta.pods_changed.iter().map(|key| {
             let pod = engine.world().pod(key);

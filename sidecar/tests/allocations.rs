@@ -210,6 +210,7 @@ fn units(port: u16) -> UnitSet {
     };
     let inbound = Inbound {
         listeners: Vec::new(),
+        tables: Vec::new(),
         namespace: "shop".into(),
         services: vec!["orders".into()],
         trust_domain: "shop.example".into(),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
-use sluice_snapshot::{Unit, UnitKind, UnitName};
+use sluice_snapshot::{Unit, UnitKind, UnitMap, UnitName};
 use sluice_translate::{Condition, Engine, GroupId, HpaIntent, ObjectId};
 
 use crate::{
@@ -104,7 +104,7 @@ fn one_group(engine: &Engine, group: &GroupId) -> Value {
     let held: Vec<&UnitName> = engine
         .group_units(group)
         .into_iter()
-        .flatten()
+        .flat_map(UnitMap::sorted)
         .map(|(name, _)| name)
         .collect();
     let objects: BTreeSet<&ObjectId> = held
@@ -193,7 +193,10 @@ impl Names {
 
     fn group(&self, engine: &Engine, group: &GroupId) -> Value {
         let pods = engine.pods_of(group).into_iter().map(|pod| pod.name);
-        let units = engine.group_units(group).into_iter().flatten();
+        let units = engine
+            .group_units(group)
+            .into_iter()
+            .flat_map(UnitMap::sorted);
         let units = units.map(|(name, _)| self.shown(name.as_str()));
         json!({"pods": pods.collect::<Vec<_>>(), "units": units.collect::<Vec<_>>()})
     }

@@ -152,8 +152,10 @@ fn limit_seen(limit: proto::Limit) -> Option<LimitSeen> {
     LimitSeen::read(&policy, limit, &state, overshoot_ppm, shadowed)
 }
 
+/// In the order of their names, by which both sides know whose latency is whose.
 fn policy_units(manifest: &Manifest) -> impl Iterator<Item = (&UnitName, &Hash)> {
-    manifest.iter().filter(|(name, _)| name.kind().is_policy())
+    let units = manifest.sorted().into_iter();
+    units.filter(|(name, _)| name.kind().is_policy())
 }
 
 fn denied((unit, denial): (&UnitName, &Denial)) -> proto::Denied {
@@ -312,18 +314,19 @@ pub fn manifest(
 ) -> proto::Manifest {
     let empty = Manifest::new();
     let former = base.map_or(&empty, |(_, former)| former);
-    let upserts = list
+    let changed = list.changed_since(former);
+    let upserts = changed
         .iter()
-        .filter(|(name, hash)| former.get(*name) != Some(*hash));
+        .filter_map(|name| Some((name, list.get(name)?)));
     proto::Manifest {
         version: version.to_string(),
         base: base.map(|(base, _)| base.to_string()).unwrap_or_default(),
         upserts: upserts
             .map(|(name, hash)| (name.to_string(), hash.to_string()))
             .collect(),
-        removes: former
-            .keys()
-            .filter(|name| !list.contains_key(*name))
+        removes: changed
+            .iter()
+            .filter(|name| !list.contains_key(name))
             .map(ToString::to_string)
             .collect(),
     }
@@ -348,7 +351,8 @@ pub fn list(
         list.insert(unit_name(name)?, Hash::from_wire(hash));
     }
     let version = Version::from_wire(version);
-    match Version::of(&list) == version {
+    // As a sidecar of this build has it, or one of an earlier.
+    match list.version() == version || list.flat_version() == version {
         true => Ok((version, list)),
         false => Err(WireError::Version(version)),
     }

@@ -2,19 +2,19 @@
 //! the operator's own knowledge of pods, against which every Principal is checked.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{Arc, PoisonError, RwLock},
 };
 
 use bytes::Bytes;
-use sluice_snapshot::{Feature, Hash, UnitName, Version};
+use sluice_snapshot::{Feature, Hash, UnitMap, UnitName, Version, map::Hashed};
 use sluice_translate::{GroupId, PodKey, PodRef};
 use tokio::{sync::watch, time::Instant};
 
 use crate::identity::Principal;
 
 /// `name -> hash`: what a sidecar holds, or must hold.
-pub type Manifest = BTreeMap<UnitName, Hash>;
+pub type Manifest = UnitMap<Hash>;
 
 /// One unit at one content, encoded once and shared by all groups and sessions.
 #[derive(Debug)]
@@ -29,15 +29,21 @@ pub struct Entry {
     pub since: Instant,
 }
 
+impl Hashed for Entry {
+    fn hash(&self) -> &Hash {
+        &self.hash
+    }
+}
+
 /// What one group must hold, at one version.
 #[derive(Debug)]
 pub struct Snapshot {
     /// The hash of the manifest.
     pub version: Version,
-    /// Every unit.
-    pub units: BTreeMap<UnitName, Arc<Entry>>,
-    /// The names and hashes of `units`.
+    /// The names and hashes of its units.
     pub manifest: Arc<Manifest>,
+    /// The units of every group, of which the manifest names some.
+    store: UnitMap<Arc<Entry>>,
     /// When the first of the changes that led here was seen by its source.
     pub seen: Instant,
     /// When it was published.
@@ -45,19 +51,32 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The snapshot of these units.
-    pub fn new(units: BTreeMap<UnitName, Arc<Entry>>, seen: Instant, published: Instant) -> Self {
-        let manifest: Manifest = units
-            .iter()
-            .map(|(name, entry)| (name.clone(), entry.hash.clone()))
-            .collect();
+    /// The snapshot of what a manifest names; `store` has it all.
+    pub fn new(
+        manifest: Manifest,
+        store: UnitMap<Arc<Entry>>,
+        seen: Instant,
+        published: Instant,
+    ) -> Self {
         Self {
-            version: Version::of(&manifest),
-            units,
+            version: manifest.version(),
             manifest: Arc::new(manifest),
+            store,
             seen,
             published,
         }
+    }
+
+    /// A unit of it.
+    pub fn unit(&self, name: &UnitName) -> Option<&Arc<Entry>> {
+        let hash = self.manifest.get(name)?;
+        self.store.get(name).filter(|entry| entry.hash == *hash)
+    }
+
+    /// Every unit of it, in no order.
+    pub fn units(&self) -> impl Iterator<Item = (&UnitName, &Arc<Entry>)> {
+        let names = self.manifest.keys();
+        names.filter_map(|name| Some((name, self.unit(name)?)))
     }
 }
 
@@ -265,7 +284,7 @@ pub(crate) mod tests {
     /// A snapshot of units with these bodies; no unit is decoded here, so any bytes do.
     pub fn snapshot(units: &[(UnitName, &[u8], &[Feature])]) -> Arc<Snapshot> {
         let now = Instant::now();
-        let entries = units
+        let store: UnitMap<Arc<Entry>> = units
             .iter()
             .map(|(name, body, features)| {
                 let entry = Entry {
@@ -277,7 +296,9 @@ pub(crate) mod tests {
                 (name.clone(), Arc::new(entry))
             })
             .collect();
-        Arc::new(Snapshot::new(entries, now, now))
+        let manifest = store.iter();
+        let manifest = manifest.map(|(name, entry)| (name.clone(), entry.hash.clone()));
+        Arc::new(Snapshot::new(manifest.collect(), store.clone(), now, now))
     }
 
     /// The Principal of a pod.

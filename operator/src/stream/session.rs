@@ -424,7 +424,7 @@ impl Session {
         let (unit, reason) = (bounded(&unit), bounded(&reason));
         tracing::error!(principal = %self.principal, unit, reason, "the sidecar refused a version");
         if let Ok(name) = unit.parse::<UnitName>()
-            && let Some(entry) = sent.snapshot.units.get(&name)
+            && let Some(entry) = sent.snapshot.unit(&name)
         {
             self.dirty |= self
                 .abilities

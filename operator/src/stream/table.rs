@@ -443,32 +443,25 @@ impl Row {
     /// The sidecar holds what it was sent.
     pub fn acked(&self, acked: Acked, snapshot: &Snapshot) {
         self.update(|record| {
-            for (name, hash) in acked
-                .manifest
-                .iter()
-                .filter(|(name, _)| name.kind().is_policy())
-            {
-                if record
-                    .latencies
-                    .get(name)
-                    .is_some_and(|(known, _)| known == hash)
-                {
+            let former = record.acked.as_ref().map(|former| former.manifest.clone());
+            // The thousands that stay as they are have their latencies.
+            for name in acked.manifest.changed_since(&former.unwrap_or_default()) {
+                let Some(hash) = acked.manifest.get(&name) else {
+                    record.latencies.remove(&name);
+                    continue;
+                };
+                let known = record.latencies.get(&name);
+                if !name.kind().is_policy() || known.is_some_and(|(known, _)| known == hash) {
                     continue;
                 }
                 let since = snapshot
-                    .units
-                    .get(name)
+                    .unit(&name)
                     .map_or(snapshot.published, |entry| entry.since)
                     .max(record.connected_at);
                 let latency = acked.at.saturating_duration_since(since).as_millis();
                 let latency = u64::try_from(latency).unwrap_or(u64::MAX);
-                record
-                    .latencies
-                    .insert(name.clone(), (hash.clone(), latency));
+                record.latencies.insert(name, (hash.clone(), latency));
             }
-            record
-                .latencies
-                .retain(|name, _| acked.manifest.contains_key(name));
             // A hold that is over needs no memory.
             record
                 .settled

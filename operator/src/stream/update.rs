@@ -8,7 +8,7 @@ use std::{
 
 use prost::Message;
 use sluice_snapshot::{
-    Hash, MAX_MESSAGE_BYTES, UnitName, Version,
+    Feature, Hash, MAX_MESSAGE_BYTES, UnitName, Version,
     stream::{Denied, Unit, Update, unit::Content},
 };
 
@@ -72,6 +72,36 @@ impl Abilities {
         former.is_none_or(|(known, _)| known != hash)
     }
 
+    /// Whether it knows a feature.
+    fn knows(&self, feature: Feature) -> bool {
+        self.features.contains(feature.name())
+    }
+
+    /// What of a snapshot is denied. One that knows everything is denied only what it refused: the thousands that it
+    /// holds are not looked at.
+    fn denials(&self, snapshot: &Snapshot) -> BTreeMap<UnitName, Denial> {
+        let denied =
+            |name: &UnitName, entry: &Entry| Some((name.clone(), self.denial(name, entry)?));
+        if Feature::ALL.into_iter().all(|feature| self.knows(feature)) {
+            let refused = self.refused.keys();
+            return refused
+                .filter_map(|name| denied(name, snapshot.unit(name)?))
+                .collect();
+        }
+        let units = snapshot.units();
+        units
+            .filter_map(|(name, entry)| denied(name, entry))
+            .collect()
+    }
+
+    /// The version of a list, as it computes it.
+    fn version(&self, manifest: &Manifest) -> Version {
+        match self.knows(Feature::Parts) {
+            true => manifest.version(),
+            false => manifest.flat_version(),
+        }
+    }
+
     fn denial(&self, name: &UnitName, entry: &Entry) -> Option<Denial> {
         let lacks: Vec<_> = entry
             .features
@@ -109,13 +139,13 @@ pub struct Plan {
 /// A denied unit has a hash of its own: what a sidecar holds as denied is never taken for the unit itself, neither for
 /// status nor when an updated sidecar comes back with it.
 pub fn plan(snapshot: &Snapshot, held: &Manifest, abilities: &Abilities) -> Plan {
-    let denied: BTreeMap<UnitName, Denial> = snapshot
-        .units
-        .iter()
-        .filter_map(|(name, entry)| Some((name.clone(), abilities.denial(name, entry)?)))
-        .collect();
+    let denied = abilities.denials(snapshot);
     let (manifest, version) = if denied.is_empty() {
-        (snapshot.manifest.clone(), snapshot.version.clone())
+        let version = match abilities.knows(Feature::Parts) {
+            true => snapshot.version.clone(),
+            false => snapshot.manifest.flat_version(),
+        };
+        (snapshot.manifest.clone(), version)
     } else {
         let mut manifest = Manifest::clone(&snapshot.manifest);
         for (name, denial) in &denied {
@@ -123,14 +153,14 @@ pub fn plan(snapshot: &Snapshot, held: &Manifest, abilities: &Abilities) -> Plan
                 *hash = denied_hash(hash, denial);
             }
         }
-        let version = Version::of(&manifest);
+        let version = abilities.version(&manifest);
         (Arc::new(manifest), version)
     };
 
-    let upserts = snapshot
-        .units
+    let changed = manifest.changed_since(held);
+    let upserts = changed
         .iter()
-        .filter(|(name, _)| held.get(*name) != manifest.get(*name))
+        .filter_map(|name| Some((name, snapshot.unit(name)?)))
         .map(|(name, entry)| {
             let content = match denied.get(name) {
                 Some(denial) => Content::Denied(Denied {
@@ -149,9 +179,9 @@ pub fn plan(snapshot: &Snapshot, held: &Manifest, abilities: &Abilities) -> Plan
                 content: Some(content),
             }
         });
-    let removes = held
-        .keys()
-        .filter(|name| !manifest.contains_key(*name))
+    let removes = changed
+        .iter()
+        .filter(|name| !manifest.contains_key(name))
         .map(ToString::to_string);
     let (pieces, changes) = pieces(&version, upserts, removes);
     Plan {
@@ -205,8 +235,6 @@ fn pieces(
 
 #[cfg(test)]
 mod tests {
-    use sluice_snapshot::Feature;
-
     use super::{super::published::tests::snapshot, *};
 
     fn all() -> Abilities {
@@ -232,7 +260,7 @@ mod tests {
         let first = snapshot(&[(a.clone(), b"a", &[]), (b.clone(), b"b", &[])]);
         let whole = plan(&first, &Manifest::new(), &all());
         assert_eq!(names(&whole).0.len(), 2);
-        assert_eq!(whole.version, Version::of(whole.manifest.iter()));
+        assert_eq!(whole.version, whole.manifest.version());
 
         let second = snapshot(&[(b, b"b", &[]), (c.clone(), b"c", &[])]);
         let next = plan(&second, &whole.manifest, &all());
@@ -261,7 +289,7 @@ mod tests {
         let denied = plan(&snapshot, &Manifest::new(), &aged);
         assert_eq!(denied.denied.keys().collect::<Vec<_>>(), [&new]);
         assert_ne!(denied.version, snapshot.version);
-        assert_ne!(denied.manifest[&new], snapshot.units[&new].hash);
+        assert_ne!(denied.manifest[&new], snapshot.manifest[&new]);
         let sent = denied.pieces[0]
             .upserts
             .iter()
@@ -286,7 +314,7 @@ mod tests {
         let name = UnitName::route("shop", "a");
         let first = snapshot(&[(name.clone(), b"a", &[])]);
         let mut abilities = all();
-        let hash = first.units[&name].hash.clone();
+        let hash = first.manifest[&name].clone();
         assert!(abilities.refuse(name.clone(), hash.clone(), "no".into()));
         assert!(!abilities.refuse(name.clone(), hash, "no".into()), "known");
         assert_eq!(plan(&first, &Manifest::new(), &abilities).denied.len(), 1);

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use sluice_snapshot::{Hash, UnitName, Version};
+use sluice_snapshot::{Hash, UnitMap, UnitName, Version};
 
 use crate::groups::GroupId;
 
@@ -21,13 +21,13 @@ pub struct Holding {
     /// Everything that is needed, also what nobody makes (it may come), and by how many units of the group.
     wanted: HashMap<UnitName, usize>,
     /// What there is of it.
-    units: BTreeMap<UnitName, Hash>,
+    units: UnitMap<Hash>,
     version: Version,
 }
 
 impl Holding {
     /// Names and hashes.
-    pub fn units(&self) -> &BTreeMap<UnitName, Hash> {
+    pub fn units(&self) -> &UnitMap<Hash> {
         &self.units
     }
 
@@ -114,7 +114,7 @@ impl Holdings {
                 continue;
             };
             if holding.refresh(names, known) || new.contains(&group) {
-                holding.version = Version::of(&holding.units);
+                holding.version = holding.units.version();
                 changed.insert(group, Some(holding.version.clone()));
             }
         }
@@ -213,10 +213,10 @@ fn distinct(needs: Option<&Arc<[UnitName]>>) -> BTreeSet<UnitName> {
 
 impl Holding {
     fn empty() -> Self {
-        let units = BTreeMap::new();
+        let units = UnitMap::new();
         Self {
             wanted: HashMap::new(),
-            version: Version::of(&units),
+            version: units.version(),
             units,
         }
     }

@@ -7,18 +7,22 @@ use std::{
 };
 
 use bytes::Bytes;
-use sluice_snapshot::{Feature, Hash, MAX_UNIT_BYTES, Unit, UnitName, Version, feature};
+use sluice_snapshot::{Feature, Hash, MAX_UNIT_BYTES, Unit, UnitMap, UnitName, Version, feature};
 
 use crate::{
     assemble::{Holding, Holdings},
     edge::{self, EdgeIntent, IntentError},
     finding::{Finding, FindingReason},
+    gateway_api::{attach::Owner, table},
     groups::{self, GroupId, PodRef},
     resolve::{self, Resolved},
     scaling::HpaIntent,
     standing::Standing,
     view::View,
-    world::{Change, GatewayFacts, Kind, Meta, Object, ObjectId, PodKey, Read, Settings, World},
+    world::{
+        Change, GatewayFacts, Index, Kind, Meta, Object, ObjectId, Part, PodKey, Read, Settings,
+        World, key, parent_key, parent_of,
+    },
 };
 
 /// Something that is computed.
@@ -28,6 +32,8 @@ enum Node {
     Object(ObjectId),
     /// The root unit of one group.
     Group(GroupId),
+    /// One part of the routes of a Gateway or ListenerSet, by the key of that parent.
+    Part(Arc<str>, Part),
 }
 
 /// A result and what it was computed from.
@@ -37,6 +43,7 @@ struct Memo {
     findings: Vec<Finding>,
     hpa: Option<HpaIntent>,
     standing: Option<Standing>,
+    attached: BTreeMap<String, usize>,
 }
 
 /// A unit as sessions send it.
@@ -48,7 +55,7 @@ pub struct Encoded {
     pub body: Bytes,
     /// What a sidecar must have to honour it.
     pub features: Vec<Feature>,
-    /// The object it was made from; none for the root units of groups.
+    /// The object it was made from; none for the root units of groups and the tables of listeners.
     pub object: Option<ObjectId>,
     /// The units it needs.
     pub needs: Arc<[UnitName]>,
@@ -97,6 +104,10 @@ pub struct Engine {
     findings: BTreeMap<ObjectId, BTreeMap<Node, Vec<Finding>>>,
     notes: BTreeMap<ObjectId, Vec<Finding>>,
     children: BTreeMap<(String, String), HpaIntent>,
+    /// The parts of each parent's routes, by its key.
+    parts: HashMap<Arc<str>, BTreeSet<Part>>,
+    /// How many routes attach to each listener, by the key of its owner and by its name.
+    attached: HashMap<Arc<str>, BTreeMap<String, usize>>,
 }
 
 impl fmt::Debug for Engine {
@@ -122,6 +133,8 @@ impl Engine {
             findings: BTreeMap::new(),
             notes: BTreeMap::new(),
             children: BTreeMap::new(),
+            parts: HashMap::new(),
+            attached: HashMap::new(),
         }
     }
 
@@ -134,7 +147,11 @@ impl Engine {
             .filter(|id| resolve::amounts_to_something(id.kind))
             .map(Node::Object);
         let groups = engine.world.groups().cloned().map(Node::Group);
-        let stale = objects.chain(groups).collect();
+        let mut stale: BTreeSet<Node> = objects.chain(groups).collect();
+        let parents: Vec<Arc<str>> = engine.world.parents().map(Into::into).collect();
+        for parent in parents {
+            engine.repart(&parent, &mut stale);
+        }
         engine.recompute(stale, &mut Delta::default());
         engine
     }
@@ -143,6 +160,7 @@ impl Engine {
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> Delta {
         let mut delta = Delta::default();
         let (mut stale, mut changed) = (BTreeSet::new(), BTreeSet::new());
+        let mut parents = BTreeSet::new();
         for change in changes {
             let touched = self.world.apply(change);
             for read in &touched.reads {
@@ -155,11 +173,14 @@ impl Engine {
                 {
                     let gateways = readers.clone().filter_map(|reader| match reader {
                         Node::Object(id) if id.kind == Kind::Gateway => Some(id.clone()),
-                        Node::Object(_) | Node::Group(_) => None,
+                        Node::Object(_) | Node::Group(_) | Node::Part(..) => None,
                     });
                     changed.extend(gateways);
                 }
                 stale.extend(readers.cloned());
+                if let Read::By(Index::PartsByGateway, parent) = read {
+                    parents.insert(Arc::from(parent.as_str()));
+                }
                 if let Read::Object(id) = read
                     && resolve::amounts_to_something(id.kind)
                 {
@@ -169,6 +190,9 @@ impl Engine {
             }
             stale.extend(touched.groups.into_iter().map(Node::Group));
             delta.pods_changed.extend(touched.pods);
+        }
+        for parent in &parents {
+            self.repart(parent, &mut stale);
         }
         self.recompute(stale, &mut delta);
         // One that stands as it did has another generation now, which its status names.
@@ -194,6 +218,17 @@ impl Engine {
             delta.findings_changed.insert(about.clone());
         }
         delta
+    }
+
+    /// Takes in which parts the routes of a parent are in now; those that came or went are stale.
+    fn repart(&mut self, parent: &Arc<str>, stale: &mut BTreeSet<Node>) {
+        let now: BTreeSet<Part> = self.world.parts_of(parent).into_iter().collect();
+        let before = self.parts.remove(parent).unwrap_or_default();
+        let other = now.symmetric_difference(&before);
+        stale.extend(other.map(|part| Node::Part(parent.clone(), *part)));
+        if !now.is_empty() {
+            self.parts.insert(parent.clone(), now);
+        }
     }
 
     fn recompute(&mut self, stale: BTreeSet<Node>, delta: &mut Delta) {
@@ -227,6 +262,18 @@ impl Engine {
                     ..Resolved::default()
                 }
             }
+            Node::Part(parent, part) => {
+                if !self.world.has_part(parent, *part) {
+                    return None;
+                }
+                let (namespace, name, set) = parent_of(parent)?;
+                let owner = Owner {
+                    namespace,
+                    name,
+                    set,
+                };
+                table::resolve(&view, owner, *part)
+            }
         };
         Some((resolved, view.into_reads()))
     }
@@ -236,12 +283,16 @@ impl Engine {
             units,
             mut findings,
             hpa,
-            standing,
+            mut standing,
+            attached,
         } = resolved;
         let object = match &node {
             Node::Object(id) => Some(id.clone()),
-            Node::Group(_) => None,
+            Node::Group(_) | Node::Part(..) => None,
         };
+        if let (Some(id), Some(standing)) = (&object, &mut standing) {
+            self.count(id, standing);
+        }
         let mut made = BTreeSet::new();
         for (name, unit) in units {
             let encoded = encode(&self.world, object.clone(), &unit);
@@ -275,6 +326,7 @@ impl Engine {
             findings,
             hpa,
             standing,
+            attached,
         };
         let old = self.memos.get(&node);
         let gone: Vec<UnitName> = old
@@ -285,9 +337,9 @@ impl Engine {
             .unwrap_or_default();
         self.drop_units(gone, delta);
         self.unread(&node, &unread);
-        let (old_findings, old_hpa, old_standing) = match self.memos.remove(&node) {
-            Some(old) => (old.findings, old.hpa, old.standing),
-            None => (Vec::new(), None, None),
+        let (old_findings, old_hpa, old_standing, old_attached) = match self.memos.remove(&node) {
+            Some(old) => (old.findings, old.hpa, old.standing, old.attached),
+            None => (Vec::new(), None, None, BTreeMap::new()),
         };
         if let Some(id) = object
             && old_standing != memo.standing
@@ -296,7 +348,69 @@ impl Engine {
         }
         self.file(&node, &old_findings, &memo.findings, delta);
         self.raise(old_hpa, memo.hpa.clone(), delta);
+        if let Node::Part(parent, _) = &node {
+            self.recount(parent, &old_attached, &memo.attached, delta);
+        }
         self.memos.insert(node, memo);
+    }
+
+    /// Writes into the standing of a Gateway or ListenerSet how many routes its listeners have.
+    fn count(&self, id: &ObjectId, standing: &mut Standing) {
+        let Standing::Gateway { listeners, .. } = standing else {
+            return;
+        };
+        let parent = parent_key(&id.name, id.kind == Kind::ListenerSet);
+        let counts = self.attached.get(&*key(&id.namespace, &parent));
+        for listener in listeners.iter_mut().filter(|listener| listener.served) {
+            let count = counts.and_then(|counts| counts.get(&listener.name));
+            let count = count.copied().unwrap_or_default();
+            listener.attached_routes = u32::try_from(count).unwrap_or(u32::MAX);
+        }
+    }
+
+    /// Takes in that a part attaches other numbers of routes to the listeners of a parent.
+    fn recount(
+        &mut self,
+        parent: &Arc<str>,
+        old: &BTreeMap<String, usize>,
+        new: &BTreeMap<String, usize>,
+        delta: &mut Delta,
+    ) {
+        if old == new {
+            return;
+        }
+        let counts = self.attached.entry(parent.clone()).or_default();
+        for (listener, more) in new {
+            *counts.entry(listener.clone()).or_default() += more;
+        }
+        for (listener, less) in old {
+            if let Some(count) = counts.get_mut(listener) {
+                *count -= less;
+            }
+        }
+        counts.retain(|_, count| *count > 0);
+        if counts.is_empty() {
+            self.attached.remove(parent);
+        }
+        let Some((namespace, name, set)) = parent_of(parent) else {
+            return;
+        };
+        let kind = match set {
+            true => Kind::ListenerSet,
+            false => Kind::Gateway,
+        };
+        let id = ObjectId::new(kind, namespace, name);
+        let node = Node::Object(id.clone());
+        let standing = self.memos.get(&node).and_then(|memo| memo.standing.clone());
+        if let Some(mut standing) = standing {
+            self.count(&id, &mut standing);
+            if let Some(memo) = self.memos.get_mut(&node)
+                && memo.standing.as_ref() != Some(&standing)
+            {
+                memo.standing = Some(standing);
+                delta.standings_changed.insert(id);
+            }
+        }
     }
 
     fn forget(&mut self, node: &Node, delta: &mut Delta) {
@@ -306,6 +420,7 @@ impl Engine {
             findings,
             hpa,
             standing,
+            attached,
         }) = self.memos.remove(node)
         else {
             return;
@@ -318,6 +433,9 @@ impl Engine {
         self.unread(node, &reads);
         self.file(node, &findings, &[], delta);
         self.raise(hpa, None, delta);
+        if let Node::Part(parent, _) = node {
+            self.recount(parent, &attached, &BTreeMap::new(), delta);
+        }
     }
 
     fn drop_units(&mut self, names: impl IntoIterator<Item = UnitName>, delta: &mut Delta) {
@@ -440,7 +558,7 @@ impl Engine {
     }
 
     /// What a group must hold.
-    pub fn group_units(&self, group: &GroupId) -> Option<&BTreeMap<UnitName, Hash>> {
+    pub fn group_units(&self, group: &GroupId) -> Option<&UnitMap<Hash>> {
         self.holdings.groups().get(group).map(Holding::units)
     }
 
@@ -500,8 +618,15 @@ impl Engine {
     pub fn standings(&self) -> impl Iterator<Item = (&ObjectId, &Standing)> {
         self.memos.iter().filter_map(|(node, memo)| match node {
             Node::Object(id) => Some((id, memo.standing.as_ref()?)),
-            Node::Group(_) => None,
+            Node::Group(_) | Node::Part(..) => None,
         })
+    }
+
+    /// Every Gateway and ListenerSet of ours.
+    pub fn owners_of_listeners(&self) -> impl Iterator<Item = &ObjectId> {
+        let gateways = self.world.gateways().map(|facts| &facts.id);
+        let owners = gateways.chain(self.world.listener_sets());
+        owners.filter(|id| self.standing(id).is_some())
     }
 
     fn all_standings(&self) -> BTreeMap<&ObjectId, &Standing> {

@@ -17,10 +17,13 @@ use sluice_snapshot::{
 
 use crate::{
     finding::{Finding, FindingReason},
-    gateway_api::{attach, gateway, listeners},
+    gateway_api::{
+        attach::{self, Routes},
+        gateway, listeners, table,
+    },
     resolve::{self, api_route::conflicts, ports, seal, service},
     view::View,
-    world::{ANY_HOST, Age, Claim, Kind, PodFacts, PodKey, Sidecar, SliceFacts},
+    world::{ANY_HOST, Claim, Kind, Part, PodFacts, PodKey, Sidecar, SliceFacts},
 };
 
 /// The longest group name written out; a unit's name has room for no more.
@@ -198,15 +201,27 @@ fn invented_uid(key: &PodKey) -> String {
 
 /// What one place serves: a targetPort, or a listener.
 #[derive(Default)]
-struct Served {
+pub(crate) struct Served {
     /// What the own app speaks there; a listener has none.
     protocol: BackendProtocol,
     /// Elder first.
-    routes: BTreeMap<Age, Arc<Claim>>,
+    pub(crate) routes: Routes,
 }
 
-/// By targetPort, or by the name of a listener.
-type Tables<K> = BTreeMap<K, Served>;
+/// By targetPort, or by the key of a listener.
+pub(crate) struct Tables<K>(pub(crate) BTreeMap<K, Served>);
+
+impl<K: Ord> Tables<K> {
+    /// Of listeners.
+    pub(crate) fn of(routes: BTreeMap<K, Routes>) -> Self {
+        let served = |routes| Served {
+            routes,
+            ..Served::default()
+        };
+        let tables = routes.into_iter();
+        Self(tables.map(|(key, routes)| (key, served(routes))).collect())
+    }
+}
 
 /// The root unit of a group, and findings on routes that found no room in it.
 pub fn inbound(view: &View<'_>, group: &GroupId) -> (Inbound, Vec<Finding>) {
@@ -217,11 +232,12 @@ pub fn inbound(view: &View<'_>, group: &GroupId) -> (Inbound, Vec<Finding>) {
         settings: view.settings_unit(),
         ports: Vec::new(),
         listeners: Vec::new(),
+        tables: Vec::new(),
     };
     match group.of_gateway() {
         Some(gateway) => edge(view, group, gateway, &empty),
-        None => fitted(group, tables(view, group), |tables| Inbound {
-            ports: tables.iter().map(port).collect(),
+        None => fitted(&of(group), tables(view, group), fits, |tables| Inbound {
+            ports: tables.0.iter().map(port).collect(),
             ..empty.clone()
         }),
     }
@@ -229,7 +245,7 @@ pub fn inbound(view: &View<'_>, group: &GroupId) -> (Inbound, Vec<Finding>) {
 
 /// The routes of each targetPort.
 fn tables(view: &View<'_>, group: &GroupId) -> Tables<u16> {
-    let mut tables = Tables::new();
+    let mut tables: BTreeMap<u16, Served> = BTreeMap::new();
     for service in group.services() {
         let Some(facts) = view.service(group.namespace(), service) else {
             continue;
@@ -254,7 +270,12 @@ fn tables(view: &View<'_>, group: &GroupId) -> Tables<u16> {
             }
         }
     }
-    tables
+    Tables(tables)
+}
+
+/// A group, where it is told what it has too much of.
+fn of(group: &GroupId) -> String {
+    format!("group {group}")
 }
 
 /// The root unit of a Gateway's edges. A listener without routes is there too: it answers that nothing is served.
@@ -262,17 +283,16 @@ fn edge(view: &View<'_>, group: &GroupId, name: &str, empty: &Inbound) -> (Inbou
     let Ok(gateway) = listeners::served(view, group.namespace(), name) else {
         return (empty.clone(), Vec::new());
     };
-    let tables = attach::routes(view, &gateway).into_iter();
-    let tables: Tables<String> = tables
-        .map(|(key, routes)| {
-            let served = Served {
-                routes,
-                ..Served::default()
-            };
-            (key, served)
-        })
-        .collect();
-    fitted(group, tables, |tables| Inbound {
+    let (mut routes, mut elsewhere) = (BTreeMap::new(), Vec::new());
+    for owner in attach::owners(&gateway) {
+        let parts = view.parts_of_gateway(owner.namespace, owner.name, owner.set);
+        match parts.as_slice() {
+            [] => {}
+            [Part::WHOLE] => routes.extend(attach::routes(view, &gateway, owner, Part::WHOLE)),
+            parts => elsewhere.extend(parts.iter().map(|part| owner.table(*part))),
+        }
+    }
+    fitted(&of(group), Tables::of(routes), fits, |tables| Inbound {
         listeners: gateway
             .listeners
             .iter()
@@ -281,27 +301,27 @@ fn edge(view: &View<'_>, group: &GroupId, name: &str, empty: &Inbound) -> (Inbou
                 port: listener.port,
                 hostname: listener.hostname.clone(),
                 routes: tables
+                    .0
                     .get(&listener.key)
                     .into_iter()
                     .flat_map(|table| table.routes.values())
-                    .filter_map(|claim| match listener.protocol.is_stream() {
-                        true => stream_use(claim, listener.hostname.as_deref()),
-                        false => route_use(claim, listener.hostname.as_deref()),
-                    })
+                    .filter_map(|claim| table::used(claim, listener))
                     .collect(),
             })
             .collect(),
+        tables: elsewhere.clone(),
         ..empty.clone()
     })
 }
 
 /// The unit that `made` makes of the tables, without the youngest routes where all of them are more than the stream
 /// carries.
-fn fitted<K: Ord>(
-    group: &GroupId,
+pub(crate) fn fitted<K: Ord, U>(
+    whose: &str,
     mut tables: Tables<K>,
-    made: impl Fn(&Tables<K>) -> Inbound,
-) -> (Inbound, Vec<Finding>) {
+    fits: impl Fn(&U) -> bool,
+    made: impl Fn(&Tables<K>) -> U,
+) -> (U, Vec<Finding>) {
     let mut findings = Vec::new();
     loop {
         let unit = made(&tables);
@@ -309,6 +329,7 @@ fn fitted<K: Ord>(
             return (unit, findings);
         }
         let Some(youngest) = tables
+            .0
             .values()
             .filter_map(|table| table.routes.keys().next_back())
             .max()
@@ -316,10 +337,10 @@ fn fitted<K: Ord>(
         else {
             return (unit, findings);
         };
-        for table in tables.values_mut() {
+        for table in tables.0.values_mut() {
             if let Some(claim) = table.routes.remove(&youngest) {
                 let what = format!(
-                    "group {group} has more hostnames than one unit holds, and this route is its youngest"
+                    "{whose} has more hostnames than one unit holds, and this route is its youngest"
                 );
                 findings.push(Finding::new(
                     &claim.id,
@@ -349,6 +370,10 @@ fn at_most(unit: &Inbound) -> usize {
         let names = names.iter();
         names.map(|name| name.len() + AROUND_A_NAME).sum()
     };
+    let names_of = |units: &[UnitName]| -> usize {
+        let units = units.iter();
+        units.map(|name| name.as_str().len() + AROUND_A_NAME).sum()
+    };
     let routes = |routes: &[RouteUse]| -> usize {
         let routes = routes.iter();
         let routes = routes
@@ -362,7 +387,8 @@ fn at_most(unit: &Inbound) -> usize {
     });
     let settings = unit.settings.as_ref().map_or(0, |name| name.as_str().len());
     let head = unit.namespace.len() + names(&unit.services) + unit.trust_domain.len() + settings;
-    2 * AROUND_A_PLACE + head + ports.chain(listeners).sum::<usize>()
+    let tables = names_of(&unit.tables);
+    2 * AROUND_A_PLACE + head + tables + ports.chain(listeners).sum::<usize>()
 }
 
 fn port((port, table): (&u16, &Served)) -> InboundPort {
@@ -379,7 +405,7 @@ fn port((port, table): (&u16, &Served)) -> InboundPort {
 
 /// Nothing where no request can carry any of its hostnames: without them it would answer to all.
 /// On a listener with a hostname only those count that have a host in common with it.
-fn route_use(claim: &Claim, listener: Option<&str>) -> Option<RouteUse> {
+pub(crate) fn route_use(claim: &Claim, listener: Option<&str>) -> Option<RouteUse> {
     let unit = resolve::unit_of(&claim.id)?;
     if claim.hostnames.contains(ANY_HOST) {
         return Some(RouteUse {
@@ -398,7 +424,7 @@ fn route_use(claim: &Claim, listener: Option<&str>) -> Option<RouteUse> {
 }
 
 /// A route of connections, with the server names that it and the listener have in common; none means any.
-fn stream_use(claim: &Claim, listener: Option<&str>) -> Option<RouteUse> {
+pub(crate) fn stream_use(claim: &Claim, listener: Option<&str>) -> Option<RouteUse> {
     let hosts = claim.hostnames.iter();
     let hostnames: BTreeSet<String> = hosts
         .filter_map(|host| attach::common(host, listener))
@@ -442,6 +468,7 @@ mod tests {
                         routes: routes(count),
                     })
                     .collect(),
+                tables: vec![UnitName::table("shop", "gateway/public", "01"); count],
                 listeners: (0..count)
                     .map(|_| ListenerUse {
                         unit: UnitName::listener("shop", "public", &long("l")),

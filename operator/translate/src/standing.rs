@@ -81,6 +81,8 @@ pub struct ListenerStanding {
     pub supported_kinds: Vec<(String, String)>,
     /// Routes of all kinds that it takes.
     pub attached_routes: u32,
+    /// Whether routes can attach to it.
+    pub served: bool,
     /// Whether it can be served.
     pub accepted: Outcome,
     /// Whether everything that it names exists and may be named.

@@ -15,8 +15,9 @@ use crate::{
     world::{
         AuthoritiesFacts, BackendTlsFacts, Claim, GatewayClassFacts, GatewayFacts, GatewayRef,
         GrantFacts, GrpcRouteFacts, HpaFacts, HttpRouteFacts, Index, Kind, ListenerSetFacts,
-        Object, ObjectId, PodFacts, PolicyFacts, Read, RouteFacts, SecretFacts, ServiceFacts,
+        Object, ObjectId, Part, PodFacts, PolicyFacts, Read, RouteFacts, SecretFacts, ServiceFacts,
         Settings, ShardSetFacts, SliceFacts, TcpRouteFacts, TlsRouteFacts, World, key, parent_key,
+        part_key,
     },
 };
 
@@ -210,11 +211,31 @@ impl<'w> View<'w> {
             .collect()
     }
 
-    /// What the routes of a parent Gateway, or ListenerSet, claim, by kind, namespace and name.
-    pub fn routes_of_gateway(&self, namespace: &str, name: &str, set: bool) -> Vec<Arc<Claim>> {
-        self.by(Index::RouteByGateway, namespace, &parent_key(name, set))
-            .filter_map(Object::claim)
-            .collect()
+    /// The parts of the routes of a parent Gateway, or ListenerSet, in order; none where it has no routes.
+    pub fn parts_of_gateway(&self, namespace: &str, name: &str, set: bool) -> Vec<Part> {
+        let parent = key(namespace, &parent_key(name, set));
+        let parts = self.world.parts_of(&parent);
+        self.reads
+            .borrow_mut()
+            .insert(Read::By(Index::PartsByGateway, parent));
+        parts
+    }
+
+    /// What the routes of one part claim.
+    pub fn routes_of_gateway(
+        &self,
+        namespace: &str,
+        name: &str,
+        set: bool,
+        part: Part,
+    ) -> Vec<Arc<Claim>> {
+        let parent = key(namespace, &parent_key(name, set));
+        let routes = self.world.routes_of_part(&parent, part);
+        let claims = routes.filter_map(Object::claim).collect();
+        self.reads
+            .borrow_mut()
+            .insert(Read::By(Index::RouteByGateway, part_key(&parent, part)));
+        claims
     }
 
     /// What the HTTPRoutes and GRPCRoutes of a parent claim that answer to this hostname and have this match.

@@ -337,6 +337,7 @@ pub(crate) fn shop() -> UnitSet {
     };
     let inbound = Inbound {
         listeners: Vec::new(),
+        tables: Vec::new(),
         namespace: "shop".into(),
         services: vec!["orders".into()],
         trust_domain: "eu.example".into(),

@@ -56,11 +56,13 @@ pub enum Feature {
     Hops,
     /// Authentication by what an edge asserts.
     AuthHop,
+    /// Routes of listeners in units of their own ([`crate::unit::Table`]), and versions that are hashed part by part.
+    Parts,
 }
 
 impl Feature {
     /// Every feature of this build.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Core,
         Self::AuthApiKey,
         Self::AuthSignature,
@@ -83,6 +85,7 @@ impl Feature {
         Self::StreamRoute,
         Self::Hops,
         Self::AuthHop,
+        Self::Parts,
     ];
 
     /// The name on the wire.
@@ -110,6 +113,7 @@ impl Feature {
             Self::StreamRoute => "stream-route",
             Self::Hops => "hops",
             Self::AuthHop => "auth-hop",
+            Self::Parts => "parts",
         }
     }
 }
@@ -134,7 +138,11 @@ pub fn needed(unit: &Unit) -> Vec<Feature> {
             if !inbound.listeners.is_empty() {
                 needs.push(Feature::EdgeListener);
             }
+            if !inbound.tables.is_empty() {
+                needs.push(Feature::Parts);
+            }
         }
+        Unit::Table(_) => needs.push(Feature::Parts),
         Unit::Settings(_) => needs.push(Feature::TrustedHops),
         Unit::Listener(listener) => {
             needs.push(Feature::EdgeListener);

@@ -1,6 +1,6 @@
 //! How content is named: the hash of a unit's body, and the version of a list of units.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use aws_lc_rs::{digest, hmac};
 use serde::{Deserialize, Serialize};
@@ -10,30 +10,42 @@ use crate::name::UnitName;
 /// Bytes of SHA-256 that are kept: 128 bits, ample against accident and against a chosen second preimage.
 const KEPT: usize = 16;
 
-/// The hash of one unit's body: 32 hexadecimal digits.
+/// The hash of one unit's body: 32 hexadecimal digits. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Hash(String);
+#[serde(from = "String", into = "String")]
+pub struct Hash(Arc<str>);
 
 impl Hash {
     /// The hash of a body that holds no secret.
     pub fn of(body: &[u8]) -> Self {
-        Self(hex(&digest::digest(&digest::SHA256, body).as_ref()[..KEPT]))
+        Self(hex(&digest::digest(&digest::SHA256, body).as_ref()[..KEPT]).into())
     }
 
     /// The keyed hash of a secret body, so that the hash tells nothing to whoever guesses contents.
     pub fn keyed(key: &hmac::Key, body: &[u8]) -> Self {
-        Self(hex(&hmac::sign(key, body).as_ref()[..KEPT]))
+        Self(hex(&hmac::sign(key, body).as_ref()[..KEPT]).into())
     }
 
     /// A hash as it came over the wire.
     pub fn from_wire(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self(text.into().into())
     }
 
     /// The digits.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<String> for Hash {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<Hash> for String {
+    fn from(hash: Hash) -> Self {
+        hash.0.as_ref().into()
     }
 }
 
@@ -43,24 +55,28 @@ impl fmt::Display for Hash {
     }
 }
 
-/// The version of a snapshot: the hash of its sorted list `name -> hash`.
+/// The version of a snapshot: a hash of its list `name -> hash`. [`crate::UnitMap::version`] computes it part by part; in one
+/// piece it is what builds without [`crate::Feature::Parts`] know.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Version(String);
 
 impl Version {
-    /// The version of a list. Equal lists have equal versions, in every process.
+    /// The version of a list, hashed in one piece. Equal lists have equal versions, in every process.
     pub fn of<'a>(units: impl IntoIterator<Item = (&'a UnitName, &'a Hash)>) -> Self {
         let sorted: BTreeMap<_, _> = units.into_iter().collect();
+        Self::cut(&digest_of(sorted))
+    }
+
+    /// The version of a list that was hashed in parts.
+    pub(crate) fn of_parts<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut context = digest::Context::new(&digest::SHA256);
-        for (name, hash) in sorted {
-            // Neither part can hold a line feed, so the encoding is unambiguous.
-            context.update(name.as_str().as_bytes());
-            context.update(b"\n");
-            context.update(hash.as_str().as_bytes());
-            context.update(b"\n");
-        }
-        Self(hex(&context.finish().as_ref()[..KEPT]))
+        parts.for_each(|part| context.update(part));
+        Self::cut(&context.finish())
+    }
+
+    fn cut(digest: &digest::Digest) -> Self {
+        Self(hex(&digest.as_ref()[..KEPT]))
     }
 
     /// A version as it came over the wire.
@@ -83,6 +99,21 @@ impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// The digest of a sorted list.
+pub(crate) fn digest_of<'a>(
+    sorted: impl IntoIterator<Item = (&'a UnitName, &'a Hash)>,
+) -> digest::Digest {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for (name, hash) in sorted {
+        // Neither part can hold a line feed, so the encoding is unambiguous.
+        context.update(name.as_str().as_bytes());
+        context.update(b"\n");
+        context.update(hash.as_str().as_bytes());
+        context.update(b"\n");
+    }
+    context.finish()
 }
 
 /// Lower-case hexadecimal.

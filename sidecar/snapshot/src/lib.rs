@@ -1,12 +1,13 @@
 //! The contract between operator and sidecar: the units of configuration as plain serde types, how they are named and
 //! hashed, and the stream that carries them. It holds no behaviour: no kube, no tokio, no clock, no I/O.
 //!
-//! A *snapshot* is the sorted list `name -> hash` that one group of pods must hold, with the bodies. Its version is the
-//! hash of that list, so that two operators that agree on the resources agree on the version.
+//! A *snapshot* is the list `name -> hash` that one group of pods must hold, with the bodies. Its version is a hash of that
+//! list, so that two operators that agree on the resources agree on the version.
 
 pub mod error;
 pub mod feature;
 pub mod hash;
+pub mod map;
 pub mod name;
 pub mod secret;
 pub mod unit;
@@ -20,6 +21,7 @@ pub mod stream {
 pub use error::{ConfigError, ConfigReason};
 pub use feature::Feature;
 pub use hash::{Hash, Version};
+pub use map::UnitMap;
 pub use name::{UnitKind, UnitName};
 pub use secret::SecretBytes;
 pub use unit::Unit;

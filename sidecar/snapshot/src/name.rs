@@ -1,6 +1,6 @@
 //! The names of units. A name is `<kind>/<namespace>/<rest>`; the kind decides the shape of the body.
 
-use std::{fmt, str::FromStr};
+use std::{cmp::Ordering, fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,8 @@ pub enum UnitKind {
     Listener,
     /// A TLSRoute or TCPRoute, resolved.
     StreamRoute,
+    /// Some of the routes of a Gateway's or ListenerSet's listeners, where there are many.
+    Table,
 }
 
 /// How the names of routes of the Gateway API begin after the namespace, by kind. An ApiRoute's has none: the name of an
@@ -46,7 +48,7 @@ const ROUTE_KINDS: [(&str, &str); 4] = [
 
 impl UnitKind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Inbound,
         Self::Route,
         Self::Policy,
@@ -60,6 +62,7 @@ impl UnitKind {
         Self::Settings,
         Self::Listener,
         Self::StreamRoute,
+        Self::Table,
     ];
 
     /// The first segment of the name.
@@ -78,6 +81,7 @@ impl UnitKind {
             Self::Settings => "settings",
             Self::Listener => "listener",
             Self::StreamRoute => "streamroute",
+            Self::Table => "table",
         }
     }
 
@@ -93,16 +97,17 @@ impl UnitKind {
             | Self::Store
             | Self::Settings
             | Self::Listener
-            | Self::StreamRoute => true,
+            | Self::StreamRoute
+            | Self::Table => true,
             Self::Endpoints | Self::Keys | Self::Secret | Self::Fleet => false,
         }
     }
 }
 
-/// The name of a unit.
+/// The name of a unit. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct UnitName(Box<str>);
+pub struct UnitName(Arc<str>);
 
 /// A name that is not one.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -203,6 +208,12 @@ impl UnitName {
         )
     }
 
+    /// Some of the routes of the listeners that a Gateway or ListenerSet has: `owner` is its kind in lower case and its
+    /// name, `part` tells them from the others.
+    pub fn table(namespace: &str, owner: &str, part: &str) -> Self {
+        Self::new(UnitKind::Table, namespace, &format!("{owner}/{part}"))
+    }
+
     fn new(kind: UnitKind, namespace: &str, rest: &str) -> Self {
         Self(format!("{}/{namespace}/{rest}", kind.prefix()).into())
     }
@@ -233,6 +244,17 @@ impl UnitName {
             .iter()
             .find_map(|(kind, prefix)| Some((*kind, rest.strip_prefix(prefix)?)));
         known.unwrap_or(("ApiRoute", rest))
+    }
+
+    /// Orders units of routes by their objects: namespace, name, kind.
+    pub fn by_object(&self, other: &Self) -> Ordering {
+        fn object(unit: &UnitName) -> (&str, Option<usize>) {
+            let (kind, name) = unit.route_parts();
+            let place = ROUTE_KINDS.iter().position(|(known, _)| *known == kind);
+            (name, place)
+        }
+        let namespaces = self.namespace().cmp(other.namespace());
+        namespaces.then_with(|| object(self).cmp(&object(other)))
     }
 
     /// The whole name.
@@ -269,7 +291,7 @@ impl TryFrom<String> for UnitName {
 
 impl From<UnitName> for String {
     fn from(name: UnitName) -> Self {
-        name.0.into()
+        name.0.as_ref().into()
     }
 }
 
@@ -299,6 +321,7 @@ mod tests {
             UnitName::settings(),
             UnitName::listener("shop", "public", "https"),
             UnitName::tls_route("shop", "orders"),
+            UnitName::table("shop", "gateway/public", "01"),
         ];
         for (name, kind) in names.iter().zip(UnitKind::ALL) {
             assert_eq!(name.kind(), kind);

@@ -119,6 +119,7 @@ fn units(limits: Vec<unit::Limit>, mode: Mode) -> UnitSet {
     });
     let inbound = Unit::Inbound(Inbound {
         listeners: Vec::new(),
+        tables: Vec::new(),
         namespace: "shop".into(),
         services: vec!["orders".into()],
         trust_domain: "x".into(),

@@ -18,7 +18,10 @@ use sluice_pipeline::{
     program::{CompileError, Content, Held},
     route,
 };
-use sluice_snapshot::{Unit, UnitName, unit::Inbound};
+use sluice_snapshot::{
+    Unit, UnitName,
+    unit::{Inbound, table::AgedUse},
+};
 use sluice_translate::{Engine, GroupId, Kind, ObjectId, Standing, manifests::Declared};
 
 use super::ask::Ask;
@@ -199,12 +202,23 @@ impl Known {
         Unit::decode(name, &self.engine.unit(name)?.body).ok()
     }
 
-    /// The root unit of a group.
+    /// The root unit of a group, with the routes of its tables, whose order says nothing here.
     pub fn inbound(&self, group: &GroupId) -> Option<Inbound> {
-        match self.unit(&group.inbound())? {
-            Unit::Inbound(inbound) => Some(inbound),
-            _ => None,
+        let Unit::Inbound(mut inbound) = self.unit(&group.inbound())? else {
+            return None;
+        };
+        for name in std::mem::take(&mut inbound.tables) {
+            let Some(Unit::Table(table)) = self.unit(&name) else {
+                continue;
+            };
+            for part in table.listeners {
+                let mut listeners = inbound.listeners.iter_mut();
+                if let Some(used) = listeners.find(|used| used.unit == part.listener) {
+                    used.routes.extend(part.routes.iter().map(AgedUse::plain));
+                }
+            }
         }
+        Some(inbound)
     }
 
     /// The name of a listener in its Gateway.

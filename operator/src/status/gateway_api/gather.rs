@@ -39,14 +39,9 @@ pub fn these(engine: &Engine, objects: BTreeSet<ObjectId>, gateways: bool) -> Ve
         .iter()
         .any(|object| object.kind == Kind::ListenerSet);
     if gateways || sets {
-        let all = engine.standings().map(|(object, _)| object);
-        objects.extend(all.filter(|object| has_acks(object.kind)).cloned());
+        objects.extend(engine.owners_of_listeners().cloned());
     }
     objects.iter().map(|object| one(engine, object)).collect()
-}
-
-const fn has_acks(kind: Kind) -> bool {
-    matches!(kind, Kind::Gateway | Kind::ListenerSet)
 }
 
 fn one(engine: &Engine, object: &ObjectId) -> Gathered {
@@ -88,11 +83,13 @@ fn gateway_of(view: &View<'_>, object: &ObjectId) -> Option<(String, String)> {
 /// The listeners of a Gateway, and its edges.
 fn listeners(engine: &Engine, namespace: &str, gateway: &str) -> Required {
     let group = GroupId::gateway(namespace, gateway);
-    let units = engine.group_units(&group).into_iter().flatten();
+    let root = engine.unit(&group.inbound());
+    let held = engine.group_units(&group);
+    let listeners = root.into_iter().flat_map(|root| root.needs.iter());
+    let listeners = listeners.filter(|name| name.kind() == UnitKind::Listener);
     Required {
-        units: units
-            .filter(|(name, _)| name.kind() == UnitKind::Listener)
-            .map(|(name, hash)| (name.clone(), hash.clone()))
+        units: listeners
+            .filter_map(|name| Some((name.clone(), held?.get(name)?.clone())))
             .collect(),
         pods: engine.pods_of(&group),
     }

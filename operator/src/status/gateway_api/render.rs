@@ -226,6 +226,7 @@ fn listener(
         name,
         supported_kinds,
         attached_routes,
+        served: _,
         accepted,
         resolved_refs,
         conflicted,
@@ -373,6 +374,7 @@ mod tests {
             name: name.into(),
             supported_kinds: vec![("gateway.networking.k8s.io".into(), "HTTPRoute".into())],
             attached_routes: 2,
+            served: true,
             accepted: Outcome::good("Accepted"),
             resolved_refs: match &broken {
                 Some(_) => Outcome::bad("InvalidCertificateRef", "no Secret shop/gone"),

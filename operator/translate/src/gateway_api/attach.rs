@@ -3,15 +3,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    iter,
     sync::Arc,
 };
+
+use sluice_snapshot::UnitName;
 
 use super::listeners::{self, Served, ServedListener};
 use crate::{
     finding::FindingReason,
     resolve::api_route::conflicts,
     view::View,
-    world::{ANY_HOST, Age, Claim, GatewayRef, Kind},
+    world::{ANY_HOST, Age, Claim, GatewayRef, Kind, Part},
 };
 
 /// Why a parentRef leads to no listener, and in a clause.
@@ -160,39 +163,73 @@ pub(crate) fn listeners(
     }
 }
 
+/// A Gateway or ListenerSet whose own listeners routes attach to by naming it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owner<'a> {
+    /// Its namespace.
+    pub(crate) namespace: &'a str,
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// Whether it is a ListenerSet.
+    pub(crate) set: bool,
+}
+
+impl Owner<'_> {
+    /// The unit of one part of its routes.
+    pub(crate) fn table(&self, part: Part) -> UnitName {
+        let kind = match self.set {
+            true => "listenerset",
+            false => "gateway",
+        };
+        let owner = format!("{kind}/{}", self.name);
+        UnitName::table(self.namespace, &owner, &part.to_string())
+    }
+}
+
+/// Whoever has listeners of a Gateway: itself, then the ListenerSets that it lets in.
+pub(crate) fn owners(served: &Served) -> impl Iterator<Item = Owner<'_>> {
+    let own = iter::once((&served.gateway, false));
+    let sets = served.sets.iter().map(|set| (&set.id, true));
+    own.chain(sets).map(|(id, set)| Owner {
+        namespace: &id.namespace,
+        name: &id.name,
+        set,
+    })
+}
+
 /// Routes, elder first.
 pub(crate) type Routes = BTreeMap<Age, Arc<Claim>>;
 
-/// The routes of each listener of a Gateway, of whatever kind; a listener without any is there too.
-pub(crate) fn routes(view: &View<'_>, served: &Served) -> BTreeMap<String, Routes> {
-    let listeners = served.listeners.iter();
-    let mut tables: BTreeMap<&str, Vec<Arc<Claim>>> = listeners
-        .map(|listener| (listener.key.as_str(), Vec::new()))
-        .collect();
-    let gateway = &served.gateway;
-    let mut claims = view.routes_of_gateway(&gateway.namespace, &gateway.name, false);
-    for set in &served.sets {
-        claims.extend(view.routes_of_gateway(&set.id.namespace, &set.id.name, true));
-    }
-    for claim in claims {
+/// The routes of one part, by the keys of the owner's listeners that they attach to.
+pub(crate) fn routes(
+    view: &View<'_>,
+    served: &Served,
+    owner: Owner<'_>,
+    part: Part,
+) -> BTreeMap<String, Routes> {
+    let mut tables: BTreeMap<String, Routes> = BTreeMap::new();
+    let Owner {
+        namespace,
+        name,
+        set,
+    } = owner;
+    for claim in view.routes_of_gateway(namespace, name, set, part) {
         if claim.id.kind == Kind::ApiRoute && conflicts::elder(view, &claim).is_some() {
             continue;
         }
-        for key in keys(view, served, &claim) {
-            if let Some(table) = tables.get_mut(key) {
-                table.push(claim.clone());
-            }
+        let of_owner = |parent: &&GatewayRef| {
+            parent.set == set && parent.namespace == namespace && parent.name == name
+        };
+        let parents = claim.gateways.iter().filter(of_owner);
+        for key in parents
+            .filter_map(|parent| attach(view, served, &claim, parent).ok())
+            .flatten()
+        {
+            let table = tables.entry(key.to_owned()).or_default();
+            table.insert(claim.age.clone(), claim.clone());
         }
     }
-    // Thousands are sorted at once, not put in their places one by one.
-    let sorted = |routes: Vec<Arc<Claim>>| {
-        let by_age = routes.into_iter().map(|claim| (claim.age.clone(), claim));
-        by_age.collect()
-    };
-    let tables = tables.into_iter();
     tables
-        .map(|(key, routes)| (key.to_owned(), sorted(routes)))
-        .collect()
 }
 
 /// The hosts that a hostname of a route and that of a listener have in common, where there are any.

@@ -8,7 +8,6 @@ use sluice_crds::gateway_api::{GatewaySpec, Listener};
 use sluice_snapshot::{Unit, UnitName, unit};
 
 use super::{
-    attach::{self, Routes},
     class,
     listener_tls::{self, Made},
     listeners::{self, Refused, Served, ServedListener},
@@ -55,14 +54,12 @@ pub(crate) fn resolve(view: &View<'_>, facts: &GatewayFacts) -> Resolved {
                 made.insert(listener.index, tls);
             }
         }
-        let tables = attach::routes(view, &served);
         let of = Owned {
             owner: &facts.id,
             listeners: &spec.listeners,
             served: &served,
             refused,
             made,
-            tables: &tables,
         };
         let listeners = of.standings(&mut report);
         let accepted = match unusable(view, facts, spec) {
@@ -130,7 +127,6 @@ fn set_standing(
             made.insert(listener.index, tls);
         }
     }
-    let tables = attach::routes(view, &served);
     let listeners = set.spec.as_ref().map(|spec| spec.listeners.as_slice());
     let of = Owned {
         owner: &set.id,
@@ -138,7 +134,6 @@ fn set_standing(
         served: &served,
         refused,
         made,
-        tables: &tables,
     };
     let listeners = of.standings(report);
     // A listener whose certificates may not be named serves nobody: a set of nothing else is not accepted.
@@ -226,7 +221,6 @@ struct Owned<'a> {
     served: &'a Served,
     refused: BTreeMap<usize, Refused>,
     made: BTreeMap<usize, Made>,
-    tables: &'a BTreeMap<String, Routes>,
 }
 
 impl Owned<'_> {
@@ -248,7 +242,6 @@ impl Owned<'_> {
         let served = served
             .clone()
             .find(|one| one.owner == *self.owner && one.index == index);
-        let table = served.and_then(|listener| self.tables.get(&listener.key));
         let (kinds, others) = listeners::kinds(listener);
         let mut accepted = Outcome::good("Accepted");
         let mut resolved_refs = Outcome::good("ResolvedRefs");
@@ -295,8 +288,9 @@ impl Owned<'_> {
                 .into_iter()
                 .map(|kind| (listeners::group_of(kind).into(), kind.as_str().into()))
                 .collect(),
-            attached_routes: table
-                .map_or(0, |table| u32::try_from(table.len()).unwrap_or(u32::MAX)),
+            // The engine counts them.
+            attached_routes: 0,
+            served: served.is_some(),
             accepted,
             resolved_refs,
             conflicted,

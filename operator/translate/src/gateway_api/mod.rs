@@ -18,3 +18,4 @@ pub(crate) mod policies;
 mod route;
 mod shadow;
 pub(crate) mod stream_route;
+pub(crate) mod table;

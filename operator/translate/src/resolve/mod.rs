@@ -36,6 +36,8 @@ pub struct Resolved {
     pub hpa: Option<HpaIntent>,
     /// How it stands, where it is of the Gateway API and ours.
     pub standing: Option<Standing>,
+    /// Of a part of the routes of a Gateway or ListenerSet: how many attach to each of its listeners, by name.
+    pub attached: BTreeMap<String, usize>,
 }
 
 /// Resolves one object. An object that is not there amounts to nothing.

@@ -37,6 +37,7 @@ pub(crate) fn hostname(host: &str) -> Result<(), ConfigError> {
         trust_domain: String::new(),
         settings: None,
         listeners: Vec::new(),
+        tables: Vec::new(),
         ports: vec![InboundPort {
             port: 1,
             protocol: Default::default(),

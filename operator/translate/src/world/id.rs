@@ -209,6 +209,11 @@ impl Age {
             kind: id.kind,
         }
     }
+
+    /// When the object was created, in seconds since 1970; none is younger than all.
+    pub fn created(&self) -> Option<i64> {
+        Some(self.created).filter(|created| *created != i64::MAX)
+    }
 }
 
 /// The id of an object of a kind, by its metadata.

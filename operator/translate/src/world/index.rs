@@ -6,6 +6,7 @@ use super::{
     claim::{Claim, GatewayRef},
     id::{Kind, ObjectId},
     object::Object,
+    parts::{Part, Parts},
 };
 
 /// Entries of [`Index::RouteByGatewayMatch`] of one route: beyond them nobody is told of equal matches.
@@ -18,8 +19,11 @@ pub enum Index {
     RouteByParent,
     /// ApiRoutes by `<parent Service>/<hostname>`.
     RouteByHost,
-    /// Routes of every kind by the name of a parent Gateway, or `ListenerSet/<name>`, in the parent's namespace.
+    /// Routes of every kind by the name of a parent Gateway, or `ListenerSet/<name>`, in the parent's namespace; what is read
+    /// is one [`Part`] of them, by `<parent>#<part>`.
     RouteByGateway,
+    /// The parts of such a parent.
+    PartsByGateway,
     /// ApiRoutes by `<parent Gateway>/<hostname>`, in the Gateway's namespace.
     RouteByGatewayHost,
     /// HTTPRoutes and GRPCRoutes by `<parent>/<hostname>/<match>`, in the parent's namespace.
@@ -153,6 +157,20 @@ pub(crate) fn parent_key(name: &str, set: bool) -> String {
     }
 }
 
+/// Namespace and name of a parent, and whether it is a ListenerSet: [`key`] and [`parent_key`] the other way round.
+pub(crate) fn parent_of(key: &str) -> Option<(&str, &str, bool)> {
+    let (namespace, value) = key.split_once('/')?;
+    Some(match value.strip_prefix("ListenerSet/") {
+        Some(name) => (namespace, name, true),
+        None => (namespace, value, false),
+    })
+}
+
+/// The key of one part of a parent's routes.
+pub(crate) fn part_key(parent: &str, part: Part) -> String {
+    format!("{parent}#{part}")
+}
+
 /// By where a route attaches and where it leads from there.
 fn on_gateways(claim: &Claim) -> BTreeSet<(Index, String)> {
     let parents = claim.gateways.iter().map(|parent| {
@@ -212,6 +230,8 @@ fn differs(index: Index, old: &Object, new: &Object) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct Indexes {
     entries: HashMap<(Index, String), BTreeMap<ObjectId, Object>>,
+    /// The entries of [`Index::RouteByGateway`].
+    pub(super) of_gateways: Parts,
 }
 
 impl Indexes {
@@ -224,7 +244,28 @@ impl Indexes {
     ) -> BTreeSet<(Index, String)> {
         let before = old.map(keys).unwrap_or_default();
         let after = new.map(keys).unwrap_or_default();
-        for entry in before.difference(&after) {
+        let mut touched: BTreeSet<_> = before.symmetric_difference(&after).cloned().collect();
+        if let (Some(old), Some(new)) = (old, new) {
+            let kept = before.intersection(&after);
+            touched.extend(kept.filter(|(index, _)| differs(*index, old, new)).cloned());
+        }
+        let is_in_parts = |entry: &&(Index, String)| entry.0 == Index::RouteByGateway;
+        for entry in before.union(&after).filter(is_in_parts) {
+            let (_, parent) = entry;
+            let route = new.filter(|_| after.contains(entry));
+            let placed = self.of_gateways.put(parent, id, route);
+            if touched.remove(entry) {
+                let parts = placed.parts.map(|part| part_key(parent, part));
+                touched.extend(parts.map(|key| (Index::RouteByGateway, key)));
+            }
+            if placed.other_parts {
+                touched.insert((Index::PartsByGateway, parent.clone()));
+            }
+        }
+        for entry in before
+            .difference(&after)
+            .filter(|entry| !is_in_parts(entry))
+        {
             if let Some(objects) = self.entries.get_mut(entry) {
                 objects.remove(id);
                 if objects.is_empty() {
@@ -233,15 +274,10 @@ impl Indexes {
             }
         }
         if let Some(new) = new {
-            for entry in &after {
+            for entry in after.iter().filter(|entry| !is_in_parts(entry)) {
                 let objects = self.entries.entry(entry.clone()).or_default();
                 objects.insert(id.clone(), new.clone());
             }
-        }
-        let mut touched: BTreeSet<_> = before.symmetric_difference(&after).cloned().collect();
-        if let (Some(old), Some(new)) = (old, new) {
-            let kept = before.intersection(&after);
-            touched.extend(kept.filter(|(index, _)| differs(*index, old, new)).cloned());
         }
         touched
     }

@@ -8,6 +8,7 @@ mod id;
 mod index;
 mod membership;
 mod object;
+mod parts;
 mod service;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,9 +29,10 @@ pub use gateway_api::{
 };
 pub use id::{Age, Kind, Meta, ObjectId};
 pub use index::Index;
-pub(crate) use index::{key, parent_key};
+pub(crate) use index::{key, parent_key, parent_of, part_key};
 pub use membership::PodKey;
 pub use object::{Change, Object, Undecodable};
+pub use parts::Part;
 pub use service::{EndpointFacts, ServiceFacts, ServicePort, SliceFacts, TargetPort};
 
 use crate::groups::{GroupId, PodRef};
@@ -360,6 +362,26 @@ impl World {
         self.indexes.get(index, key)
     }
 
+    /// The parts of the routes of a parent Gateway or ListenerSet, in order.
+    pub(crate) fn parts_of(&self, parent: &str) -> Vec<Part> {
+        self.indexes.of_gateways.list(parent)
+    }
+
+    /// Whether a parent has this part now.
+    pub(crate) fn has_part(&self, parent: &str, part: Part) -> bool {
+        self.indexes.of_gateways.has(parent, part)
+    }
+
+    /// The routes of a part.
+    pub(crate) fn routes_of_part(&self, parent: &str, part: Part) -> impl Iterator<Item = &Object> {
+        self.indexes.of_gateways.routes(parent, part)
+    }
+
+    /// Every parent Gateway or ListenerSet that has routes.
+    pub(crate) fn parents(&self) -> impl Iterator<Item = &str> {
+        self.indexes.of_gateways.parents()
+    }
+
     /// The groups whose pods a Service has.
     pub(crate) fn groups_with(&self, key: &str) -> impl Iterator<Item = &GroupId> {
         self.membership.groups_with(key)
@@ -405,6 +427,15 @@ impl World {
                 Object::Gateway(facts) => Some(&**facts),
                 _ => None,
             })
+    }
+
+    /// Every ListenerSet, whatever it adds to.
+    pub fn listener_sets(&self) -> impl Iterator<Item = &ObjectId> {
+        let first = ObjectId::new(Kind::ListenerSet, "", "");
+        self.objects
+            .range(first..)
+            .map(|(id, _)| id)
+            .take_while(|id| id.kind == Kind::ListenerSet)
     }
 
     /// Uid, age and generation of one of our resources.

@@ -218,7 +218,8 @@ pub fn render(engine: &Engine) -> String {
         .groups()
         .map(|group| {
             let units = engine.group_units(group).expect("a group has a list");
-            let units: Vec<&str> = units.keys().map(|name| name.as_str()).collect();
+            let units = units.sorted().into_iter();
+            let units: Vec<&str> = units.map(|(name, _)| name.as_str()).collect();
             let pods: Vec<String> = engine
                 .pods_of(group)
                 .into_iter()

@@ -9,13 +9,14 @@ use sluice_snapshot::{
     Unit, UnitKind, UnitName,
     unit::{
         Backend, Endpoints, Fleet, Inbound, Keys, LimitPolicy, Listener, Settings, ShardMap, Store,
-        StreamRoute,
+        StreamRoute, Table,
         backend::{BackendTls, San},
         inbound::RouteUse,
         listener::{ListenerTls, Protocol},
         policy::{KeyPart, Scope},
         route::Target,
         shard_map::{KeySource, SLOTS},
+        table::ListenerRoutes,
     },
 };
 
@@ -44,6 +45,7 @@ pub fn compile_unit(name: &UnitName, unit: &Unit) -> Result<(), CompileError> {
         Unit::Settings(unit) => settings(*unit),
         Unit::Listener(unit) => listener(unit),
         Unit::StreamRoute(unit) => stream_route(unit),
+        Unit::Table(unit) => table(unit),
     };
     outcome.map_err(|reason| CompileError {
         unit: name.clone(),
@@ -100,6 +102,7 @@ fn inbound(unit: &Inbound) -> Result<(), String> {
         settings,
         ports,
         listeners,
+        tables,
     } = unit;
     settings
         .iter()
@@ -130,6 +133,28 @@ fn inbound(unit: &Inbound) -> Result<(), String> {
         host.map_or(Ok(()), |name| hostname(name, true))?;
         // Which of them it serves, its own unit says.
         routes(&listener.routes, &[UnitKind::Route, UnitKind::StreamRoute])?;
+    }
+    require(tables.is_empty() || !listeners.is_empty(), || {
+        "tables without a listener".into()
+    })?;
+    unique("table", tables.iter().map(UnitName::as_str))?;
+    tables
+        .iter()
+        .try_for_each(|name| refers(name, UnitKind::Table))
+}
+
+fn table(unit: &Table) -> Result<(), String> {
+    let mut seen = BTreeSet::new();
+    for ListenerRoutes {
+        listener,
+        routes: aged,
+    } in &unit.listeners
+    {
+        refers(listener, UnitKind::Listener)?;
+        require(seen.insert(listener), || format!("{listener} stands twice"))?;
+        for used in aged {
+            routes(&[used.plain()], &[UnitKind::Route, UnitKind::StreamRoute])?;
+        }
     }
     Ok(())
 }

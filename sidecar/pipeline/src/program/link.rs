@@ -11,12 +11,15 @@ use sluice_snapshot::{
         backend::BackendProtocol,
         inbound::{InboundPort, RouteUse},
         policy::Scope,
+        table::ListenerRoutes,
     },
 };
 
 use super::{
     Backend, CompileError, Content, Edge, Listener, Ports, Program, Route, ServerNames,
-    StreamRoute, Table, UnitSet, compile_unit, stamp::Stamps, table::Denial,
+    StreamRoute, Table, UnitSet, compile_unit,
+    stamp::Stamps,
+    table::{Age, Denial},
 };
 use crate::{auth::keyring::KeyRing, ratelimit::Policy, reject::Decider, shard::CompiledShardMap};
 
@@ -385,6 +388,7 @@ impl<'a> Linker<'a> {
             settings,
             ports,
             listeners: _, // see `edge`
+            tables: _,    // likewise
         } = inbound;
         let settings = match settings.as_ref().map(|name| (name, self.unit(name))) {
             None => Settings::default(),
@@ -393,7 +397,10 @@ impl<'a> Linker<'a> {
                 return Root::denying(self.missing(name, ConfigReason::PolicyUnavailable));
             }
         };
-        let table = |port: &InboundPort| (port.port, self.table(port.protocol, &port.routes));
+        let table = |port: &InboundPort| {
+            let routes = in_order(&port.routes);
+            (port.port, self.table(port.protocol, routes))
+        };
         let tables = ports.iter().map(table);
         Root {
             namespace: namespace.clone(),
@@ -409,10 +416,18 @@ impl<'a> Linker<'a> {
             Unit::Inbound(inbound) if !inbound.listeners.is_empty() => Some(inbound),
             _ => None,
         })?;
+        let elsewhere = self.elsewhere(&inbound.tables);
         let listeners = inbound.listeners.iter();
         Some(Edge::new(listeners.map(|used| {
-            let streams = |used: &&RouteUse| used.unit.kind() == UnitKind::StreamRoute;
-            let (streams, routes) = used.routes.iter().partition::<Vec<_>, _>(streams);
+            let elsewhere = match &elsewhere {
+                Ok(tables) => tables.get(&used.unit).into_iter().flatten(),
+                // Nobody knows which of its routes are missing.
+                Err(error) => return Listener::broken(used, error.clone()),
+            };
+            let all = in_order(&used.routes).chain(elsewhere.cloned());
+            let is_stream = |used: &Used<'_>| used.unit.kind() == UnitKind::StreamRoute;
+            let (mut streams, routes) = all.partition::<Vec<_>, _>(is_stream);
+            streams.sort_by(|one, other| one.age.cmp(&other.age));
             // It has no application of its own.
             let table = self.table(BackendProtocol::default(), routes);
             let streams = self.server_names(&streams);
@@ -430,20 +445,42 @@ impl<'a> Linker<'a> {
         })))
     }
 
+    /// The routes of each listener that stand in tables; an error where one of those is missing.
+    fn elsewhere(
+        &self,
+        tables: &[UnitName],
+    ) -> Result<BTreeMap<&'a UnitName, Vec<Used<'a>>>, ConfigError> {
+        let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for name in tables {
+            let Some(Unit::Table(table)) = self.unit(name) else {
+                return Err(self.missing(name, ConfigReason::PolicyUnavailable));
+            };
+            for ListenerRoutes { listener, routes } in &table.listeners {
+                let routes = routes.iter().map(|used| Used {
+                    age: Age::new(used.created, &used.unit),
+                    unit: &used.unit,
+                    hostnames: &used.hostnames,
+                });
+                found.entry(listener).or_default().extend(routes);
+            }
+        }
+        Ok(found)
+    }
+
     /// Stream routes by server name. One that is missing closes the connections of its own names.
-    fn server_names(&self, routes: &[&RouteUse]) -> ServerNames {
+    fn server_names(&self, routes: &[Used<'_>]) -> ServerNames {
         let mut names = ServerNames::default();
         for used in routes {
-            let known = self.parts.stream_routes.get(&used.unit).cloned();
+            let known = self.parts.stream_routes.get(used.unit).cloned();
             let route = known.unwrap_or_else(|| {
                 Arc::new(StreamRoute {
-                    object: unit::ObjectRef::of_route(&used.unit),
+                    object: unit::ObjectRef::of_route(used.unit),
                     targets: Vec::new(),
                     total: 0,
-                    broken: Some(self.missing(&used.unit, ConfigReason::PolicyUnavailable)),
+                    broken: Some(self.missing(used.unit, ConfigReason::PolicyUnavailable)),
                 })
             });
-            names.add(&used.hostnames, &route);
+            names.add(used.hostnames, &route);
         }
         names
     }
@@ -451,24 +488,46 @@ impl<'a> Linker<'a> {
     fn table<'u>(
         &self,
         protocol: BackendProtocol,
-        routes: impl IntoIterator<Item = &'u RouteUse>,
+        routes: impl IntoIterator<Item = Used<'u>>,
     ) -> Table {
         let mut table = Table::before(protocol);
-        for (age, used) in routes.into_iter().enumerate() {
-            match self.parts.routes.get(&used.unit) {
-                Some(route) => table.add(&used.hostnames, age, route),
+        for Used {
+            age,
+            unit,
+            hostnames,
+        } in routes
+        {
+            match self.parts.routes.get(unit) {
+                Some(route) => table.add(hostnames, &age, route),
                 None => {
-                    let object = unit::ObjectRef::of_route(&used.unit);
-                    let error = self.missing(&used.unit, ConfigReason::PolicyUnavailable);
+                    let object = unit::ObjectRef::of_route(unit);
+                    let error = self.missing(unit, ConfigReason::PolicyUnavailable);
                     let decider = Decider {
                         object: Some(object),
                         part: None,
                     };
-                    table.deny(&used.hostnames, &Denial { error, decider });
+                    table.deny(hostnames, &age, &Denial { error, decider });
                 }
             }
         }
         table.sort();
         table
     }
+}
+
+/// A route as a table uses it.
+#[derive(Clone)]
+struct Used<'u> {
+    age: Age,
+    unit: &'u UnitName,
+    hostnames: &'u [String],
+}
+
+/// Routes whose place says how old they are.
+fn in_order(routes: &[RouteUse]) -> impl Iterator<Item = Used<'_>> {
+    (0..).zip(routes).map(|(place, used)| Used {
+        age: Age::new(Some(place), &used.unit),
+        unit: &used.unit,
+        hostnames: &used.hostnames,
+    })
 }

@@ -1,9 +1,9 @@
 //! Which rules a port serves under which hostname: the look-up structure of the routing phase. The phase itself is
 //! `crate::route`.
 
-use std::{borrow::Cow, iter, sync::Arc};
+use std::{borrow::Cow, cmp::Ordering, iter, sync::Arc};
 
-use sluice_snapshot::{ConfigError, unit::backend::BackendProtocol};
+use sluice_snapshot::{ConfigError, UnitName, unit::backend::BackendProtocol};
 
 use super::{
     Match, Route, Rule,
@@ -25,7 +25,7 @@ pub struct Table {
 /// Everything that is served under one hostname.
 #[derive(Debug, Default)]
 pub struct HostRules {
-    denied: Option<Denial>,
+    denied: Option<(Age, Denial)>,
     exact: QuickMap<Box<str>, Vec<Candidate>>,
     regex: Vec<Candidate>,
     /// Keyed by the prefix without the slash at its end.
@@ -52,8 +52,39 @@ pub struct Candidate {
     pub rule: Arc<Rule>,
     /// Index into the rule's matches.
     pub match_index: usize,
-    /// The route's place in the table, elder first.
-    age: usize,
+    /// The route's place among the table's.
+    age: Age,
+}
+
+/// A route's place among those of a table: elder first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Age {
+    /// When it was created, or the place it was given: those of one table have all the one or all the other.
+    created: i64,
+    /// What decides between equals.
+    unit: UnitName,
+}
+
+impl Age {
+    pub(super) fn new(created: Option<i64>, unit: &UnitName) -> Self {
+        Self {
+            created: created.unwrap_or(i64::MAX),
+            unit: unit.clone(),
+        }
+    }
+}
+
+impl Ord for Age {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let created = self.created.cmp(&other.created);
+        created.then_with(|| self.unit.by_object(&other.unit))
+    }
+}
+
+impl PartialOrd for Age {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl Table {
@@ -67,20 +98,27 @@ impl Table {
 
     /// A table that serves nothing and refuses everything.
     pub(super) fn denying(denial: Denial) -> Self {
-        let mut table = Self::default();
-        table.deny(&[], &denial);
-        table
+        Self {
+            any: HostRules {
+                denied: Some((Age::new(None, &UnitName::settings()), denial)),
+                ..HostRules::default()
+            },
+            ..Self::default()
+        }
     }
 
     /// Denies `hostnames`; the elder denial stays.
-    pub(super) fn deny(&mut self, hostnames: &[String], denial: &Denial) {
+    pub(super) fn deny(&mut self, hostnames: &[String], age: &Age, denial: &Denial) {
         self.each(hostnames, |rules| {
-            rules.denied.get_or_insert_with(|| denial.clone());
+            let elder = rules.denied.as_ref();
+            if elder.is_none_or(|(elder, _)| age < elder) {
+                rules.denied = Some((age.clone(), denial.clone()));
+            }
         });
     }
 
-    /// Adds a route that is the `age`th of the table.
-    pub(super) fn add(&mut self, hostnames: &[String], age: usize, route: &Arc<Route>) {
+    /// Adds a route.
+    pub(super) fn add(&mut self, hostnames: &[String], age: &Age, route: &Arc<Route>) {
         if let Some(error) = &route.broken {
             let decider = Decider {
                 object: Some(route.object.clone()),
@@ -88,6 +126,7 @@ impl Table {
             };
             return self.deny(
                 hostnames,
+                age,
                 &Denial {
                     error: error.clone(),
                     decider,
@@ -101,7 +140,7 @@ impl Table {
                         route: route.clone(),
                         rule: rule.clone(),
                         match_index,
-                        age,
+                        age: age.clone(),
                     });
                 }
             }
@@ -135,7 +174,7 @@ impl Table {
                 .chain(iter::once(&mut rules.regex))
                 .chain(rules.prefix.values_mut());
             for list in lists {
-                list.sort_by_key(Candidate::rank);
+                list.sort_by(|one, other| one.rank().cmp(&other.rank()));
             }
         }
     }
@@ -186,7 +225,7 @@ impl HostRules {
 
     /// Whether nothing of the hostname may be served.
     pub fn denied(&self) -> Option<&Denial> {
-        self.denied.as_ref()
+        self.denied.as_ref().map(|(_, denial)| denial)
     }
 
     /// What may match a normalised path, in order of precedence: exact paths, then expressions, then prefixes, the longest
@@ -226,10 +265,10 @@ impl Candidate {
     }
 
     /// The order of precedence, total: specificity, then the elder route, then the order within it.
-    pub(crate) fn rank(&self) -> (Specificity, usize, usize, usize) {
+    pub(crate) fn rank(&self) -> (Specificity, &Age, usize, usize) {
         (
             self.spec().specificity(),
-            self.age,
+            &self.age,
             self.rule.index,
             self.match_index,
         )

@@ -294,6 +294,7 @@ fn hosts(routes: &[(&str, &[&str], &[&str])]) -> UnitSet {
     }
     let inbound = Inbound {
         listeners: Vec::new(),
+        tables: Vec::new(),
         namespace: "shop".into(),
         services: vec![],
         trust_domain: String::new(),
@@ -563,7 +564,7 @@ proptest! {
             uses.push(RouteUse { unit: UnitName::route("shop", name), hostnames: hostnames.clone() });
         }
         let ports = vec![InboundPort { port: APP, protocol: Default::default(), routes: uses }];
-        let inbound = Inbound { namespace: "shop".into(), services: vec![], trust_domain: String::new(), settings: None, listeners: vec![], ports };
+        let inbound = Inbound { namespace: "shop".into(), services: vec![], trust_domain: String::new(), settings: None, listeners: vec![], tables: vec![], ports };
         put(&mut set, UnitName::inbound("shop", "g"), Unit::Inbound(inbound));
         let program = compiled(&set);
         for host in ["a.shop", "b.a.shop", "c.b.a.shop", "shop", "other"] {

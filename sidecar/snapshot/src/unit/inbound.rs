@@ -23,6 +23,9 @@ pub struct Inbound {
     /// Where the edges of a Gateway listen and what each listener serves. Then there are no `ports`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<ListenerUse>,
+    /// Where the routes of listeners stand that have none here, because there are too many: units of kind table.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tables: Vec<UnitName>,
 }
 
 /// A listener as a table uses it. Port and hostname stand here too, so that one the sidecar cannot honour refuses what is
@@ -38,7 +41,7 @@ pub struct ListenerUse {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
     /// Elder routes first, then by name. For a listener of protocol TLS or TCP they are stream routes: their hostnames are
-    /// server names, and for TCP only the first counts.
+    /// server names, and for TCP only the first counts. A listener whose routes stand in tables has none here.
     pub routes: Vec<RouteUse>,
 }
 
@@ -74,6 +77,11 @@ impl Inbound {
         let routes = routes.map(|route| route.unit.clone());
         let listeners = listeners.map(|listener| listener.unit.clone());
         let settings = self.settings.iter().cloned();
-        settings.chain(routes).chain(listeners).collect()
+        let tables = self.tables.iter().cloned();
+        settings
+            .chain(routes)
+            .chain(listeners)
+            .chain(tables)
+            .collect()
     }
 }

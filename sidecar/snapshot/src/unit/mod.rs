@@ -15,6 +15,7 @@ pub mod settings;
 pub mod shard_map;
 pub mod store;
 pub mod stream_route;
+pub mod table;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -32,6 +33,7 @@ pub use settings::Settings;
 pub use shard_map::ShardMap;
 pub use store::Store;
 pub use stream_route::StreamRoute;
+pub use table::Table;
 
 /// The resource that a unit was made from: what status, access log and metrics name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -85,6 +87,7 @@ pub enum Unit {
     Settings(Settings),
     Listener(Listener),
     StreamRoute(StreamRoute),
+    Table(Table),
 }
 
 /// A body that does not decode.
@@ -114,6 +117,7 @@ impl Unit {
             Self::Settings(_) => UnitKind::Settings,
             Self::Listener(_) => UnitKind::Listener,
             Self::StreamRoute(_) => UnitKind::StreamRoute,
+            Self::Table(_) => UnitKind::Table,
         }
     }
 
@@ -133,6 +137,7 @@ impl Unit {
             Self::Settings(unit) => json(unit),
             Self::Listener(unit) => json(unit),
             Self::StreamRoute(unit) => json(unit),
+            Self::Table(unit) => json(unit),
         }
     }
 
@@ -162,6 +167,7 @@ impl Unit {
             UnitKind::Settings => Self::Settings(read(name, body)?),
             UnitKind::Listener => Self::Listener(read(name, body)?),
             UnitKind::StreamRoute => Self::StreamRoute(read(name, body)?),
+            UnitKind::Table => Self::Table(read(name, body)?),
         })
     }
 
@@ -186,6 +192,7 @@ impl Unit {
             Self::Endpoints(_) | Self::Secret(_) | Self::Fleet(_) | Self::Settings(_) => Vec::new(),
             Self::Listener(unit) => unit.needs(),
             Self::StreamRoute(unit) => unit.needs(),
+            Self::Table(unit) => unit.needs(),
         }
     }
 }

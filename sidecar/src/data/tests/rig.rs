@@ -156,6 +156,7 @@ impl Rig {
         let is_edge = !listeners.is_empty();
         let inbound = Unit::Inbound(Inbound {
             listeners,
+            tables: Vec::new(),
             namespace: "shop".into(),
             services: vec!["orders".into()],
             trust_domain: "shop.example".into(),

@@ -63,7 +63,10 @@ static PROGRAM: LazyLock<Program> = LazyLock::new(|| {
         content: Content::Unit(Arc::new(unit)),
     };
     let set = UnitSet {
-        units: units.map(|(name, unit)| (name, held(unit))).into(),
+        units: units
+            .map(|(name, unit)| (name, held(unit)))
+            .into_iter()
+            .collect(),
     };
     Program::compile(&set, None).expect("compiles")
 });

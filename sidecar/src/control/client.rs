@@ -278,7 +278,8 @@ impl Client {
         Ok(())
     }
 
-    /// Applies a whole update and writes the last-known-good before it says so.
+    /// Applies a whole update and writes the last-known-good before it says so. Requests do not wait for the disk: what is in
+    /// force and was not written was not acknowledged either.
     fn apply(&mut self, pending: Pending, version: Version) -> Result<up::Kind, SessionEnd> {
         let nack = |unit: String, reason: String| {
             self.metrics.updates.with_label_values(&["refused"]).inc();
@@ -302,11 +303,11 @@ impl Client {
         let principal = self
             .principal()
             .map_err(|error| SessionEnd::LastKnownGood(std::io::Error::other(error.to_string())))?;
-        self.file
-            .write(&principal, &version, &snapshot.encoded())
-            .map_err(SessionEnd::LastKnownGood)?;
         self.plane.install(program, &set);
         self.snapshot = snapshot;
+        self.file
+            .write(&principal, &version, self.snapshot.encoded())
+            .map_err(SessionEnd::LastKnownGood)?;
         self.progress = true;
         self.metrics.updates.with_label_values(&["applied"]).inc();
         self.metrics.applied_at.set(unix_now());

@@ -13,10 +13,13 @@ use std::{
 
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
-use sluice_snapshot::{ConfigError, Hash, UnitName, Version, hash::hex};
+use sluice_snapshot::{ConfigError, Hash, UnitMap, UnitName, Version, hash::hex};
 use zeroize::Zeroizing;
 
-use super::{principal::Principal, snapshot::Encoded};
+use super::{
+    principal::Principal,
+    snapshot::{Body, Encoded},
+};
 
 /// The format this build writes, and the newest it reads.
 const FORMAT: u32 = 1;
@@ -101,24 +104,9 @@ impl LastKnownGood {
         &self,
         principal: &Principal,
         version: &Version,
-        units: &[(UnitName, Encoded)],
+        units: &UnitMap<Encoded>,
     ) -> io::Result<()> {
-        let stored = units
-            .iter()
-            .map(|(name, unit)| {
-                let (body, denied) = match &unit.content {
-                    super::snapshot::Body::Json(bytes) => (Some(raw(bytes)?), None),
-                    super::snapshot::Body::Denied(error) => (None, Some(error.clone())),
-                };
-                Ok(Stored {
-                    name: name.clone(),
-                    hash: unit.hash.clone(),
-                    body,
-                    denied,
-                })
-            })
-            .collect::<io::Result<Vec<_>>>()?;
-        let payload = Zeroizing::new(serde_json::to_vec(&stored)?);
+        let payload = payload(units)?;
         let header = Header {
             format: FORMAT,
             sha256: sha256(&payload),
@@ -207,8 +195,44 @@ impl LastKnownGood {
     }
 }
 
-fn raw(bytes: &[u8]) -> io::Result<&serde_json::value::RawValue> {
-    Ok(serde_json::from_slice(bytes)?)
+/// The list of [`Stored`]. Bodies are copied as they are: they were decoded before, so they are JSON, and there may be
+/// thousands at every update.
+fn payload(units: &UnitMap<Encoded>) -> io::Result<Zeroizing<Vec<u8>>> {
+    const AROUND: usize = 64;
+    let size = |(name, unit): (&UnitName, &Encoded)| match &unit.content {
+        Body::Json(bytes) => name.as_str().len() + unit.hash.as_str().len() + bytes.len() + AROUND,
+        Body::Denied(error) => 2 * (name.as_str().len() + error.message.len()) + 4 * AROUND,
+    };
+    // At once: what is outgrown would leave secrets behind.
+    let mut payload = Zeroizing::new(Vec::with_capacity(
+        units.iter().map(size).sum::<usize>() + 2,
+    ));
+    payload.push(b'[');
+    for (at, (name, unit)) in units.iter().enumerate() {
+        if at > 0 {
+            payload.push(b',');
+        }
+        let (body, denied) = match &unit.content {
+            Body::Json(bytes) => (Some(bytes), None),
+            Body::Denied(error) => (None, Some(error.clone())),
+        };
+        let stored = Stored::<()> {
+            name: name.clone(),
+            hash: unit.hash.clone(),
+            body: None,
+            denied,
+        };
+        serde_json::to_writer(&mut *payload, &stored)?;
+        if let Some(body) = body {
+            // Into the object, before the brace that ends it.
+            payload.pop();
+            payload.extend_from_slice(b",\"body\":");
+            payload.extend_from_slice(body);
+            payload.push(b'}');
+        }
+    }
+    payload.push(b']');
+    Ok(payload)
 }
 
 fn sha256(payload: &[u8]) -> String {
@@ -218,8 +242,6 @@ fn sha256(payload: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::snapshot::Body;
-
     fn principal(pod: &str) -> Principal {
         Principal {
             namespace: "shop".into(),
@@ -253,8 +275,12 @@ mod tests {
 
     fn written(directory: &Path) -> LastKnownGood {
         let file = LastKnownGood::open(directory).expect("opens");
-        file.write(&principal("p0"), &Version::from_wire("v1"), &units())
-            .expect("writes");
+        file.write(
+            &principal("p0"),
+            &Version::from_wire("v1"),
+            &units().into_iter().collect(),
+        )
+        .expect("writes");
         file
     }
 
@@ -264,7 +290,8 @@ mod tests {
         let file = written(&directory.path().join("state"));
         let (version, read) = file.read(&principal("p0")).expect("reads");
         assert_eq!(version, Version::from_wire("v1"));
-        assert_eq!(read, units());
+        let read: UnitMap<Encoded> = read.into_iter().collect();
+        assert_eq!(read, units().into_iter().collect());
         let mode = |path: &Path| fs::metadata(path).expect("exists").permissions().mode() & 0o777;
         assert_eq!(mode(&file.path), 0o600);
         assert_eq!(mode(&directory.path().join("state")), 0o700);

@@ -1,6 +1,6 @@
 //! What this sidecar holds, and how an update changes it: pieces are collected, checked whole, and only then applied.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use sluice_pipeline::program::{Content, Held, UnitSet};
@@ -69,7 +69,7 @@ pub enum UpdateError {
 #[derive(Default)]
 pub struct Snapshot {
     encoded: UnitMap<Encoded>,
-    decoded: BTreeMap<UnitName, Held>,
+    decoded: UnitMap<Held>,
 }
 
 /// The pieces of one update, until the last has come.
@@ -108,7 +108,7 @@ impl Snapshot {
     pub fn apply(&self, pending: Pending, announced: &Version) -> Result<Self, UpdateError> {
         let mut next = Self {
             encoded: self.encoded.clone(),
-            decoded: clone_held(&self.decoded),
+            decoded: self.decoded.clone(),
         };
         for name in pending.removes {
             let name = parse(&name)?;
@@ -169,17 +169,14 @@ impl Snapshot {
     }
 
     /// The units, encoded.
-    pub fn encoded(&self) -> Vec<(UnitName, Encoded)> {
-        self.encoded
-            .iter()
-            .map(|(name, unit)| (name.clone(), unit.clone()))
-            .collect()
+    pub fn encoded(&self) -> &UnitMap<Encoded> {
+        &self.encoded
     }
 
     /// The units, decoded: what the program is compiled from.
     pub fn unit_set(&self) -> UnitSet {
         UnitSet {
-            units: clone_held(&self.decoded),
+            units: self.decoded.clone(),
         }
     }
 
@@ -221,25 +218,6 @@ fn parse(name: &str) -> Result<UnitName, UpdateError> {
             reason: error.to_string(),
         },
     )
-}
-
-fn clone_held(units: &BTreeMap<UnitName, Held>) -> BTreeMap<UnitName, Held> {
-    units
-        .iter()
-        .map(|(name, Held { hash, content })| {
-            let content = match content {
-                Content::Unit(unit) => Content::Unit(unit.clone()),
-                Content::Denied(error) => Content::Denied(error.clone()),
-            };
-            (
-                name.clone(),
-                Held {
-                    hash: hash.clone(),
-                    content,
-                },
-            )
-        })
-        .collect()
 }
 
 #[cfg(test)]

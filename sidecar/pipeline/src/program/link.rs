@@ -1,11 +1,15 @@
-//! Puts a program together: compiles each unit, gives it what it needs, and keeps what did not change.
+//! Puts a program together: compiles each unit, gives it what it needs, and keeps what did not change. What changed is what
+//! the set does not share with that of the previous program, and whatever needs any of it.
 
 mod route;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use sluice_snapshot::{
-    ConfigError, ConfigReason, Hash, Unit, UnitKind, UnitName,
+    ConfigError, ConfigReason, Unit, UnitKind, UnitMap, UnitName,
     unit::{
         self, Inbound, Keys, LimitPolicy, Secret, Settings, Store,
         backend::BackendProtocol,
@@ -16,42 +20,63 @@ use sluice_snapshot::{
 };
 
 use super::{
-    Backend, CompileError, Content, Edge, Listener, Ports, Program, Route, ServerNames,
+    Backend, CompileError, Content, Edge, Held, Listener, Ports, Program, Route, ServerNames,
     StreamRoute, Table, UnitSet, compile_unit,
-    stamp::Stamps,
     table::{Age, Denial},
 };
 use crate::{auth::keyring::KeyRing, ratelimit::Policy, reject::Decider, shard::CompiledShardMap};
 
-/// Everything compiled, by unit name.
-#[derive(Debug, Default)]
+/// Everything compiled, by unit name. A program shares with its predecessor what both have.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Parts {
-    pub routes: BTreeMap<UnitName, Arc<Route>>,
-    pub stream_routes: BTreeMap<UnitName, Arc<StreamRoute>>,
-    pub policies: BTreeMap<UnitName, Result<Arc<Policy>, ConfigError>>,
-    pub backends: BTreeMap<UnitName, Arc<Backend>>,
-    pub shard_maps: BTreeMap<UnitName, Arc<CompiledShardMap>>,
-    pub stores: BTreeMap<UnitName, Arc<Store>>,
-    pub secrets: BTreeMap<UnitName, Arc<Secret>>,
-    pub keyrings: BTreeMap<UnitName, Result<Arc<KeyRing>, ConfigError>>,
-    pub fleets: BTreeMap<UnitName, u32>,
+    pub routes: UnitMap<Arc<Route>>,
+    pub stream_routes: UnitMap<Arc<StreamRoute>>,
+    pub policies: UnitMap<Result<Arc<Policy>, ConfigError>>,
+    pub backends: UnitMap<Arc<Backend>>,
+    pub shard_maps: UnitMap<Arc<CompiledShardMap>>,
+    pub stores: UnitMap<Arc<Store>>,
+    pub secrets: UnitMap<Arc<Secret>>,
+    pub keyrings: UnitMap<Result<Arc<KeyRing>, ConfigError>>,
+    pub fleets: UnitMap<u32>,
 }
 
-/// How the next program recognises a unit.
-#[derive(Debug)]
-pub(super) struct Seen {
-    hash: Hash,
-    stamp: Hash,
+impl Parts {
+    fn forget(&mut self, name: &UnitName) {
+        match name.kind() {
+            UnitKind::Route => drop(self.routes.remove(name)),
+            UnitKind::StreamRoute => drop(self.stream_routes.remove(name)),
+            UnitKind::Policy => drop(self.policies.remove(name)),
+            UnitKind::Backend => drop(self.backends.remove(name)),
+            UnitKind::ShardMap => drop(self.shard_maps.remove(name)),
+            UnitKind::Store => drop(self.stores.remove(name)),
+            UnitKind::Secret => drop(self.secrets.remove(name)),
+            UnitKind::Keys => drop(self.keyrings.remove(name)),
+            UnitKind::Fleet => drop(self.fleets.remove(name)),
+            UnitKind::Inbound
+            | UnitKind::Endpoints
+            | UnitKind::Settings
+            | UnitKind::Listener
+            | UnitKind::Table => {}
+        }
+    }
 }
 
 /// See [`Program::compile`].
 pub(super) fn compile(set: &UnitSet, previous: Option<&Program>) -> Result<Program, CompileError> {
-    check(set, previous)?;
+    let nothing = UnitMap::new();
+    let former = previous.map_or(&nothing, |previous| &previous.units);
+    let changed = set.units.changed_since(former);
+    let inbound = inbound(set, previous, &changed)?;
+    check(set, &changed)?;
+    let dirty = dirty(set, changed);
+    let mut parts = previous.map_or_else(Parts::default, |previous| previous.parts.clone());
+    dirty.iter().for_each(|name| parts.forget(name));
     let mut linker = Linker {
         set,
         previous,
-        seen: seen(set),
-        parts: Parts::default(),
+        dirty,
+        inbound,
+        parts,
     };
     linker.leaves();
     linker.keyrings();
@@ -77,51 +102,84 @@ pub(super) fn compile(set: &UnitSet, previous: Option<&Program>) -> Result<Progr
         settings,
         ports,
         edge,
-        seen: linker.seen,
+        compiled: linker.dirty.len(),
+        inbound: linker.inbound,
+        units: set.units.clone(),
         parts: linker.parts,
     })
 }
 
-/// Checks every unit that the previous program did not hold.
-fn check(set: &UnitSet, previous: Option<&Program>) -> Result<(), CompileError> {
-    if let Some((unit, _)) = set
-        .units
-        .iter()
-        .filter(|(name, _)| name.kind() == UnitKind::Inbound)
-        .nth(1)
-    {
-        return Err(CompileError {
-            unit: unit.clone(),
+/// The inbound unit, whether it is denied or not.
+fn inbound(
+    set: &UnitSet,
+    previous: Option<&Program>,
+    changed: &[UnitName],
+) -> Result<Option<UnitName>, CompileError> {
+    let former = previous.and_then(|previous| previous.inbound.as_ref());
+    let inbound = |name: &&UnitName| name.kind() == UnitKind::Inbound;
+    let candidates = former.into_iter().chain(changed.iter().filter(inbound));
+    let there: BTreeSet<&UnitName> = candidates
+        .filter(|name| set.units.contains_key(name))
+        .collect();
+    let mut there = there.into_iter();
+    match (there.next(), there.next()) {
+        (_, Some(second)) => Err(CompileError {
+            unit: second.clone(),
             reason: "a snapshot has one inbound unit".into(),
-        });
+        }),
+        (first, None) => Ok(first.cloned()),
     }
-    for (name, held) in &set.units {
-        let known = previous
-            .and_then(|program| program.seen.get(name))
-            .is_some_and(|seen| seen.hash == held.hash);
-        if let (Content::Unit(unit), false) = (&held.content, known) {
+}
+
+/// Checks every unit that the previous program did not hold so.
+fn check(set: &UnitSet, changed: &[UnitName]) -> Result<(), CompileError> {
+    for name in changed {
+        if let Some(Content::Unit(unit)) = set.units.get(name).map(|held| &held.content) {
             compile_unit(name, unit)?;
         }
     }
     Ok(())
 }
 
-/// Every unit that is not denied.
-fn seen(set: &UnitSet) -> BTreeMap<UnitName, Seen> {
-    let mut stamps = Stamps::default();
-    set.units
+/// What changed, and whatever needs any of it. Needs are a tree by kind (`compile_unit` sees to it), so this ends.
+fn dirty(set: &UnitSet, changed: Vec<UnitName>) -> BTreeSet<UnitName> {
+    let mut dirty: BTreeSet<UnitName> = changed.into_iter().collect();
+    // Who needs these is linked anew each time: the root.
+    let is_leaf = |name: &UnitName| {
+        matches!(
+            name.kind(),
+            UnitKind::Route
+                | UnitKind::StreamRoute
+                | UnitKind::Table
+                | UnitKind::Inbound
+                | UnitKind::Listener
+                | UnitKind::Settings
+        )
+    };
+    let mut news: BTreeSet<UnitName> = dirty
         .iter()
-        .filter(|(_, held)| matches!(held.content, Content::Unit(_)))
-        .map(|(name, held)| {
-            (
-                name.clone(),
-                Seen {
-                    hash: held.hash.clone(),
-                    stamp: stamps.of(set, name),
-                },
-            )
-        })
-        .collect()
+        .filter(|name| !is_leaf(name))
+        .cloned()
+        .collect();
+    while !news.is_empty() {
+        let needs_any = |held: &Held| match &held.content {
+            Content::Unit(unit) => unit.needs().iter().any(|need| news.contains(need)),
+            Content::Denied(_) => false,
+        };
+        let found: Vec<UnitName> = set
+            .units
+            .iter()
+            .filter(|(name, held)| !dirty.contains(*name) && needs_any(held))
+            .map(|(name, _)| name.clone())
+            .collect();
+        news = found
+            .iter()
+            .filter(|name| !is_leaf(name))
+            .cloned()
+            .collect();
+        dirty.extend(found);
+    }
+    dirty
 }
 
 /// What the inbound unit says, linked.
@@ -148,20 +206,19 @@ impl Root {
 struct Linker<'a> {
     set: &'a UnitSet,
     previous: Option<&'a Program>,
-    seen: BTreeMap<UnitName, Seen>,
+    /// What is to be compiled.
+    dirty: BTreeSet<UnitName>,
+    inbound: Option<UnitName>,
     parts: Parts,
 }
 
 impl<'a> Linker<'a> {
-    /// Every unit that is not denied.
-    fn units(&self) -> impl Iterator<Item = (&'a UnitName, &'a Unit)> + use<'a> {
-        let set = self.set;
-        set.units
-            .iter()
-            .filter_map(|(name, held)| match &held.content {
-                Content::Unit(unit) => Some((name, unit.as_ref())),
-                Content::Denied(_) => None,
-            })
+    /// Every unit that is to be compiled and not denied.
+    fn units(&self) -> Vec<(UnitName, &'a Unit)> {
+        let dirty = self.dirty.iter();
+        dirty
+            .filter_map(|name| Some((name.clone(), self.unit(name)?)))
+            .collect()
     }
 
     fn unit(&self, name: &UnitName) -> Option<&'a Unit> {
@@ -169,12 +226,6 @@ impl<'a> Linker<'a> {
             Content::Unit(unit) => Some(unit),
             Content::Denied(_) => None,
         }
-    }
-
-    /// The previous program, if `name` and all it needs were the same there.
-    fn same(&self, name: &UnitName) -> Option<&'a Program> {
-        let previous = self.previous?;
-        (previous.seen.get(name)?.stamp == self.seen.get(name)?.stamp).then_some(previous)
     }
 
     /// Why `name` cannot be had.
@@ -190,27 +241,13 @@ impl<'a> Linker<'a> {
         for (name, unit) in self.units() {
             match unit {
                 Unit::Store(store) => {
-                    let kept = self
-                        .same(name)
-                        .and_then(|previous| previous.parts.stores.get(name))
-                        .cloned();
-                    self.parts.stores.insert(
-                        name.clone(),
-                        kept.unwrap_or_else(|| Arc::new(store.clone())),
-                    );
+                    self.parts.stores.insert(name, Arc::new(store.clone()));
                 }
                 Unit::Secret(secret) => {
-                    let kept = self
-                        .same(name)
-                        .and_then(|previous| previous.parts.secrets.get(name))
-                        .cloned();
-                    self.parts.secrets.insert(
-                        name.clone(),
-                        kept.unwrap_or_else(|| Arc::new(secret.clone())),
-                    );
+                    self.parts.secrets.insert(name, Arc::new(secret.clone()));
                 }
                 Unit::Fleet(fleet) => {
-                    self.parts.fleets.insert(name.clone(), fleet.sessions);
+                    self.parts.fleets.insert(name, fleet.sessions);
                 }
                 _ => {}
             }
@@ -220,12 +257,8 @@ impl<'a> Linker<'a> {
     fn keyrings(&mut self) {
         for (name, unit) in self.units() {
             let Unit::Keys(keys) = unit else { continue };
-            let kept = self
-                .same(name)
-                .and_then(|previous| previous.parts.keyrings.get(name))
-                .cloned();
-            let ring = kept.unwrap_or_else(|| self.keyring(keys));
-            self.parts.keyrings.insert(name.clone(), ring);
+            let ring = self.keyring(keys);
+            self.parts.keyrings.insert(name, ring);
         }
     }
 
@@ -247,10 +280,6 @@ impl<'a> Linker<'a> {
             let Unit::Backend(backend) = unit else {
                 continue;
             };
-            let kept = self
-                .same(name)
-                .and_then(|previous| previous.parts.backends.get(name))
-                .cloned();
             let slices = backend
                 .endpoints
                 .iter()
@@ -258,8 +287,8 @@ impl<'a> Linker<'a> {
                     Unit::Endpoints(endpoints) => Some(endpoints),
                     _ => None,
                 });
-            let linked = kept.unwrap_or_else(|| Arc::new(Backend::link(name, backend, slices)));
-            self.parts.backends.insert(name.clone(), linked);
+            let linked = Arc::new(Backend::link(&name, backend, slices));
+            self.parts.backends.insert(name, linked);
         }
     }
 
@@ -278,16 +307,8 @@ impl<'a> Linker<'a> {
     fn shard_maps(&mut self) {
         for (name, unit) in self.units() {
             let Unit::ShardMap(map) = unit else { continue };
-            let kept = self
-                .same(name)
-                .and_then(|previous| previous.parts.shard_maps.get(name))
-                .cloned();
-            let linked = kept.unwrap_or_else(|| {
-                Arc::new(CompiledShardMap::link(name, map, |backend| {
-                    self.backend(backend)
-                }))
-            });
-            self.parts.shard_maps.insert(name.clone(), linked);
+            let linked = CompiledShardMap::link(&name, map, |backend| self.backend(backend));
+            self.parts.shard_maps.insert(name, Arc::new(linked));
         }
     }
 
@@ -309,12 +330,8 @@ impl<'a> Linker<'a> {
     fn policies(&mut self) {
         for (name, unit) in self.units() {
             let Unit::Policy(policy) = unit else { continue };
-            let kept = self
-                .same(name)
-                .and_then(|previous| previous.parts.policies.get(name))
-                .cloned();
-            let linked = kept.unwrap_or_else(|| self.build_policy(policy));
-            self.parts.policies.insert(name.clone(), linked);
+            let linked = self.build_policy(policy);
+            self.parts.policies.insert(name, linked);
         }
     }
 
@@ -341,12 +358,8 @@ impl<'a> Linker<'a> {
     fn routes(&mut self) {
         for (name, unit) in self.units() {
             let Unit::Route(route) = unit else { continue };
-            let kept = self
-                .same(name)
-                .and_then(|previous| previous.parts.routes.get(name))
-                .cloned();
-            let linked = kept.unwrap_or_else(|| Arc::new(self.build_route(name, route)));
-            self.parts.routes.insert(name.clone(), linked);
+            let linked = Arc::new(self.build_route(&name, route));
+            self.parts.routes.insert(name, linked);
         }
     }
 
@@ -355,31 +368,21 @@ impl<'a> Linker<'a> {
             let Unit::StreamRoute(route) = unit else {
                 continue;
             };
-            let kept = self
-                .same(name)
-                .and_then(|previous| previous.parts.stream_routes.get(name))
-                .cloned();
-            let linked = kept.unwrap_or_else(|| Arc::new(self.build_stream_route(route)));
-            self.parts.stream_routes.insert(name.clone(), linked);
+            let linked = Arc::new(self.build_stream_route(route));
+            self.parts.stream_routes.insert(name, linked);
         }
     }
 
     /// What the inbound unit says; without one, and without the settings it needs, every port denies.
     fn root(&self) -> Root {
-        let inbound = self.units().find_map(|(_, unit)| match unit {
-            Unit::Inbound(inbound) => Some(inbound),
-            _ => None,
-        });
-        let Some(inbound) = inbound else {
-            let mut names = self.set.units.keys();
-            let denied = names.find(|name| name.kind() == UnitKind::Inbound);
-            return Root::denying(match denied {
-                Some(name) => self.missing(name, ConfigReason::PolicyUnavailable),
-                None => ConfigError::new(
-                    ConfigReason::PolicyUnavailable,
-                    "the snapshot has no inbound unit",
-                ),
-            });
+        let Some(name) = &self.inbound else {
+            return Root::denying(ConfigError::new(
+                ConfigReason::PolicyUnavailable,
+                "the snapshot has no inbound unit",
+            ));
+        };
+        let Some(Unit::Inbound(inbound)) = self.unit(name) else {
+            return Root::denying(self.missing(name, ConfigReason::PolicyUnavailable));
         };
         let Inbound {
             namespace,
@@ -412,10 +415,10 @@ impl<'a> Linker<'a> {
 
     /// Where an edge listens; none: this is no edge.
     fn edge(&self) -> Option<Edge> {
-        let inbound = self.units().find_map(|(_, unit)| match unit {
-            Unit::Inbound(inbound) if !inbound.listeners.is_empty() => Some(inbound),
-            _ => None,
-        })?;
+        let inbound = match self.unit(self.inbound.as_ref()?)? {
+            Unit::Inbound(inbound) if !inbound.listeners.is_empty() => inbound,
+            _ => return None,
+        };
         let elsewhere = self.elsewhere(&inbound.tables);
         let listeners = inbound.listeners.iter();
         Some(Edge::new(listeners.map(|used| {

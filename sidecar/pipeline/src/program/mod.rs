@@ -10,14 +10,14 @@ mod edge;
 mod link;
 mod matcher;
 mod route;
-mod stamp;
 mod stream;
 mod table;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use sluice_snapshot::{
-    ConfigError, ConfigReason, Hash, Unit, UnitName, Version,
+    ConfigError, ConfigReason, Hash, Unit, UnitMap, UnitName, Version,
+    map::Hashed,
     unit::{Secret, Settings, Store, backend::BackendProtocol},
 };
 
@@ -37,7 +37,7 @@ pub use table::{Candidate, Denial, HostRules, Table};
 #[derive(Debug, Clone, Default)]
 pub struct UnitSet {
     /// The units.
-    pub units: BTreeMap<UnitName, Held>,
+    pub units: UnitMap<Held>,
 }
 
 /// One unit as it is held.
@@ -47,6 +47,24 @@ pub struct Held {
     pub hash: Hash,
     /// The body.
     pub content: Content,
+}
+
+impl PartialEq for Held {
+    /// The hash stands for the body.
+    fn eq(&self, other: &Self) -> bool {
+        let same = match (&self.content, &other.content) {
+            (Content::Unit(_), Content::Unit(_)) => true,
+            (Content::Denied(ours), Content::Denied(theirs)) => ours == theirs,
+            _ => false,
+        };
+        same && self.hash == other.hash
+    }
+}
+
+impl Hashed for Held {
+    fn hash(&self) -> &Hash {
+        &self.hash
+    }
 }
 
 /// The body of a unit.
@@ -71,7 +89,7 @@ pub struct CompileError {
 impl UnitSet {
     /// The version of the snapshot: of its names and hashes.
     pub fn version(&self) -> Version {
-        Version::of(self.units.iter().map(|(name, held)| (name, &held.hash)))
+        self.units.version()
     }
 }
 
@@ -91,9 +109,13 @@ pub struct Program {
     settings: Settings,
     ports: Ports,
     edge: Option<Edge>,
+    /// How many units were not taken from the previous program.
+    compiled: usize,
     /// What the next program may keep of this one.
-    seen: BTreeMap<UnitName, link::Seen>,
     parts: link::Parts,
+    /// The name of the inbound unit.
+    inbound: Option<UnitName>,
+    units: UnitMap<Held>,
 }
 
 /// The tables of all ports.
@@ -120,6 +142,11 @@ impl Program {
     /// The version of the snapshot.
     pub fn version(&self) -> &Version {
         &self.version
+    }
+
+    /// How many units were compiled for it and not taken from its predecessor.
+    pub fn compiled(&self) -> usize {
+        self.compiled
     }
 
     /// Namespace of the group.

@@ -30,8 +30,8 @@ impl Linker<'_> {
         } = route;
         // The same unit with other needs, for instance new endpoints: its expressions are kept.
         let elder = self.previous.filter(|previous| {
-            previous.seen.get(name).map(|seen| &seen.hash)
-                == self.seen.get(name).map(|seen| &seen.hash)
+            let then = previous.units.get(name).map(|held| &held.hash);
+            then == self.set.units.get(name).map(|held| &held.hash)
         });
         let elder = elder.and_then(|previous| previous.parts.routes.get(name));
         let providers: BTreeMap<&str, Arc<Provider>> = providers

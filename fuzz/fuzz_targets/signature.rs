@@ -63,10 +63,7 @@ static PROGRAM: LazyLock<Program> = LazyLock::new(|| {
         content: Content::Unit(Arc::new(unit)),
     };
     let set = UnitSet {
-        units: units
-            .map(|(name, unit)| (name, held(unit)))
-            .into_iter()
-            .collect(),
+        units: units.map(|(name, unit)| (name, held(unit))).into(),
     };
     Program::compile(&set, None).expect("compiles")
 });

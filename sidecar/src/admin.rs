@@ -147,7 +147,7 @@ mod tests {
 
     use sluice_pipeline::{Program, UnitSet, program::Held};
     use sluice_snapshot::{
-        Hash, SecretBytes, Unit, UnitName,
+        Hash, SecretBytes, Unit, UnitMap, UnitName,
         unit::{Secret, secret::Purpose},
     };
 
@@ -182,7 +182,7 @@ mod tests {
             content: Content::Unit(Arc::new(secret)),
         };
         let set = UnitSet {
-            units: BTreeMap::from([(UnitName::secret("shop", "alice", "00"), held)]),
+            units: UnitMap::from([(UnitName::secret("shop", "alice", "00"), held)]),
         };
         let program = Program::compile(&set, None).expect("compiles");
         shared.install(program, &set);

@@ -233,7 +233,7 @@ mod tests {
             content: Content::Unit(Arc::new(unit)),
         };
         UnitSet {
-            units: BTreeMap::from([(UnitName::shard_map("shop", "orders"), held)]),
+            units: sluice_snapshot::UnitMap::from([(UnitName::shard_map("shop", "orders"), held)]),
         }
     }
 

@@ -4,7 +4,7 @@ use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use serde_json::{Value, json};
 use sluice_crds::RateLimitPolicy;
 use sluice_process::Readiness;
-use sluice_snapshot::unit::Unit;
+use sluice_snapshot::{UnitName, unit::Unit};
 use sluice_translate::{GroupId, world::Pods};
 use tokio::task::JoinHandle;
 
@@ -196,11 +196,7 @@ async fn nothing_is_published_before_every_source_is_complete() {
     until("published", || world.published.has_started()).await;
     until("ready", || world.readiness.is_ready()).await;
     let snapshot = world.published.snapshot(&group()).expect("published");
-    assert!(
-        snapshot
-            .units
-            .contains_key(&UnitName::route("shop", "orders"))
-    );
+    assert!(snapshot.unit(&UnitName::route("shop", "orders")).is_some());
     world.stop().await;
 }
 
@@ -227,7 +223,8 @@ async fn a_change_reaches_those_who_follow_its_group_with_unchanged_units_shared
     let after = snapshots.borrow_and_update().clone();
     assert_ne!(before.version, after.version);
     let route = UnitName::route("shop", "orders");
-    assert!(Arc::ptr_eq(&before.units[&route], &after.units[&route]));
+    let of = |snapshot: &Snapshot| snapshot.unit(&route).expect("held").clone();
+    assert!(Arc::ptr_eq(&of(&before), &of(&after)));
     assert!(
         deltas
             .recv()

@@ -13,6 +13,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 pub mod update;
+mod whole;
 
 pub use published::{Entry, Feed, Publication, Published, Snapshot};
 pub use server::{Context, serve};

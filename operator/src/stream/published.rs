@@ -67,6 +67,11 @@ impl Snapshot {
         }
     }
 
+    /// What it was made of.
+    pub fn store(&self) -> &UnitMap<Arc<Entry>> {
+        &self.store
+    }
+
     /// A unit of it.
     pub fn unit(&self, name: &UnitName) -> Option<&Arc<Entry>> {
         let hash = self.manifest.get(name)?;

@@ -301,6 +301,7 @@ impl Session {
     /// Sends what leads from what the sidecar holds to `snapshot`.
     async fn update(&mut self, snapshot: Arc<Snapshot>) -> Result<(), End> {
         self.dirty = false;
+        let snapshot = self.abilities.adapted(snapshot);
         let Plan {
             version,
             manifest,

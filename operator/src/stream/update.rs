@@ -12,7 +12,10 @@ use sluice_snapshot::{
     stream::{Denied, Unit, Update, unit::Content},
 };
 
-use super::published::{Entry, Manifest, Snapshot};
+use super::{
+    published::{Entry, Manifest, Snapshot},
+    whole::without_tables,
+};
 
 /// Room for the update's own fields beside its units.
 const ENVELOPE_BYTES: usize = 1024;
@@ -92,6 +95,14 @@ impl Abilities {
         units
             .filter_map(|(name, entry)| denied(name, entry))
             .collect()
+    }
+
+    /// A snapshot as this build can take it.
+    pub fn adapted(&self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+        match self.knows(Feature::Parts) {
+            true => snapshot,
+            false => without_tables(snapshot),
+        }
     }
 
     /// The version of a list, as it computes it.
@@ -307,6 +318,18 @@ mod tests {
         let updated = plan(&snapshot, &denied.manifest, &all());
         assert_eq!(names(&updated).0, [new.as_str()]);
         assert_eq!(updated.version, snapshot.version);
+    }
+
+    #[test]
+    fn an_elder_build_is_told_versions_that_it_computes() {
+        let snapshot = snapshot(&[
+            (UnitName::route("shop", "a"), b"a", &[]),
+            (UnitName::route("shop", "b"), b"b", &[]),
+        ]);
+        let elder = plan(&snapshot, &Manifest::new(), &Abilities::new([]));
+        assert_eq!(elder.version, Version::of(elder.manifest.iter()));
+        assert_ne!(elder.version, snapshot.version);
+        assert_eq!(elder.manifest, snapshot.manifest);
     }
 
     #[test]

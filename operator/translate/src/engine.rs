@@ -104,6 +104,8 @@ pub struct Engine {
     findings: BTreeMap<ObjectId, BTreeMap<Node, Vec<Finding>>>,
     notes: BTreeMap<ObjectId, Vec<Finding>>,
     children: BTreeMap<(String, String), HpaIntent>,
+    /// Results that were computed since it began.
+    computed: u64,
     /// The parts of each parent's routes, by its key.
     parts: HashMap<Arc<str>, BTreeSet<Part>>,
     /// How many routes attach to each listener, by the key of its owner and by its name.
@@ -133,6 +135,7 @@ impl Engine {
             findings: BTreeMap::new(),
             notes: BTreeMap::new(),
             children: BTreeMap::new(),
+            computed: 0,
             parts: HashMap::new(),
             attached: HashMap::new(),
         }
@@ -237,6 +240,7 @@ impl Engine {
             if let Node::Group(group) = &node {
                 groups.insert(group.clone());
             }
+            self.computed += 1;
             match self.compute(&node) {
                 Some((resolved, reads)) => self.accept(node, resolved, reads, delta),
                 None => self.forget(&node, delta),
@@ -545,6 +549,11 @@ impl Engine {
             true => Ok(()),
             false => differs("the groups".into()),
         }
+    }
+
+    /// How many results were computed since it began: what a change costs, whatever the machine.
+    pub fn computed(&self) -> u64 {
+        self.computed
     }
 
     /// The objects.

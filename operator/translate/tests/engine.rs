@@ -5,9 +5,9 @@ mod support;
 use std::{collections::BTreeSet, fs, time::Duration};
 
 use sluice_crds::manifest;
-use sluice_snapshot::UnitName;
+use sluice_snapshot::{Unit, UnitKind, UnitName};
 use sluice_translate::{
-    Change, Engine, FindingReason, GroupId, Kind, Object, ObjectId, PodKey, Pods,
+    Change, Engine, FindingReason, GroupId, Kind, Object, ObjectId, PodKey, Pods, Standing,
     manifests::object_of,
 };
 
@@ -415,6 +415,70 @@ fn each(count: u32, mut change: impl FnMut(u32)) -> Duration {
     (spent() - began) / count
 }
 
+/// What a change had to be computed, sent and listed for.
+#[derive(Debug, PartialEq, Eq)]
+struct Work {
+    /// Results that were computed anew.
+    computed: u64,
+    /// Units that are sent, or taken back.
+    units: usize,
+    /// Bytes of them.
+    bytes: usize,
+}
+
+fn work(engine: &mut Engine, change: Change) -> Work {
+    let before = engine.computed();
+    let delta = engine.apply([change]);
+    let bodies = delta.units_changed.iter().map(|name| {
+        let unit = engine.unit(name).expect("a changed unit is there");
+        unit.body.len()
+    });
+    Work {
+        bytes: bodies.sum(),
+        units: delta.units_changed.len() + delta.units_removed.len(),
+        computed: engine.computed() - before,
+    }
+}
+
+/// The routes that the listeners of the Gateway's edges have, wherever they stand.
+fn listed(engine: &Engine) -> BTreeSet<String> {
+    let edges = GroupId::gateway("shop", "public");
+    let held = engine.group_units(&edges).expect("the group");
+    let mut listed = BTreeSet::new();
+    for name in held.keys() {
+        let body = &engine.unit(name).expect("what is held is there").body;
+        let routes: Vec<UnitName> = match Unit::decode(name, body).expect("it decodes") {
+            Unit::Inbound(unit) => {
+                let routes = unit.listeners.into_iter().flat_map(|one| one.routes);
+                routes.map(|used| used.unit).collect()
+            }
+            Unit::Table(unit) => {
+                let routes = unit.listeners.into_iter().flat_map(|one| one.routes);
+                routes.map(|used| used.unit).collect()
+            }
+            _ => continue,
+        };
+        assert!(
+            routes.len() <= 64,
+            "{name} lists {} routes: one more of them would be a large change",
+            routes.len()
+        );
+        for route in routes {
+            assert!(held.contains_key(&route), "{route} is held");
+            assert!(listed.insert(route.to_string()), "{route} stands twice");
+        }
+    }
+    listed
+}
+
+fn attached(engine: &Engine) -> u32 {
+    let gateway = ObjectId::new(Kind::Gateway, "shop", "public");
+    match engine.standing(&gateway) {
+        Some(Standing::Gateway { listeners, .. }) => listeners[0].attached_routes,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn one_route_among_many_costs_what_it_changes() {
     const TURNS: u32 = 20;
@@ -426,28 +490,48 @@ fn one_route_among_many_costs_what_it_changes() {
     let began = spent();
     engine.apply(routes);
     let all = spent() - began;
+    assert_eq!(listed(&engine).len(), many as usize);
+    assert_eq!(attached(&engine), many);
+
     let edits: Vec<Change> = (1..=TURNS).map(|turn| http_route(0, turn)).collect();
     let mut edits = edits.into_iter();
     let edit = each(TURNS, |_| {
-        let delta = engine.apply(edits.next());
-        assert_eq!(delta.units_changed.len(), 1, "{delta:?}");
+        let Work {
+            computed,
+            units,
+            bytes,
+        } = work(&mut engine, edits.next().unwrap());
+        assert_eq!((computed, units), (1, 1), "the route");
+        assert!(bytes < 2_048, "{bytes}");
     });
+    // Once in a while a table is split in two, or joined with its neighbour, which the root unit says too.
+    let bounded = |work: Work| {
+        assert!(work.computed <= 5 && work.units <= 5, "{work:?}");
+        assert!(work.bytes < 32 * 1024, "{work:?}");
+        work
+    };
+    let mut plain = 0;
     let added: Vec<Change> = (0..TURNS).map(|n| http_route(many + n, 0)).collect();
     let mut added = added.into_iter();
     let add = each(TURNS, |_| {
-        let delta = engine.apply(added.next());
-        // The route and the list of the edges.
-        assert_eq!(delta.units_changed.len(), 2, "{delta:?}");
+        let work = bounded(work(&mut engine, added.next().unwrap()));
+        // The route, and the table that lists it.
+        plain += u32::from((work.computed, work.units) == (2, 2) && work.bytes < 10 * 1024);
     });
+    assert!(plain * 2 > TURNS, "{plain} of {TURNS} changed two units");
+    assert_eq!(listed(&engine).len(), (many + TURNS) as usize);
+    assert_eq!(attached(&engine), many + TURNS);
+    engine.verify().unwrap();
     let remove = each(TURNS, |turn| {
         let name = format!("standing-{}", many + turn);
         let id = ObjectId::new(Kind::HttpRoute, "shop", &name);
-        let delta = engine.apply([Change::Delete(id)]);
-        assert_eq!(delta.units_removed.len(), 1, "{delta:?}");
+        bounded(work(&mut engine, Change::Delete(id)));
     });
     println!(
         "{many} routes cost {all:.1?}, one edited {edit:.1?}, one more {add:.1?}, one less {remove:.1?}"
     );
+    assert_eq!(listed(&engine).len(), many as usize);
+    assert_eq!(attached(&engine), many);
     engine.verify().unwrap();
     for (one, share) in [(edit, 50), (add, 10), (remove, 10)] {
         assert!(
@@ -455,4 +539,36 @@ fn one_route_among_many_costs_what_it_changes() {
             "{one:?} is more than 1/{share} of {all:?}"
         );
     }
+}
+
+#[test]
+fn routes_move_into_tables_and_back_and_none_is_lost() {
+    let mut engine = base();
+    engine.apply(objects(GATEWAY).into_iter().map(Change::Upsert));
+    for n in 0..150 {
+        engine.apply([http_route(n, 0)]);
+        let count = n as usize + 1;
+        assert_eq!(listed(&engine).len(), count);
+        assert_eq!(attached(&engine), n + 1);
+    }
+    let tables = |engine: &Engine| {
+        let tables = engine.units().map(|(name, _)| name.kind());
+        tables.filter(|kind| *kind == UnitKind::Table).count()
+    };
+    assert!(tables(&engine) > 2);
+    engine.verify().unwrap();
+    // A listener that takes none of them has none, and has them again.
+    let elsewhere = GATEWAY.replace("protocol: HTTP", "protocol: HTTP, hostname: other.example");
+    engine.apply(objects(&elsewhere).into_iter().map(Change::Upsert));
+    assert_eq!((listed(&engine).len(), attached(&engine)), (0, 0));
+    engine.verify().unwrap();
+    engine.apply(objects(GATEWAY).into_iter().map(Change::Upsert));
+    assert_eq!((listed(&engine).len(), attached(&engine)), (150, 150));
+    for n in 0..150 {
+        let id = ObjectId::new(Kind::HttpRoute, "shop", &format!("standing-{n}"));
+        engine.apply([Change::Delete(id)]);
+        assert_eq!(listed(&engine).len(), 149 - n as usize);
+    }
+    assert_eq!(tables(&engine), 0);
+    engine.verify().unwrap();
 }

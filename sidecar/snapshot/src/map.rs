@@ -259,6 +259,12 @@ impl<V: Clone> FromIterator<(UnitName, V)> for UnitMap<V> {
     }
 }
 
+impl<V: Clone, const N: usize> From<[(UnitName, V); N]> for UnitMap<V> {
+    fn from(entries: [(UnitName, V); N]) -> Self {
+        entries.into_iter().collect()
+    }
+}
+
 impl<V: Clone> Extend<(UnitName, V)> for UnitMap<V> {
     fn extend<I: IntoIterator<Item = (UnitName, V)>>(&mut self, entries: I) {
         for (name, value) in entries {

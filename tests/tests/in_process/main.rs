@@ -16,6 +16,7 @@ mod hops;
 mod house;
 mod identities;
 mod manifests;
+mod many_routes;
 mod moves;
 mod operator_away;
 mod place;

@@ -1,4 +1,5 @@
 mod fail_closed;
+mod tables;
 
 use sluice_snapshot::unit::{
     ObjectRef, Settings, backend::Endpoint, policy::LimitPolicy, settings::ProxyProtocol,

@@ -202,8 +202,6 @@ impl Drop for Flight {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use sluice_pipeline::program;
     use sluice_snapshot::unit::{ObjectRef, ShardMap};
 

@@ -6,7 +6,6 @@
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
-    collections::BTreeMap,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
@@ -236,7 +235,7 @@ fn units(port: u16) -> UnitSet {
         units: units
             .into_iter()
             .map(|(name, unit)| (name, held(unit)))
-            .collect::<BTreeMap<_, _>>(),
+            .collect(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use anyhow::{Result, ensure};
 use sluice_tests::http::{Connection, Protocol};
-use sluice_tests::{Sidecar, With, eventually, get, isolated, seconds};
+use sluice_tests::{Sidecar, eventually, get, isolated, seconds};
 
 use super::edge::gateway;
 use super::place::Plan;

@@ -3,8 +3,17 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::{
+    error::Unspecified,
+    hmac,
+    signature::{
+        ECDSA_P256_SHA256_FIXED, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
+        RsaPublicKeyComponents,
+    },
+};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use jsonwebtoken::Algorithm;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value};
 use sluice_snapshot::unit::auth::{self as unit, ClaimAttribute, JwtAlgorithm, JwtKeys};
 
@@ -52,7 +61,8 @@ enum Keys {
 struct PublicKey {
     id: Option<String>,
     algorithm: JwtAlgorithm,
-    key: DecodingKey,
+    /// Bound to the algorithm. What follows from the key alone is computed once: RSA's Montgomery form, the point.
+    key: ParsedPublicKey,
 }
 
 impl std::fmt::Debug for Jwt {
@@ -168,7 +178,9 @@ impl Jwt {
                     .jwt_key(kid)
                     .ok_or_else(|| bad("the token's key is not known"))?;
                 let (id, found) = found.map_err(super::broken)?;
-                let claims = decode(token, found.key, header.alg)?;
+                let claims = signed_claims(token, |message, signature| {
+                    hmac::verify(found.key, message, signature)
+                })?;
                 Ok((claims, Some(id.to_owned())))
             }
             Keys::Set(set) => {
@@ -181,7 +193,9 @@ impl Jwt {
                         "the token's key is not known, or a kid is needed to tell keys apart",
                     ));
                 };
-                let claims = decode(token, &key.key, header.alg)?;
+                let claims = signed_claims(token, |message, signature| {
+                    key.key.verify_sig(message, signature)
+                })?;
                 Ok((claims, key.id.clone()))
             }
         }
@@ -267,20 +281,54 @@ fn token(facts: &impl Facts) -> Result<&[u8], Reject> {
     Ok(token)
 }
 
-/// Verifies the signature and nothing else: every claim is checked here, with the caller's clock.
-fn decode(
+/// The claims of a token (RFC 7515 section 7.1), after `verify`, which is given what is signed and the signature, has found
+/// it sound. Nothing but the signature is checked here: the claims are the caller's, with its clock.
+fn signed_claims(
     token: &[u8],
-    key: &DecodingKey,
-    algorithm: Algorithm,
+    verify: impl FnOnce(&[u8], &[u8]) -> Result<(), Unspecified>,
 ) -> Result<Map<String, Value>, Reject> {
-    let mut validation = Validation::new(algorithm);
-    validation.required_spec_claims.clear();
-    validation.validate_exp = false;
-    validation.validate_nbf = false;
-    validation.validate_aud = false;
-    jsonwebtoken::decode(token, key, &validation)
-        .map(|data| data.claims)
-        .map_err(|_| bad("the token's signature does not verify"))
+    let unsound = || bad("the token's signature does not verify");
+    let (message, signature) = at_last_dot(token).ok_or_else(unsound)?;
+    let (_, payload) = at_last_dot(message).ok_or_else(unsound)?;
+    let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| unsound())?;
+    verify(message, &signature).map_err(|_| unsound())?;
+    let malformed = || bad("the token's claims are malformed, or one stands twice");
+    let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| malformed())?;
+    let Claims(claims) = serde_json::from_slice(&payload).map_err(|_| malformed())?;
+    Ok(claims)
+}
+
+/// What stands before and after the last dot.
+fn at_last_dot(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let dot = memchr::memrchr(b'.', text)?;
+    Some((&text[..dot], &text[dot + 1..]))
+}
+
+/// Claims, each of which stands once (RFC 7519 section 4): what reads the first and what reads the last would differ.
+struct Claims(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Claims {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Once;
+        impl<'de> Visitor<'de> for Once {
+            type Value = Claims;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("claims")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Claims, A::Error> {
+                let mut claims = Map::new();
+                while let Some((name, value)) = entries.next_entry::<String, Value>()? {
+                    if claims.insert(name, value).is_some() {
+                        return Err(A::Error::custom("a claim stands twice"));
+                    }
+                }
+                Ok(Claims(claims))
+            }
+        }
+        deserializer.deserialize_map(Once)
+    }
 }
 
 /// A NumericDate (RFC 7519 section 2), fractions cut off.
@@ -377,25 +425,33 @@ fn public_key(jwk: &Value) -> Result<Option<PublicKey>, String> {
     }
     let encoded = |name: &str| {
         let text = text(name).ok_or_else(|| format!("has no {name:?}"))?;
-        let bytes = URL_SAFE_NO_PAD
+        URL_SAFE_NO_PAD
             .decode(text)
-            .map_err(|_| format!("has a {name:?} that is not base64url"))?;
-        Ok::<_, String>((text, bytes))
+            .map_err(|_| format!("has a {name:?} that is not base64url"))
     };
     let (algorithm, key) = match (text("kty"), text("crv")) {
         (Some("RSA"), _) => {
-            let ((n, modulus), (e, _)) = (encoded("n")?, encoded("e")?);
-            if modulus.len() < MIN_RSA {
+            let (n, e) = (encoded("n")?, encoded("e")?);
+            if n.len() < MIN_RSA {
                 return Err("is an RSA key of fewer than 2048 bits".into());
             }
-            (JwtAlgorithm::RS256, DecodingKey::from_rsa_components(n, e))
+            let key = RsaPublicKeyComponents { n, e };
+            (
+                JwtAlgorithm::RS256,
+                key.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256),
+            )
         }
         (Some("EC"), Some("P-256")) => {
-            let ((x, x_bytes), (y, y_bytes)) = (encoded("x")?, encoded("y")?);
-            if x_bytes.len() != 32 || y_bytes.len() != 32 {
+            let (x, y) = (encoded("x")?, encoded("y")?);
+            if x.len() != 32 || y.len() != 32 {
                 return Err("is not a point of P-256".into());
             }
-            (JwtAlgorithm::ES256, DecodingKey::from_ec_components(x, y))
+            // Uncompressed (SEC 1 section 2.3.3).
+            let point = [&[4], x.as_slice(), &y].concat();
+            (
+                JwtAlgorithm::ES256,
+                ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point),
+            )
         }
         _ => return Ok(None),
     };
@@ -404,7 +460,10 @@ fn public_key(jwk: &Value) -> Result<Option<PublicKey>, String> {
     if other_use || other_algorithm {
         return Ok(None);
     }
-    let key = key.map_err(|_| "cannot be read".to_owned())?;
+    let key = key.map_err(|_| {
+        "cannot be read: n and e must not begin with zero bytes, x and y must be a point of the curve"
+            .to_owned()
+    })?;
     Ok(Some(PublicKey {
         id: text("kid").map(str::to_owned),
         algorithm,

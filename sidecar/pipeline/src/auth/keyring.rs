@@ -4,7 +4,6 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use aws_lc_rs::{digest, hmac};
-use jsonwebtoken::DecodingKey;
 use sluice_snapshot::{
     ConfigError, ConfigReason,
     unit::{Keys, Secret, secret::Purpose},
@@ -22,7 +21,7 @@ pub struct KeyRing {
     /// cannot compute, so the time of a search tells nothing about keys.
     api: Vec<Salted>,
     signature: HashMap<String, Slot<hmac::Key>>,
-    jwt: HashMap<String, Slot<DecodingKey>>,
+    jwt: HashMap<String, Slot<hmac::Key>>,
     /// The first entry that cannot serve as an API key: a key that is unknown may be that one.
     unusable: Option<ConfigError>,
     /// The purposes of the Secrets, each once.
@@ -121,7 +120,8 @@ impl KeyRing {
                         .or_insert(Slot { consumer, key });
                 }
                 Purpose::JwtKeys => {
-                    let key = shared(subject, id, material.expose()).map(DecodingKey::from_secret);
+                    let key = shared(subject, id, material.expose())
+                        .map(|material| hmac::Key::new(hmac::HMAC_SHA256, material));
                     self.jwt.entry(id.clone()).or_insert(Slot { consumer, key });
                 }
                 Purpose::RedisAuth | Purpose::Tls => {}
@@ -212,7 +212,7 @@ impl KeyRing {
     pub(super) fn jwt_key(
         &self,
         key_id: Option<&str>,
-    ) -> Option<Result<(&str, Found<'_, DecodingKey>), &ConfigError>> {
+    ) -> Option<Result<(&str, Found<'_, hmac::Key>), &ConfigError>> {
         let (id, slot) = match key_id {
             Some(id) => self.jwt.get_key_value(id)?,
             None if self.jwt.len() == 1 => self.jwt.iter().next()?,

@@ -205,6 +205,69 @@ fn public_keys_verify_their_own_algorithm() {
 }
 
 #[test]
+fn a_signature_is_that_of_its_message_and_whole() {
+    let issuer = Issuer::new();
+    let jwt = issuer.jwt(&[JwtAlgorithm::RS256, JwtAlgorithm::ES256]);
+    let mut elsewhere = claims();
+    elsewhere["sub"] = json!("mallory");
+    for (jwt, token, other) in [
+        (&hs256(), good(&claims()), good(&elsewhere)),
+        (
+            &jwt,
+            issuer.rs256(&json!({"alg": "RS256", "kid": "r1"}), &claims()),
+            issuer.rs256(&json!({"alg": "RS256", "kid": "r1"}), &elsewhere),
+        ),
+        (
+            &jwt,
+            issuer.es256(&json!({"alg": "ES256", "kid": "e1"}), &claims()),
+            issuer.es256(&json!({"alg": "ES256", "kid": "e1"}), &elsewhere),
+        ),
+    ] {
+        // A second time as well: the key keeps what the first verification computed.
+        for _ in 0..2 {
+            assert!(verify(jwt, &token).is_ok() && verify(jwt, &other).is_ok());
+            let (message, signature) = token.rsplit_once('.').expect("signed");
+            let (foreign, _) = other.rsplit_once('.').expect("signed");
+            assert!(refused(jwt, &format!("{foreign}.{signature}")));
+            let sound = URL_SAFE_NO_PAD.decode(signature).expect("base64url");
+            let with = |bytes: &[u8]| format!("{message}.{}", URL_SAFE_NO_PAD.encode(bytes));
+            assert!(verify(jwt, &with(&sound)).is_ok());
+            for at in [0, sound.len() / 2, sound.len() - 1] {
+                let mut changed = sound.clone();
+                changed[at] ^= 1;
+                assert!(refused(jwt, &with(&changed)), "byte {at}");
+            }
+            assert!(refused(jwt, &with(&sound[1..])));
+            assert!(refused(jwt, &with(&[&sound[..], &[0]].concat())));
+            assert!(refused(jwt, &with(&[])));
+            assert!(refused(jwt, message));
+            assert!(refused(jwt, &format!("{token}.")));
+            assert!(refused(jwt, &format!("{token}=")));
+        }
+    }
+}
+
+#[test]
+fn a_claim_stands_once() {
+    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","kid":"k1"}"#);
+    let signed = |claims: &str| {
+        let message = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));
+        let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET);
+        let tag = hmac::sign(&key, message.as_bytes());
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag))
+    };
+    let text = claims().to_string();
+    assert!(verify(&hs256(), &signed(&text)).is_ok());
+    for (name, value) in [("sub", json!("mallory")), ("exp", json!(NOW + 9))] {
+        let twice = format!("{},{:?}:{value}}}", text.trim_end_matches('}'), name);
+        assert!(refused(&hs256(), &signed(&twice)), "{name}");
+    }
+    for text in ["", "[]", "null", "{", "{}x"] {
+        assert!(refused(&hs256(), &signed(text)), "{text:?}");
+    }
+}
+
+#[test]
 fn a_public_key_never_serves_as_a_shared_secret() {
     let issuer = Issuer::new();
     let jwt = issuer.jwt(&[JwtAlgorithm::RS256, JwtAlgorithm::ES256]);
@@ -465,7 +528,15 @@ fn key_sets_hold_sound_public_keys_only() {
         set(json!([issuer.ec_jwk(), issuer.ec_jwk()])).is_err(),
         "one id twice"
     );
+    assert!(
+        set(json!([with("x", json!(URL_SAFE_NO_PAD.encode([1; 32])))])).is_err(),
+        "no point of the curve"
+    );
     assert!(set(json!([])).is_err());
+    let public: rsa::PublicKeyComponents<Vec<u8>> = issuer.rsa.public_key().into();
+    let mut padded = issuer.rsa_jwk();
+    padded["n"] = json!(URL_SAFE_NO_PAD.encode([&[0], &*public.n].concat()));
+    assert!(set(json!([issuer.ec_jwk(), padded])).is_err(), "padded");
     let mut short = issuer.rsa_jwk();
     short["n"] = json!(URL_SAFE_NO_PAD.encode([0xff; 128]));
     assert!(set(json!([issuer.ec_jwk(), short])).is_err(), "1024 bits");

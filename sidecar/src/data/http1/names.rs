@@ -45,7 +45,7 @@ impl Names {
         }
         let middle = spelt[spelt.len() / 2];
         // So that those which come together in most heads, as Host and Cookie, have places of their own.
-        let place = spelt.len() * 5 + usize::from(*first) * 13 + usize::from(*last) * 9;
+        let place = spelt.len() * 31 + usize::from(*first) * 13 + usize::from(*last) * 11;
         let place = (place + usize::from(middle)) % PLACES;
         for known in [&self.0[place], &self.0[place ^ 1]].into_iter().flatten() {
             if known.spelt.get(..known.length) == Some(spelt) {

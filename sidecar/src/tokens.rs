@@ -7,14 +7,13 @@
 //! secret hash already keeps guesses from being compared at all; a caller who saw the end of a token, in a log that cuts
 //! its lines, would pass it.)
 
-use std::{
-    hash::{BuildHasher as _, Hasher as _, RandomState},
-    hint::black_box,
-    sync::Arc,
-};
+use std::{hint::black_box, sync::Arc};
 
+use siphasher::sip::SipHasher13;
 use sluice_pipeline::{Identity, auth::VerifiedTokens, quick::QuickMap};
 use zeroize::Zeroizing;
+
+use crate::random;
 
 /// Tokens kept at most, in two halves.
 const MAX_TOKENS: usize = 8192;
@@ -22,13 +21,33 @@ const MAX_TOKENS: usize = 8192;
 const MAX_BYTES: usize = 8 << 20;
 /// A token is found by so many bytes of its end: 192 bits of its signature.
 const END: usize = 32;
+/// And by so many of its keys: these are a hash already, and a few tell providers apart.
+const OF_KEYS: usize = 8;
 
 /// Two generations: what was not asked for while the younger one filled is forgotten with the elder.
-#[derive(Debug, Default)]
 pub struct Tokens {
-    secret: RandomState,
+    secret: SipHasher13,
     young: Generation,
     old: Generation,
+}
+
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokens")
+            .field("young", &self.young)
+            .field("old", &self.old)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self {
+            secret: SipHasher13::new_with_keys(random::seed(), random::seed()),
+            young: Generation::default(),
+            old: Generation::default(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -123,12 +142,14 @@ impl VerifiedTokens for Tokens {
 
 impl Tokens {
     fn place(&self, keys: &[u8; 32], token: &[u8]) -> u64 {
-        let end = &token[token.len().saturating_sub(END)..];
-        let mut hasher = self.secret.build_hasher();
-        // The keys' own bits are a hash: a few tell providers apart.
-        hasher.write(&keys[..8]);
-        hasher.write(end);
-        hasher.finish()
+        let mut hashed = [0; OF_KEYS + END];
+        let (of_keys, of_token) = hashed.split_at_mut(OF_KEYS);
+        of_keys.copy_from_slice(&keys[..OF_KEYS]);
+        match token.last_chunk::<END>() {
+            Some(end) => of_token.copy_from_slice(end),
+            None => of_token[..token.len()].copy_from_slice(token),
+        }
+        self.secret.hash(&hashed)
     }
 
     fn keep(&mut self, at: u64, verified: Verified) {

@@ -128,6 +128,16 @@ impl Jwt {
         })
     }
 
+    /// Who sent a token that was verified before; none: it is still to be verified, or there is none.
+    pub(super) fn seen_before(
+        &self,
+        facts: &impl Facts,
+        verified: &mut impl VerifiedTokens,
+        wall_s: i64,
+    ) -> Option<Arc<Identity>> {
+        verified.get(&self.fingerprint, token(facts).ok()?, wall_s)
+    }
+
     pub(super) fn verify(
         &self,
         provider: &str,
@@ -135,7 +145,7 @@ impl Jwt {
         verified: &mut impl VerifiedTokens,
         wall_s: i64,
     ) -> Result<Arc<Identity>, Reject> {
-        let token = token(facts)?;
+        let token = token(facts).map_err(bad)?;
         if let Some(identity) = verified.get(&self.fingerprint, token, wall_s) {
             return Ok(identity);
         }
@@ -269,14 +279,14 @@ fn bad(detail: &str) -> Reject {
 }
 
 /// The one bearer token of a request.
-fn token(facts: &impl Facts) -> Result<&[u8], Reject> {
+fn token(facts: &impl Facts) -> Result<&[u8], &'static str> {
     let mut lines = facts.header("authorization");
     let (Some(value), None) = (lines.next(), lines.next()) else {
-        return Err(bad("Authorization must stand once"));
+        return Err("Authorization must stand once");
     };
     let token = bearer(value).unwrap_or_default();
     if token.is_empty() || token.len() > MAX_TOKEN {
-        return Err(bad("the token is empty or too long"));
+        return Err("the token is empty or too long");
     }
     Ok(token)
 }

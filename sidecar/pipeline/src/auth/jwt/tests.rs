@@ -15,10 +15,11 @@ use sluice_snapshot::{UnitName, unit::secret::Purpose};
 use super::*;
 use crate::{
     auth::{
-        NoMemory,
-        tests::{Memory, NOW, ring_of},
+        Anonymous, Method, NoMemory, Outcome, Provider, authenticate,
+        tests::{Memory, NOW, ring_of, rule, target},
     },
     facts::StaticFacts,
+    program::{Requirement, Rule},
 };
 
 const SECRET: &[u8] = b"a secret that has thirty-two byte";
@@ -461,6 +462,57 @@ fn a_verified_token_is_remembered_until_it_expires_or_the_keys_change() {
     let ring = ring_of(Purpose::JwtKeys, "issuer-secret", &[("k1", SECRET)]);
     let stricter = Jwt::new("tokens", &stricter, Some(ring)).expect("compiles");
     assert_eq!(at(&stricter, NOW), (false, 2));
+}
+
+/// What stands first in the requirement and was seen before decides; beside another provider it decides nothing.
+#[test]
+fn a_token_seen_before_decides_only_where_nothing_else_is_asked() {
+    let provider = |name: &str| {
+        let ring = ring_of(Purpose::JwtKeys, "issuer-secret", &[("k1", SECRET)]);
+        let unit = unit(&[JwtAlgorithm::HS256], shared());
+        let method = Jwt::new(name, &unit, Some(ring)).expect("compiles");
+        Arc::new(Provider {
+            name: name.into(),
+            method: Method::Jwt(method),
+        })
+    };
+    let needs = |any_of| {
+        rule(Some(Requirement {
+            any_of,
+            anonymous: Anonymous::Deny,
+        }))
+    };
+    let keys = Provider::compile(
+        &unit::Provider {
+            name: "keys".into(),
+            method: unit::Method::ApiKey(unit::ApiKey {
+                header: "x-key".into(),
+                keys: UnitName::keys("shop", "orders", "keys"),
+            }),
+        },
+        &|_| Some(ring_of(Purpose::ApiKeys, "keys", &[("k1", b"key")])),
+    );
+    let (alone, both) = (
+        needs(vec![vec![provider("tokens")]]),
+        needs(vec![vec![provider("tokens"), Arc::new(keys)]]),
+    );
+    let (token, mut memory) = (good(&claims()), Memory::default());
+    let mut ask = |rule: &Rule, facts: &StaticFacts, wall_s: i64| {
+        let asked = authenticate(rule, facts, &target(facts), &mut memory, wall_s);
+        (
+            matches!(asked, Ok(Outcome::Identified(proven)) if proven.identity.subject == "https://id.example|alice"),
+            memory.hits,
+        )
+    };
+    let facts = facts(&token);
+    assert_eq!(ask(&alone, &facts, NOW), (true, 0));
+    assert_eq!(ask(&alone, &facts, NOW), (true, 1));
+    assert_eq!(ask(&alone, &facts, NOW + 90), (false, 1));
+    assert_eq!(ask(&both, &facts, NOW), (false, 1), "the key is missing");
+    let twice = facts
+        .clone()
+        .with("authorization", &format!("Bearer {token}"));
+    assert_eq!(ask(&alone, &twice, NOW), (false, 1));
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub trait Facts {
     }
     /// Every field line of a lower-case name, in order.
     fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]>;
-    /// Every field line: lower-case name and value, in order. For size checks only.
+    /// Every field line: lower-case name and value, in order. For size checks, and for who asks for many names at once.
     fn headers(&self) -> impl Iterator<Item = (&str, &[u8])>;
     /// Whether [`framing`](crate::framing) has read it: what admission asks of a message was asked there.
     fn is_framed(&self) -> bool {

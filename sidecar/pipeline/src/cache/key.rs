@@ -88,14 +88,14 @@ pub fn key(asked: &Asked<'_, impl Facts>, rule: [&str; 3], target: &Target) -> P
         facts,
         identity,
     } = *asked;
+    let uri = hashes.uri(facts.authority().unwrap_or_default(), &target.path);
     let mut hasher = Hash(hashes.0);
     for part in rule {
         hasher.part(b'r', part.as_bytes());
     }
-    let authority = facts.authority().unwrap_or_default();
     hasher.part(b's', facts.scheme().as_bytes());
-    hasher.part(b'a', lower(authority).as_bytes());
-    hasher.part(b'p', target.path.as_bytes());
+    // Two URIs have no hash in common.
+    hasher.part(b'u', &uri.0);
     if let Some(query) = &target.query {
         for pair in query.split('&').filter(|pair| !is_ignored(rules, pair)) {
             hasher.part(b'q', pair.as_bytes());
@@ -121,7 +121,7 @@ pub fn key(asked: &Asked<'_, impl Facts>, rule: [&str; 3], target: &Target) -> P
         }
     }
     PrimaryKey {
-        uri: hashes.uri(authority, &target.path),
+        uri,
         full: hasher.finish(),
     }
 }

@@ -144,25 +144,63 @@ pub enum Miss {
     Request,
 }
 
+/// Which of the fields that decide about a cache's part a request has: few have any, and one look at all of its names costs
+/// less than to ask for each.
+#[derive(Debug, Clone, Copy, Default)]
+struct Has {
+    /// `Cache-Control` or `Pragma`.
+    control: bool,
+    range: bool,
+    /// `If-Match`, `If-Unmodified-Since` or `If-Range`: for the origin alone.
+    condition: bool,
+    /// `If-None-Match` or `If-Modified-Since`.
+    validator: bool,
+    authorization: bool,
+}
+
+impl Has {
+    fn of(facts: &impl Facts) -> Self {
+        let mut has = Self::default();
+        for (name, _) in facts.headers() {
+            match name {
+                "cache-control" | "pragma" => has.control = true,
+                "range" => has.range = true,
+                "if-match" | "if-unmodified-since" | "if-range" => has.condition = true,
+                "if-none-match" | "if-modified-since" => has.validator = true,
+                "authorization" => has.authorization = true,
+                _ => {}
+            }
+        }
+        has
+    }
+
+    /// What the request says of caching.
+    fn control(self, facts: &impl Facts) -> RequestControl {
+        match self.control {
+            true => RequestControl::read(facts),
+            false => RequestControl::default(),
+        }
+    }
+}
+
 /// Whether and with what the request is credentialed in a way the key does not tell apart.
-fn is_authorized(asked: &Asked<'_, impl Facts>) -> bool {
+fn is_authorized(asked: &Asked<'_, impl Facts>, has: Has) -> bool {
     match (asked.rules.scope, asked.identity) {
         // The key holds the identity and, unless the identity was read from it, `Authorization`.
         (CacheScope::Identity, Some(_)) => false,
         (CacheScope::Standard, Some(_)) => true,
-        (_, None) => asked.facts.header("authorization").next().is_some(),
+        (_, None) => has.authorization,
     }
 }
 
-fn bypass(facts: &impl Facts, control: &RequestControl) -> Option<Bypass> {
-    let has = |name: &'static str| facts.header(name).next().is_some();
+fn bypass(facts: &impl Facts, control: &RequestControl, has: Has) -> Option<Bypass> {
     if !matches!(facts.method(), "GET" | "HEAD") {
         Some(Bypass::Method)
     } else if control.no_store {
         Some(Bypass::RequestNoStore)
-    } else if has("range") {
+    } else if has.range {
         Some(Bypass::Range)
-    } else if has("if-match") || has("if-unmodified-since") || has("if-range") {
+    } else if has.condition {
         Some(Bypass::Condition)
     } else {
         None
@@ -176,11 +214,12 @@ pub fn lookup<'s>(
     now_ms: u64,
 ) -> Lookup {
     let facts = asked.facts;
-    let control = RequestControl::read(facts);
-    if let Some(bypass) = bypass(facts, &control) {
+    let has = Has::of(facts);
+    let control = has.control(facts);
+    if let Some(bypass) = bypass(facts, &control, has) {
         return Lookup::Bypass(bypass);
     }
-    let authorized = is_authorized(asked);
+    let authorized = is_authorized(asked, has);
     let mut any = false;
     let fitting = variants
         .enumerate()
@@ -200,7 +239,7 @@ pub fn lookup<'s>(
         return Lookup::Hit {
             index,
             age_s,
-            not_modified: freshness::not_modified(stored, facts),
+            not_modified: has.validator && freshness::not_modified(stored, facts),
         };
     }
     match (control.only_if_cached, age_s < stored.lifetime_s) {
@@ -248,7 +287,8 @@ pub fn storable<'h>(
         identity,
         ..
     } = *asked;
-    if facts.method() != "GET" || bypass(facts, &RequestControl::read(facts)).is_some() {
+    let has = Has::of(facts);
+    if facts.method() != "GET" || bypass(facts, &has.control(facts), has).is_some() {
         return Err(NotStorable::Request);
     }
     let values = |name: &'static str| {
@@ -275,7 +315,7 @@ pub fn storable<'h>(
         return Err(NotStorable::Private);
     }
     let for_authorized = control.public || control.must_revalidate || control.s_maxage.is_some();
-    if !for_authorized && is_authorized(asked) {
+    if !for_authorized && is_authorized(asked, has) {
         return Err(NotStorable::Authorization);
     }
     if values("set-cookie").next().is_some() {

@@ -426,6 +426,15 @@ fn only_what_the_cache_can_judge_is_looked_up() {
         look(&get().with("if-match", "\"a\""), &stored, 1000),
         Lookup::Bypass(Bypass::Condition)
     );
+    for condition in ["if-unmodified-since", "if-range"] {
+        let asked = get().with(condition, "Sat, 22 Nov 2025 08:00:00 GMT");
+        let looked = look(&asked, &stored, 1000);
+        assert_eq!(looked, Lookup::Bypass(Bypass::Condition), "{condition}");
+    }
+    for control in ["cache-control", "pragma"] {
+        let looked = look(&get().with(control, "no-cache"), &stored, 1000);
+        assert_eq!(looked, Lookup::Miss(Miss::Request), "{control}");
+    }
     assert!(is_hit(look(
         &StaticFacts {
             method: "HEAD".into(),

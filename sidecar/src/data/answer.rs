@@ -63,7 +63,7 @@ pub fn redirect(status: u16, location: &str) -> Response<Body> {
 pub fn finish(mut settle: Settle, response: Response<Body>) -> Response<Body> {
     let (mut head, body) = response.into_parts();
     settle.progress_to_answer();
-    edit(&mut head.headers, &settle);
+    edit(&mut head.headers, &mut settle);
     // A refused call is a 200 by which only clients of gRPC see the refusal: it counts as what it stands for.
     let refused = settle.reject.as_ref().filter(|_| settle.grpc.is_some());
     let status = refused.map_or(head.status.as_u16(), Reject::status);
@@ -71,7 +71,7 @@ pub fn finish(mut settle: Settle, response: Response<Body>) -> Response<Body> {
     Response::from_parts(head, body.settling(settle))
 }
 
-fn edit(headers: &mut HeaderMap, settle: &Settle) {
+fn edit(headers: &mut HeaderMap, settle: &mut Settle) {
     if let Some(decorations) = &settle.decorations {
         extras::decorate(headers, decorations);
     }
@@ -79,7 +79,10 @@ fn edit(headers: &mut HeaderMap, settle: &Settle) {
         headers::edit(headers, &rule.response_headers);
     }
     if !settle.verdicts.is_empty() {
-        limits(headers, &settle.verdicts);
+        match settle.is_http2() {
+            true => limits(headers, &settle.verdicts),
+            false => settle.own_lines = limit_lines(&settle.verdicts),
+        }
     }
     if let Some(status) = &settle.cache_status
         && let Ok(value) = HeaderValue::from_str(status)
@@ -88,7 +91,22 @@ fn edit(headers: &mut HeaderMap, settle: &Settle) {
     }
 }
 
-/// What the limits say to the client.
+/// What the limits say to a client of HTTP/1.1, as it is written.
+fn limit_lines(verdicts: &[Verdict]) -> Vec<u8> {
+    let mut lines = Vec::with_capacity(160);
+    for field in Field::ALL {
+        let begin = lines.len();
+        lines.extend_from_slice(field.name().as_bytes());
+        lines.extend_from_slice(b": ");
+        match field.write(verdicts, |bytes| lines.extend_from_slice(bytes)) {
+            true => lines.extend_from_slice(b"\r\n"),
+            false => lines.truncate(begin),
+        }
+    }
+    lines
+}
+
+/// What the limits say to a client of HTTP/2.
 fn limits(headers: &mut HeaderMap, verdicts: &[Verdict]) {
     let mut value = SmallVec::<[u8; 128]>::new();
     for field in Field::ALL {

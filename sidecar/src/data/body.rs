@@ -437,6 +437,12 @@ impl Body {
         self
     }
 
+    /// Field lines of its head that are written as they are.
+    pub fn own_lines(&mut self) -> Vec<u8> {
+        let settle = self.settle.as_mut();
+        settle.map_or_else(Vec::new, |settle| std::mem::take(&mut settle.own_lines))
+    }
+
     fn waits_for_reader(&mut self, waits: bool) {
         if let Some(settle) = &self.settle
             && self.unread != waits

@@ -65,6 +65,9 @@ pub struct Exchange {
     pub cache_status: Option<String>,
     /// What the cache did, for the metrics.
     pub cache_event: Option<CacheEvent>,
+    /// Field lines of an answer over HTTP/1.1 that are written as they are, in place of an upstream's with their names:
+    /// those of the limits.
+    pub own_lines: Vec<u8>,
     /// What few rules have done to the answer.
     pub decorations: Option<Box<Decorations>>,
     /// Why it was refused.
@@ -150,6 +153,7 @@ impl Settle {
             verdicts: Verdicts::new(),
             cache_status: None,
             cache_event: None,
+            own_lines: Vec::new(),
             decorations: None,
             reject: None,
             upstream: None,
@@ -219,8 +223,16 @@ impl Exchange {
     /// Notes what the limits of a phase said; refused: by whom.
     pub fn charged(&mut self, charged: Charged) -> Result<(), Reject> {
         let Charged { verdicts, reject } = charged;
-        self.verdicts.extend(verdicts);
+        match self.verdicts.is_empty() {
+            true => self.verdicts = verdicts,
+            false => self.verdicts.extend(verdicts),
+        }
         reject.map_or(Ok(()), Err)
+    }
+
+    /// Whether it came over HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        self.version == Version::HTTP_2
     }
 
     /// Enters a phase.

@@ -13,6 +13,7 @@ use http::{
     header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING},
     response::Parts,
 };
+use sluice_pipeline::ratelimit::headers::Field;
 use tokio::io::AsyncWrite;
 
 use super::{Date, Scratch, write_field, write_fields};
@@ -69,10 +70,12 @@ impl Framing {
     }
 }
 
-/// Writes a head; false: its connection ends with it.
+/// Writes a head; false: its connection ends with it. `own_lines` are the limits' field lines, ready: they stand in place of
+/// any that the head has.
 pub fn write_head(
     out: &mut Vec<u8>,
     head: &Parts,
+    own_lines: &[u8],
     framing: Framing,
     asked: Asked,
     date: impl FnOnce() -> Date,
@@ -108,9 +111,12 @@ pub fn write_head(
         } else if *name == CONNECTION {
             connected = true;
             closes |= value.as_bytes().eq_ignore_ascii_case(b"close");
+        } else if !own_lines.is_empty() && Field::ALL.iter().any(|own| own.name() == *name) {
+            continue;
         }
         write_field(out, name.as_str().as_bytes(), value.as_bytes());
     }
+    out.extend_from_slice(own_lines);
     match framing {
         Framing::None | Framing::UntilClose => {}
         Framing::Length(length) => write_length(out, length),

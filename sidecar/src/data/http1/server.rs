@@ -224,11 +224,13 @@ where
     if let Some(interim) = connection.interims.take() {
         outgoing.push(interim);
     }
-    let (head, body) = answer.into_parts();
+    let (head, mut body) = answer.into_parts();
+    let own_lines = body.own_lines();
     let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
     let mut sending = Sending {
         framing: Framing::of(head.status, asked, body.size_hint().exact()),
         head: Some(head),
+        own_lines,
         body: Some(body),
         asked,
         keep: false,
@@ -262,6 +264,8 @@ where
 struct Sending {
     /// Until it is written.
     head: Option<Parts>,
+    /// Lines of the head that are written as they are.
+    own_lines: Vec<u8>,
     /// Until it has ended: its request is settled with it, before the client can know.
     body: Option<Body>,
     framing: Framing,
@@ -395,11 +399,11 @@ impl Sending {
             Framing::Length(left) => Framing::Length(left + piece.data.len() as u64),
             framing => framing,
         };
-        let keep = &mut self.keep;
+        let (keep, own_lines) = (&mut self.keep, &self.own_lines);
         let write_first = |out: &mut Vec<u8>| {
             if let Some(head) = &head {
                 let date = || thread.scratch.date(thread.clock().wall_s());
-                *keep = write_head(out, head, framing, asked, date);
+                *keep = write_head(out, head, own_lines, framing, asked, date);
             }
             if let Some(trailers) = trailers {
                 write_trailers(out, trailers);

@@ -225,6 +225,35 @@ fn a_head_is_written_as_it_was_read() {
 }
 
 #[test]
+fn lines_of_this_hop_stand_in_place_of_the_upstreams() {
+    let head = || {
+        let answer = Response::builder()
+            .header("ratelimit", "theirs")
+            .header("x-other", "kept")
+            .header("ratelimit-policy", "theirs");
+        answer.body(()).expect("an answer").into_parts().0
+    };
+    let asked = outgoing::Asked {
+        head: false,
+        http10: false,
+        trailers: false,
+        keep: true,
+    };
+    let written = |own_lines: &[u8]| {
+        let mut out = Vec::new();
+        let framing = outgoing::Framing::Length(0);
+        outgoing::write_head(&mut out, &head(), own_lines, framing, asked, || [b' '; 29]);
+        undated(&String::from_utf8_lossy(&out))
+    };
+    let own = b"ratelimit: \"a\";r=1;t=1\r\n";
+    assert_eq!(
+        written(own),
+        "HTTP/1.1 200 OK\r\nx-other: kept\r\nratelimit: \"a\";r=1;t=1\r\ncontent-length: 0\r\n\r\n"
+    );
+    assert!(written(b"").contains("ratelimit-policy: theirs\r\n"));
+}
+
+#[test]
 fn the_room_is_empty_and_stays_small() {
     let scratch = Scratch::default();
     scratch.write(|out| out.extend_from_slice(&[1; 10 * WRITE]));

@@ -241,8 +241,8 @@ fn parameters_that_change_change_the_edge() {
             anyhow::Ok(pod["containers"][0]["resources"]["requests"]["cpu"].clone())
         };
         let follows = async |asked: &str, type_: &str| {
-            let data = format!("data: {{serviceType: {type_}, cpuRequest: {asked}}}\n");
-            let (head, _) = PARAMETERS.split_once("data:").context("parameters")?;
+            let data = format!("\ndata: {{serviceType: {type_}, cpuRequest: {asked}}}\n");
+            let (head, _) = PARAMETERS.split_once("\ndata:").context("parameters")?;
             cluster.apply_yaml(&format!("{head}{data}")).await?;
             eventually("both edges follow", seconds(20), async || {
                 for gateway in ["first", "second"] {
